@@ -1,0 +1,155 @@
+"""Named stages of a request: cached results, progress, cancelling, timings.
+
+A method asks for each slow result by a key that says everything it depends on. What is cached is answered at once;
+what is not is made, with progress, one request at a time, because one image already uses every core.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import LRUCache
+
+from ovseg_demo.errors import Cancelled
+
+_TURN_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """News of a running request.
+
+    Attributes:
+        stage: what is being done, for people.
+        fraction: finished share of the stage, 0 to 1.
+        cached: True when the stage was answered from the cache.
+    """
+
+    stage: str
+    fraction: float
+    cached: bool = False
+
+
+Listener = Callable[[Progress], None]
+"""Receives progress. It may raise Cancelled, which ends the request."""
+
+
+def ignore(_: Progress) -> None:
+    """A listener for callers who do not care."""
+
+
+class Cache:
+    """Least-recently-used results, bounded in bytes, shared by threads.
+
+    Keys hold content hashes, so one user's entry answers another only for equal content. A value larger than the
+    bound is not kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._entries: LRUCache = LRUCache(limit_bytes, getsizeof=lambda value: value.nbytes)
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any | None:
+        with self._lock:
+            return self._entries.get(key)
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep a value that has `nbytes`."""
+        with self._lock:
+            if value.nbytes <= self._entries.maxsize:
+                self._entries[key] = value
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        with self._lock:
+            return self._entries.currsize
+
+
+class Turns:
+    """Lets one request at a time do heavy work; waiting can be cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, listener: Listener, stage: str):
+        while not self._lock.acquire(timeout=_TURN_POLL_SECONDS):
+            listener(Progress(f"{stage} (waiting for another photo)", 0))
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+class Stages:
+    """The stages of one request."""
+
+    def __init__(self, cache: Cache, turns: Turns, listener: Listener) -> None:
+        self._cache = cache
+        self._turns = turns
+        self._listener = listener
+        self.timings: dict[str, float] = {}
+
+    def heavy(self, stage: str, key: Hashable, make: Callable[[Callable[[float], None]], Any]) -> Any:
+        """The result of a stage, from the cache or made by `make(report)` when its turn comes.
+
+        `report(fraction)` passes progress on and raises Cancelled when the person has asked to stop.
+        """
+        value = self._cache.get(key)
+        cached = value is not None
+        seconds = 0.0
+        if not cached:
+            self._listener(Progress(stage, 0))
+            with self._turns.one(self._listener, stage):
+                value = self._cache.get(key)  # a request before us may have made it
+                if value is None:
+                    start = time.perf_counter()
+                    value = make(lambda fraction: self._listener(Progress(stage, fraction)))
+                    seconds = time.perf_counter() - start
+                    self._cache.put(key, value)
+        self.timings[stage] = seconds
+        self._listener(Progress(stage, 1, cached))
+        return value
+
+    def each(self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """Light results cached one by one; `make(indices)` makes the missing ones in one batch."""
+        start = time.perf_counter()
+        values = [self._cache.get(key) for key in keys]
+        missing = [i for i, value in enumerate(values) if value is None]
+        if missing:
+            self._listener(Progress(stage, 0))
+            for index, value in zip(missing, make(missing), strict=True):
+                values[index] = value
+                self._cache.put(keys[index], value)
+        self.timings[stage] = time.perf_counter() - start if missing else 0.0
+        self._listener(Progress(stage, 1, cached=not missing))
+        return values
+
+    @contextmanager
+    def timed(self, stage: str):
+        """A stage that is never cached."""
+        self._listener(Progress(stage, 0))
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = time.perf_counter() - start
+        self._listener(Progress(stage, 1))
+
+
+class CancelFlag:
+    """A listener that forwards progress until the person cancels."""
+
+    def __init__(self, listener: Listener = ignore) -> None:
+        self._listener = listener
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._event.is_set():
+            raise Cancelled
+        self._listener(progress)

@@ -1,0 +1,162 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg_demo import image
+from ovseg_demo.errors import ImageError
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **settings) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def halves(width: int = 40, height: int = 20) -> Image.Image:
+    """Left red, right blue."""
+    picture = Image.new("RGB", (width, height), RED)
+    picture.paste(BLUE, (width // 2, 0, width, height))
+    return picture
+
+
+def test_a_small_image_is_kept_as_it_is():
+    photo = image.load(encoded(halves()))
+    assert photo.pixels.dtype == np.uint8
+    assert np.array_equal(photo.pixels, np.array(halves()))
+    assert photo.original_size == (20, 40)
+    assert photo.notes == ()
+
+
+def test_the_key_follows_the_content():
+    same = image.load(encoded(halves(), "PNG")), image.load(encoded(halves(), "BMP"))
+    assert same[0].key == same[1].key
+    assert same[0].key != image.load(encoded(halves(20, 40))).key
+
+
+def test_a_large_image_is_bounded_and_its_size_remembered():
+    photo = image.load(encoded(halves(3000, 1500), "JPEG"))
+    assert photo.pixels.shape == (512, 1024, 3)
+    assert photo.original_size == (1500, 3000)
+
+
+def test_a_sliver_keeps_at_least_one_pixel():
+    assert image.load(encoded(Image.new("RGB", (5000, 1)))).pixels.shape == (1, 1024, 3)
+
+
+def test_one_pixel():
+    assert image.load(encoded(Image.new("RGB", (1, 1), RED))).pixels.tolist() == [[list(RED)]]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif_orientation_is_applied(turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    upright = Image.new("RGB", (40, 20), RED)
+    upright.paste(BLUE, (0, 0, 10, 10))  # top left
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[turn]) if turn in undo else upright
+    photo = image.load(encoded(stored, exif=exif))
+    assert np.array_equal(photo.pixels, np.array(upright))
+    assert photo.original_size == (20, 40)
+
+
+def test_a_large_rotated_jpeg_tells_its_upright_size():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = image.load(encoded(halves(4000, 3000), "JPEG", exif=exif))
+    assert photo.original_size == (4000, 3000)
+    assert photo.pixels.shape == (1024, 768, 3)
+
+
+def test_alpha_lies_over_white():
+    picture = Image.new("RGBA", (2, 1), (*RED, 255))
+    picture.putpixel((1, 0), (*RED, 0))
+    assert image.load(encoded(picture)).pixels.tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_palette_grey_bilevel_and_cmyk():
+    assert np.array_equal(image.load(encoded(halves().quantize(4))).pixels, np.array(halves()))
+    transparent = halves().quantize(4)
+    transparent.info["transparency"] = transparent.getpixel((0, 0))
+    assert image.load(encoded(transparent)).pixels[0, 0].tolist() == [255, 255, 255]
+    assert image.load(encoded(Image.new("L", (2, 2), 77))).pixels.tolist() == [[[77] * 3] * 2] * 2
+    assert image.load(encoded(Image.new("LA", (2, 2), (77, 255)))).pixels[0, 0].tolist() == [77] * 3
+    assert image.load(encoded(Image.new("1", (2, 2), 1))).pixels[0, 0].tolist() == [255] * 3
+    cmyk = image.load(encoded(halves().convert("CMYK"), "JPEG", quality=100)).pixels
+    assert np.abs(cmyk.astype(int) - np.array(halves())).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_samples_keep_their_range(kind):
+    ramp = Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))
+    assert image.load(encoded(ramp, kind)).pixels[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_float_samples():
+    ramp = Image.fromarray(np.array([[0, 0.5, 1]], np.float32))
+    assert image.load(encoded(ramp, "TIFF")).pixels[0, :, 0].tolist() == [0, 128, 255]
+    broken = Image.fromarray(np.array([[np.nan, -4, 4]], np.float32))
+    assert image.load(encoded(broken, "TIFF")).pixels[0, :, 0].tolist() == [128, 0, 255]
+
+
+def test_an_animation_gives_its_first_frame_and_says_so():
+    frames = [Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLUE)]
+    photo = image.load(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert photo.pixels[0, 0].tolist() == list(RED)
+    assert photo.notes == ("Only the first of 2 frames is used.",)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"%PDF-1.7", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_is_no_image_is_refused(content):
+    with pytest.raises(ImageError, match="not an image"):
+        image.load(content)
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("PNG", 0.5), ("JPEG", 0.4), ("GIF", 0.3), ("BMP", 0.5), ("WEBP", 0.6)])
+def test_a_truncated_image_is_refused(random, kind, kept):
+    content = encoded(Image.fromarray(random.integers(0, 255, (64, 64, 3), np.uint8)), kind)
+    with pytest.raises(ImageError, match=r"corrupt or incomplete|not an image"):
+        image.load(content[: int(len(content) * kept)])
+
+
+def test_too_many_pixels_are_refused_before_decoding():
+    wide = Image.new("1", (13000, 10000))
+    with pytest.raises(ImageError, match="130 megapixels"):
+        image.load(encoded(wide))
+    with pytest.raises(ImageError, match="limit is 120 megapixels"):
+        image.load(encoded(Image.new("1", (20000, 20000))))
+
+
+def test_a_hundred_megapixels_are_accepted():
+    photo = image.load(encoded(Image.new("L", (10000, 10000), 9), "JPEG"))
+    assert photo.original_size == (10000, 10000)
+    assert photo.pixels.shape == (1024, 1024, 3)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(ImageError, match="no file"):
+        image.load(tmp_path / "absent.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        image.load(tmp_path)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 2)), np.zeros((2, 2, 3)), np.zeros((0, 2, 3), np.uint8)])
+def test_arrays_of_another_kind_are_refused(pixels):
+    with pytest.raises(ImageError, match="Expected RGB"):
+        image.from_array(pixels)
+
+
+def test_arrays_and_files_agree():
+    assert image.from_array(np.array(halves())).key == image.load(encoded(halves())).key

@@ -1,0 +1,134 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ovseg_demo.errors import Cancelled
+from ovseg_demo.stages import Cache, CancelFlag, Progress, Stages, Turns, ignore
+
+
+def stages(cache: Cache, listener=ignore, turns: Turns | None = None) -> Stages:
+    return Stages(cache, turns or Turns(), listener)
+
+
+def block(size: int) -> np.ndarray:
+    return np.zeros(size, np.uint8)
+
+
+def test_the_cache_is_bounded_in_bytes_and_evicts_the_least_recent():
+    cache = Cache(100)
+    cache.put("a", block(40))
+    cache.put("b", block(40))
+    assert cache.get("a") is not None
+    cache.put("c", block(40))
+    assert cache.get("b") is None
+    assert cache.get("a") is not None
+    assert cache.nbytes == 80
+
+
+def test_what_exceeds_the_cache_is_not_kept():
+    cache = Cache(100)
+    cache.put("a", block(40))
+    cache.put("huge", block(101))
+    assert cache.get("huge") is None
+    assert cache.get("a") is not None
+
+
+def test_a_heavy_stage_is_made_once_and_reported():
+    cache, news, made = Cache(1000), [], []
+
+    def make(report):
+        made.append(1)
+        report(0.5)
+        return block(10)
+
+    for _ in range(2):
+        stages(cache, news.append).heavy("Work", "key", make)
+    assert len(made) == 1
+    assert news == [
+        Progress("Work", 0),
+        Progress("Work", 0.5),
+        Progress("Work", 1),
+        Progress("Work", 1, cached=True),
+    ]
+
+
+def test_an_empty_result_is_cached_too():
+    cache = Cache(1000)
+    stages(cache).heavy("Work", "key", lambda _: block(0))
+    stages(cache).heavy("Work", "key", lambda _: pytest.fail("made again"))
+
+
+def test_each_makes_only_what_is_missing():
+    cache, asked = Cache(1000), []
+
+    def words(*names):
+        def make(missing):
+            asked.append([names[i] for i in missing])
+            return [np.full(1, ord(names[i])) for i in missing]
+
+        return [int(v[0]) for v in stages(cache).each("Words", names, make)]
+
+    assert words("a", "b") == [97, 98]
+    assert words("b", "c", "a") == [98, 99, 97]
+    assert words("a", "c") == [97, 99]
+    assert asked == [["a", "b"], ["c"]]
+
+
+def test_a_failure_frees_the_turn_and_caches_nothing():
+    cache, turns = Cache(1000), Turns()
+    with pytest.raises(ZeroDivisionError):
+        stages(cache, turns=turns).heavy("Work", "key", lambda _: 1 / 0)
+    assert stages(cache, turns=turns).heavy("Work", "key", lambda _: block(3)).size == 3
+
+
+def test_cancelling_ends_work_and_waiting():
+    cache, turns = Cache(1000), Turns()
+    flag = CancelFlag()
+
+    def endless(report):
+        for _ in range(1000):
+            time.sleep(0.01)
+            report(0.1)
+        pytest.fail("was not cancelled")
+
+    def attempt(listener, errors):
+        try:
+            stages(cache, listener, turns).heavy("Work", "key", endless)
+        except Cancelled as error:
+            errors.append(error)
+
+    errors: list[Exception] = []
+    waiting = CancelFlag()
+    threads = [threading.Thread(target=attempt, args=(f, errors)) for f in (flag, waiting)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    waiting.cancel()
+    threads[1].join(2)
+    assert len(errors) == 1
+    flag.cancel()
+    threads[0].join(2)
+    assert len(errors) == 2
+
+
+def test_heavy_stages_take_turns():
+    cache, turns = Cache(1000), Turns()
+    inside, most = [], []
+
+    def make(_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.03)
+        inside.pop()
+        return block(1)
+
+    threads = [
+        threading.Thread(target=lambda key=key: stages(cache, turns=turns).heavy("Work", key, make)) for key in "abc"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]

@@ -1,0 +1,1 @@
+"""Pipelines that make weights. Nothing in ovseg_demo imports this package."""
