@@ -1,0 +1,71 @@
+"""Mask proposals: the type and the protocol of what makes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Report = Callable[[float], None]
+"""Called with the finished share of a stage, 0 to 1. It may raise Cancelled."""
+
+
+@dataclass(frozen=True)
+class MaskProposals:
+    """N binary masks of one image of H x W pixels; N may be 0.
+
+    Attributes:
+        packed: uint8 (N, H, ceil(W / 8)), the masks as bits along the width (numpy.packbits).
+        scores: float32 (N,), the maker's own quality estimate, higher is better.
+        width: W in pixels.
+    """
+
+    packed: np.ndarray
+    scores: np.ndarray
+    width: int
+
+    @classmethod
+    def from_masks(cls, masks: np.ndarray, scores: np.ndarray) -> "MaskProposals":
+        """Pack bool masks (N, H, W) with scores (N,)."""
+        return cls(np.packbits(masks, axis=-1), np.asarray(scores, np.float32), masks.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.packed.shape[1], self.width
+
+    @property
+    def nbytes(self) -> int:
+        return self.packed.nbytes + self.scores.nbytes
+
+    def mask(self, index: int) -> np.ndarray:
+        """One mask, bool (H, W)."""
+        return np.unpackbits(self.packed[index], axis=-1, count=self.width).view(bool)
+
+    def masks(self) -> np.ndarray:
+        """All masks, bool (N, H, W)."""
+        return np.unpackbits(self.packed, axis=-1, count=self.width).view(bool)
+
+    def boxes(self) -> np.ndarray:
+        """Tight boxes, int64 (N, 4): x0, y0, x1, y1 with exclusive x1, y1; zeros for an empty mask."""
+        masks = self.masks()
+        return np.concatenate([_extent(masks.any(1)), _extent(masks.any(2))], 1)[:, [0, 2, 1, 3]]
+
+
+def _extent(occupied: np.ndarray) -> np.ndarray:
+    """First and one-past-last True of each row of bool (N, L), int64 (N, 2); zeros where there is none."""
+    first = occupied.argmax(1)
+    last = occupied.shape[1] - occupied[:, ::-1].argmax(1)
+    return np.stack([first, last], 1) * occupied.any(1, keepdims=True)
+
+
+class ProposalMaker(Protocol):
+    """Finds class-agnostic masks in an image."""
+
+    name: str
+
+    def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
+        """Masks of an RGB image, uint8 (H, W, 3)."""

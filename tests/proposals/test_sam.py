@@ -1,0 +1,133 @@
+"""Everything mode: the stock generator's masks, every image shape, progress and cancelling."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+from torch.nn import functional as F
+
+from ovseg_demo import gallery
+from ovseg_demo.errors import Cancelled, MethodError
+from ovseg_demo.proposals import sam
+from ovseg_demo.proposals.masks import Canvas, stability, tight_boxes
+from ovseg_demo.proposals.mobile_sam import Encoded
+from ovseg_demo.proposals.sam import SamProposals
+
+
+def ignore(fraction: float) -> None:
+    """A report for tests that do not look at progress."""
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.asarray(Image.open(Path(gallery.__file__).parent / "tram_bus_street.jpg").convert("RGB"))
+
+
+@pytest.fixture
+def few_points(monkeypatch):
+    monkeypatch.setitem(sam.POINTS_A_SIDE, "balanced", 5)
+
+
+@pytest.mark.usefixtures("few_points")
+def test_masks_are_the_stock_generators(mobile_sam, photo):
+    mobile_sam.image_encoder.img_size = 1024
+    stock = Sam(mobile_sam.image_encoder, mobile_sam.prompt_encoder, mobile_sam.mask_decoder).eval()
+    records = SamAutomaticMaskGenerator(stock, points_per_side=5, points_per_batch=8).generate(photo)
+    wanted = np.stack([record["segmentation"] for record in records]).reshape(len(records), -1).astype(np.float32)
+    proposals = SamProposals(mobile_sam).propose(photo, ignore)
+    found = proposals.masks().reshape(len(proposals), -1).astype(np.float32)
+    common = wanted @ found.T
+    overlap = common / (wanted.sum(1)[:, None] + found.sum(1) - common)
+    matched = overlap.max(1) >= 0.95
+    assert matched.mean() >= 0.95
+    assert (overlap.max(0) >= 0.95).mean() >= 0.85
+    assert proposals.size == photo.shape[:2]
+    assert (np.diff(proposals.scores) <= 0).all()
+    assert (proposals.scores > sam.MIN_QUALITY).all()
+    wanted_scores = np.array([record["predicted_iou"] for record in records])
+    np.testing.assert_allclose(proposals.scores[overlap.argmax(1)][matched], wanted_scores[matched], atol=0.02)
+
+
+@pytest.mark.usefixtures("few_points")
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 500), (500, 1), (37, 1301), (333, 150)])
+def test_any_shape(mobile_sam, photo, size):
+    image = np.asarray(Image.fromarray(photo).resize(size[::-1]))
+    proposals = SamProposals(mobile_sam).propose(image, ignore)
+    assert proposals.size == size
+    assert proposals.masks().shape == (len(proposals), *size)
+    assert proposals.masks().any((1, 2)).all()
+
+
+@pytest.mark.usefixtures("few_points")
+def test_nothing_passes(mobile_sam, monkeypatch):
+    monkeypatch.setattr(sam, "MIN_QUALITY", 2.0)
+    proposals = SamProposals(mobile_sam).propose(np.zeros((30, 45, 3), np.uint8), ignore)
+    assert len(proposals) == 0
+    assert proposals.masks().shape == (0, 30, 45)
+    assert proposals.scores.shape == (0,)
+
+
+def test_masks_at_no_points(mobile_sam, photo):
+    masks, quality = SamProposals(mobile_sam).masks_at(photo, np.zeros((0, 2)))
+    assert masks.shape == (0, 3, *photo.shape[:2])
+    assert quality.shape == (0, 3)
+
+
+@pytest.mark.usefixtures("few_points")
+def test_report_rises_to_one(mobile_sam, photo):
+    told: list[float] = []
+    SamProposals(mobile_sam).propose(photo, told.append)
+    assert told[0] == 0
+    assert told[-1] == 1
+    assert told == sorted(told)
+    assert len(told) >= 5
+
+
+def test_report_may_cancel(mobile_sam, photo):
+    told: list[float] = []
+
+    def cancel(fraction: float) -> None:
+        told.append(fraction)
+        if len(told) == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        SamProposals(mobile_sam).propose(photo, cancel)
+    assert len(told) == 3
+
+
+def test_unknown_setting(mobile_sam):
+    with pytest.raises(MethodError, match="balanced"):
+        SamProposals(mobile_sam, "perfect")
+
+
+def test_canvas_resizes_as_segment_anything_does():
+    torch.manual_seed(0)
+    encoded = Encoded(torch.zeros(1), size=(53, 80), scaled=(678, 1024))
+    logits = torch.randn(2, 256, 256)
+    square = F.interpolate(logits[:, None], (1024, 1024), mode="bilinear")[..., :678, :1024]
+    wanted = F.interpolate(square, (53, 80), mode="bilinear")[:, 0]
+    canvas = Canvas(encoded)
+
+    whole, pixels = canvas.draw(logits[:, : 4 * encoded.cells[0]], (slice(0, encoded.cells[0]), slice(0, 64)))
+    assert pixels == (slice(0, 53), slice(0, 80))
+    torch.testing.assert_close(whole, wanted, rtol=1e-4, atol=1e-5)
+
+    part, pixels = canvas.draw(logits[:, 40:80, 100:180], (slice(10, 20), slice(25, 45)))
+    assert part[0].numel() > 0
+    torch.testing.assert_close(part, wanted[:, *pixels], rtol=1e-4, atol=1e-5)
+
+
+def test_stability():
+    logits = torch.tensor([[[2.0, 0.5, -0.5, -2.0]], [[-3.0, -3.0, -3.0, -3.0]], [[5.0, 5.0, -5.0, -5.0]]])
+    torch.testing.assert_close(stability(logits), torch.tensor([1 / 3, 0.0, 1.0]))
+
+
+def test_tight_boxes_are_inclusive():
+    masks = torch.zeros(2, 5, 7, dtype=torch.bool)
+    masks[0, 1:4, 2:7] = True
+    assert tight_boxes(masks).tolist() == [[2, 1, 6, 3], [0, 0, 0, 0]]
