@@ -1,0 +1,1 @@
+"""Measurements of models and methods on labelled images."""

@@ -1,0 +1,168 @@
+"""How often a vision-language model names a ground-truth region correctly.
+
+    python -m eval.region_accuracy --root PATH [--vlm mini] [--first 80] [--limit 100]
+
+PATH holds images/KEY.jpg, masks/KEY.png (class index, 255 = ignore) and classes.json (index -> name). Each class of
+each image is one region. Prints a Markdown table: top-1 and top-5 among all names, and, as people use the demo,
+top-1 in vocabularies of five names that contain the right one.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ovseg_demo.errors import UserError
+from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.vlm.base import VisionLanguageModel
+
+IGNORE = 255
+NOT_NAMES = ("background", "null")
+"""Names of "everything else" in some sets: no region is asked for them."""
+
+SMALLEST = 0.001
+"""Regions below this share of the image are skipped."""
+
+WORDS = 5
+DRAWS = 20
+SEED = 0
+
+OPEN_CLIP = {"clip-vit-b16": "ViT-B-16-quickgelu", "ovseg-clip-vit-l14": "ViT-L-14-quickgelu"}
+"""open_clip architectures by checkpoint id."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Every measured region of a set.
+
+    Attributes:
+        logits: (N, K) of each region to each name.
+        labels: int64 (N,), the right column.
+        photos: int64 (N,), which image the region is from.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    photos: Tensor
+
+
+def model(name: str) -> VisionLanguageModel:
+    """The model of a --vlm choice; imported late, because each brings heavy libraries."""
+    if name == "mini":
+        from ovseg_demo.vlm.mini import MiniVLM
+
+        return MiniVLM()
+    from ovseg_demo.vlm.open_clip import OpenClipVLM
+
+    return OpenClipVLM(OPEN_CLIP[name], name)
+
+
+def class_names(root: Path) -> list[str]:
+    """The names of a set. Exits with one line when `root` is no such folder."""
+    for part in ("images", "masks", "classes.json"):
+        if not (root / part).exists():
+            raise SystemExit(f"{root} is not a labelled set: {part} is missing.")
+    names = json.loads((root / "classes.json").read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SystemExit(f"{root / 'classes.json'} is not a list of names.")
+    return names
+
+
+def samples(root: Path, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images, uint8 (H, W, 3), with their label maps, uint8 (H, W), in the order of their keys."""
+    for path in sorted((root / "masks").glob("*.png"))[:limit]:
+        photo = root / "images" / f"{path.stem}.jpg"
+        if not photo.is_file():
+            raise SystemExit(f"{photo} is missing, but its mask is here.")
+        image, labels = np.array(Image.open(photo).convert("RGB")), np.array(Image.open(path))
+        if image.shape[:2] != labels.shape:
+            raise SystemExit(f"{photo.name} is {image.shape[:2]}, but its mask is {labels.shape} (rows, columns).")
+        yield image, labels
+
+
+def measured(vlm: VisionLanguageModel, root: Path, names: list[str], limit: int | None) -> Regions:
+    """Logits of every region with a name, of a large enough area. Exits with one line when there is none."""
+    texts = vlm.embed_texts(names)
+    logits, labels, photos = [], [], []
+    for photo, (image, index) in enumerate(samples(root, limit)):
+        sizes = np.bincount(index.ravel(), minlength=IGNORE + 1)[: len(names)]
+        found = [c for c in np.flatnonzero(sizes >= max(1, SMALLEST * index.size)) if names[c] not in NOT_NAMES]
+        masks = np.stack([index == c for c in found]) if found else np.empty((0, *index.shape), bool)
+        regions = vlm.embed_regions(image, MaskProposals.from_masks(masks, np.ones(len(found))), lambda _: None)
+        logits.append(vlm.logits(regions, texts).cpu())
+        labels += map(int, found)
+        photos += [photo] * len(found)
+    if not labels:
+        raise SystemExit(f"{root} has no labelled region.")
+    return Regions(torch.cat(logits), torch.tensor(labels), torch.tensor(photos))
+
+
+def vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Tensor:
+    """DRAWS vocabularies a region, int64 (N, DRAWS, WORDS), the right name first.
+
+    The others are drawn from `pool`; with `same_photo`, names that are also in the photo come first. A pool of fewer
+    than WORDS names makes shorter vocabularies.
+    """
+    rng = random.Random(SEED)
+    labels, photos = regions.labels.tolist(), regions.photos.tolist()
+    present: dict[int, list[int]] = {}
+    for label, photo in zip(labels, photos, strict=True):
+        present.setdefault(photo, []).append(label)
+
+    def draw(label: int, photo: int) -> list[int]:
+        near = [c for c in present[photo] if c != label] if same_photo else []
+        near = rng.sample(near, min(len(near), WORDS - 1))
+        far = [c for c in pool if c != label and c not in near]
+        return [label, *near, *rng.sample(far, min(len(far), WORDS - 1 - len(near)))]
+
+    pairs = zip(labels, photos, strict=True)
+    return torch.tensor([[draw(label, photo) for _ in range(DRAWS)] for label, photo in pairs])
+
+
+def table(regions: Regions, names: list[str]) -> str:
+    """The Markdown table. Confidence is the mean probability of the chosen name: equal to top-1 if calibrated."""
+    pool = [i for i, name in enumerate(names) if name not in NOT_NAMES]
+    column = torch.full((len(names),), -1)
+    column[pool] = torch.arange(len(pool))
+    logits, labels = regions.logits[:, pool], column[regions.labels]
+    ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
+    sure = logits.softmax(1).amax(1)
+    rows = [(f"all {len(pool)} names", _share(ranks < 1), _share(ranks < 5), _share(sure))]
+    for same_photo, title in ((False, "at random"), (True, "from the same photo first")):
+        words = vocabularies(regions, pool, same_photo)
+        picked = regions.logits[:, None].expand(-1, words.shape[1], -1).gather(2, words)
+        right = picked.argmax(2) == 0
+        rows.append((f"{words.shape[2]} names, {title}", _share(right), "", _share(picked.softmax(2).amax(2))))
+    lines = ["| vocabulary | top-1 % | top-5 % | confidence % |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _share(values: Tensor) -> str:
+    return f"{100 * values.float().mean():.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Accuracy of a vision-language model on ground-truth regions.")
+    parser.add_argument("--root", type=Path, required=True, help="folder with images/, masks/ and classes.json")
+    parser.add_argument("--vlm", choices=("mini", *OPEN_CLIP), default="mini", help="model to measure")
+    parser.add_argument("--first", type=int, help="only the first so many names (80: the things of COCO)")
+    parser.add_argument("--limit", type=int, help="only the first so many images")
+    arguments = parser.parse_args()
+    names = class_names(arguments.root)[: arguments.first]
+    try:
+        regions = measured(model(arguments.vlm), arguments.root, names, arguments.limit)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    print(f"{arguments.vlm} on {arguments.root.name}: {len(regions.labels)} regions\n")
+    print(table(regions, names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Vision-language models: embed words, embed image regions, compare the two."""

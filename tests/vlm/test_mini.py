@@ -1,0 +1,150 @@
+"""The mini model: its text tower against the original, its protocol, and sensible names on real photos."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ovseg_demo
+from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.vlm.mini import MiniVLM, anchor_scores
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+GALLERY = Path(ovseg_demo.__file__).parent / "gallery"
+
+
+@pytest.fixture(scope="module")
+def mini() -> MiniVLM:
+    return MiniVLM()
+
+
+def photo(name: str) -> np.ndarray:
+    return np.array(Image.open(GALLERY / f"{name}.jpg").convert("RGB"))
+
+
+def whole(image: np.ndarray) -> MaskProposals:
+    return MaskProposals.from_masks(np.ones((1, *image.shape[:2]), bool), np.ones(1))
+
+
+def embedded(mini: MiniVLM, image: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
+    return mini.embed_regions(image, proposals, lambda share: None)
+
+
+def test_texts_match_the_original_weights(mini):
+    """The oracle ran in single precision; ours are stored in half."""
+    oracle = json.loads((FIXTURES / "minilm.json").read_text(encoding="utf-8"))
+    values = torch.tensor(oracle["values"])
+    ours = mini.embed_texts(oracle["texts"])
+    assert ours.shape == (len(values), 384)
+    torch.testing.assert_close(ours[:, : values.shape[1]], values, atol=2e-3, rtol=0)
+
+
+def test_rows_depend_only_on_their_own_word(mini):
+    words = ["cat", "a very long description of a tall building in the evening light", "sky", ""]
+    together = mini.embed_texts(words)
+    for row, word in zip(together, words, strict=True):
+        torch.testing.assert_close(row, mini.embed_texts([word])[0], atol=1e-5, rtol=0)
+
+
+def test_texts_are_unit_vectors_in_any_language_and_length(mini):
+    texts = mini.embed_texts(["猫", "🐈", "", "word " * 500])
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(4))
+
+
+def test_no_words_give_no_rows(mini):
+    assert mini.embed_texts([]).shape == (0, 384)
+
+
+def test_rival_is_never_empty_and_never_the_word_itself(mini):
+    assert mini.embed_rival(["dog"]).shape == (4, 384)
+    assert mini.embed_rival(["object"]).shape == (3, 384)
+    assert len(mini.embed_rival(["object", "background", "landscape", "room"])) >= 1
+
+
+def test_no_proposals_give_no_regions(mini):
+    image = np.zeros((30, 40, 3), np.uint8)
+    regions = embedded(mini, image, MaskProposals.from_masks(np.zeros((0, 30, 40), bool), np.zeros(0)))
+    assert len(regions) == 0
+    assert mini.logits(regions, mini.embed_texts(["cat", "dog"])).shape == (0, 2)
+
+
+def test_degenerate_masks_and_images_give_finite_logits(mini):
+    image = np.zeros((5, 7, 3), np.uint8)
+    masks = np.zeros((3, 5, 7), bool)
+    masks[0, 4, 6] = True
+    masks[1, :, 3] = True
+    logits = mini.logits(embedded(mini, image, MaskProposals.from_masks(masks, np.ones(3))), mini.embed_texts(["cat"]))
+    assert logits.shape == (3, 1)
+    assert logits.isfinite().all()
+
+
+def test_regions_do_not_depend_on_their_batch(mini):
+    image = photo("pizza")
+    masks = np.zeros((18, *image.shape[:2]), bool)
+    for index, mask in enumerate(masks):
+        mask[10 * index : 10 * index + 200, 15 * index : 15 * index + 250] = True
+    together = embedded(mini, image, MaskProposals.from_masks(masks, np.ones(18)))
+    alone = embedded(mini, image, MaskProposals.from_masks(masks[17:], np.ones(1)))
+    torch.testing.assert_close(together[17:], alone, atol=1e-3, rtol=1e-3)
+
+
+def test_progress_rises_to_one_and_may_cancel(mini):
+    image = photo("pizza")
+    proposals = MaskProposals.from_masks(np.ones((20, *image.shape[:2]), bool), np.ones(20))
+    shares = []
+    mini.embed_regions(image, proposals, shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+    def stop(share: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        mini.embed_regions(image, proposals, stop)
+
+
+def test_concepts_score_between_mean_and_maximum_of_their_evidence():
+    classes = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) * 7 + 3
+    evidence = torch.zeros(2, 1000, dtype=torch.bool)
+    evidence[0, 5] = evidence[1, 10:20] = True
+    scores = anchor_scores(classes, evidence)
+    standard = scores[:, :1000]
+    torch.testing.assert_close(standard.std(1), torch.ones(4))
+    torch.testing.assert_close(scores[:, 1000], standard[:, 5])
+    assert (scores[:, 1001] <= standard[:, 10:20].amax(1)).all()
+    assert (scores[:, 1001] >= standard[:, 10:20].mean(1)).all()
+
+
+def test_a_certain_tower_does_not_overflow():
+    classes = torch.zeros(1, 1000)
+    classes[0, 7] = 1000
+    assert anchor_scores(classes, torch.eye(1000, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pizza", "pizza dog sky car bed"),
+        ("home_office", "laptop elephant beach pizza tree"),
+        ("tram_bus_street", "bus cat sofa sea flower"),
+        ("yellow_kitchen", "kitchen horse mountain aeroplane snow"),
+        ("mountain_horses", "mountain computer bottle bus bed"),
+    ],
+)
+def test_photos_get_the_right_name_of_five(mini, name, words):
+    image = photo(name)
+    logits = mini.logits(embedded(mini, image, whole(image)), mini.embed_texts(words.split()))
+    assert logits[0].argmax() == 0
+    assert logits[0].softmax(0)[0] > 0.5
+
+
+@pytest.mark.parametrize(("name", "word", "absent"), [("pizza", "pizza", "horse"), ("home_office", "laptop", "dog")])
+def test_a_single_word_beats_its_rival_only_where_it_is(mini, name, word, absent):
+    image = photo(name)
+    regions = embedded(mini, image, whole(image))
+    for text, present in [(word, True), (absent, False)]:
+        own, rival = mini.embed_texts([text]), mini.embed_rival([text])
+        assert bool(mini.logits(regions, own).amax() > mini.logits(regions, rival).amax()) is present

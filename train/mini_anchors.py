@@ -1,0 +1,62 @@
+"""Make the anchors of the mini model: what its image tower knows, placed in the text space.
+
+    python -m train.mini_anchors
+
+reads mini_concepts.json, embeds the 1000 ImageNet names and the concept words with the bundled text tower, writes
+checkpoints/mini-anchors.safetensors and prints its catalogue line. Nothing here is learnt from images.
+
+mini_concepts.json maps words ("sky, cloud") to the ImageNet classes whose presence speaks for them; "a .. b" is a
+run of classes in ImageNet's order. It names things ImageNet has only by their kinds ("dog"), only by what comes
+with them ("person", by clothes), or by common words ("car").
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ovseg_demo.checkpoints import FOLDER, sha256_of
+from ovseg_demo.vlm.mini import TextTower
+
+CONCEPTS = Path(__file__).with_name("mini_concepts.json")
+
+
+def classes(item: str) -> list[int]:
+    """Class indices of a name (two names of ImageNet stand for two classes each), or of a run "first .. last"."""
+    first, _, last = item.partition(" .. ")
+    if last:
+        return list(range(IMAGENET_CLASSNAMES.index(first), IMAGENET_CLASSNAMES.index(last) + 1))
+    return [i for i, name in enumerate(IMAGENET_CLASSNAMES) if name == item]
+
+
+def concepts() -> dict[str, list[int]]:
+    """Evidence, class indices, by concept word. Words of one line share their evidence."""
+    table = json.loads(CONCEPTS.read_text(encoding="utf-8"))
+    return {
+        word: [i for item in items for i in classes(item)] for key, items in table.items() for word in key.split(", ")
+    }
+
+
+def anchors() -> dict[str, Tensor]:
+    """Unit text embeddings, float16 (1000 + C, 384), and the evidence of the C concepts, uint8 (C, 1000)."""
+    table = concepts()
+    evidence = torch.zeros(len(table), len(IMAGENET_CLASSNAMES), dtype=torch.uint8)
+    for row, spoken in zip(evidence, table.values(), strict=True):
+        if not spoken:
+            raise SystemExit("a concept has no evidence: a class name in mini_concepts.json is not ImageNet's")
+        row[spoken] = 1
+    embeddings = TextTower()([*IMAGENET_CLASSNAMES, *table])
+    return {"embeddings": embeddings.half(), "evidence": evidence}
+
+
+def main() -> None:
+    path = FOLDER / "mini-anchors.safetensors"
+    save_file(anchors(), path)
+    print(json.dumps({"id": "mini-anchors", "sha256": sha256_of(path), "size": path.stat().st_size}))
+
+
+if __name__ == "__main__":
+    main()
