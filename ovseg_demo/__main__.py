@@ -1,0 +1,5 @@
+import sys
+
+from ovseg_demo.cli import main
+
+sys.exit(main())

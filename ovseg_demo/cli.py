@@ -1,0 +1,135 @@
+"""The command line: `python -m ovseg_demo segment | methods | checkpoints`."""
+
+import argparse
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ovseg_demo import checkpoints, export, image, methods, vocabulary
+from ovseg_demo.engine import Engine, how_to_get
+from ovseg_demo.errors import ImageError, UserError
+from ovseg_demo.methods.base import Options
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.run(chosen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Cancelled.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ovseg_demo", description="Name every pixel with your own words.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    segment = commands.add_parser("segment", help="segment photos, folders of photos or globs")
+    segment.add_argument("photos", nargs="+", metavar="PHOTO")
+    segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
+    segment.add_argument("--method", default=methods.DEFAULT, choices=list(methods.REGISTRY))
+    segment.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
+    segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    segment.set_defaults(run=_segment)
+
+    listing = commands.add_parser("methods", help="list the methods and what they lack")
+    listing.set_defaults(run=_methods)
+
+    weights = commands.add_parser("checkpoints", help="list the weight files, verify or download them")
+    weights.add_argument("--download", metavar="ID", help="download a weight file (needs a network)")
+    weights.add_argument("--verify", action="store_true", help="check size and sha256 of the files that are here")
+    weights.set_defaults(run=_checkpoints)
+    return parser
+
+
+def _segment(chosen: argparse.Namespace) -> int:
+    words = vocabulary.parse(chosen.vocabulary)
+    options = Options(granularity=chosen.granularity)
+    for notice in words.notices:
+        print(notice, file=sys.stderr)
+    photos = list(dict.fromkeys(_expand(chosen.photos)))
+    stems = _distinct_stems(photos)
+    engine = Engine(chosen.device)
+    failed = 0
+    with tqdm(photos, unit="photo") as bar:
+        for path in bar:
+            bar.set_description(path.name)
+            try:
+                photo = image.load(path)
+                result = engine.segment(photo, words, chosen.method, options, lambda p: bar.set_postfix_str(p.stage))
+                export.write(chosen.out, stems[path], photo, result, words, chosen.method, options.granularity)
+            except ImageError as error:
+                failed += 1
+                bar.write(f"{path}: {error}", file=sys.stderr)
+                continue
+            found = ", ".join(f"{c.name} {c.share:.0%}" for c in result.summary()) or "nothing found"
+            bar.write(f"{path}: {found}")
+    print(f"{len(photos) - failed} of {len(photos)} photos written to {chosen.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _methods(_: argparse.Namespace) -> int:
+    for entry in methods.REGISTRY.values():
+        print(f"{entry.id:20} {'ready' if not entry.missing() else 'needs weights':14} {entry.summary}")
+        if entry.missing():
+            print(f"{'':35} {how_to_get(entry)}")
+    return 0
+
+
+def _checkpoints(chosen: argparse.Namespace) -> int:
+    if chosen.download:
+        from ovseg_demo.download import download
+
+        print(download(checkpoints.get(chosen.download)))
+        return 0
+    failed = 0
+    for entry in checkpoints.catalogue().values():
+        state = ("bundled" if entry.bundled else "present") if entry.present else "absent"
+        if chosen.verify and entry.present:
+            try:
+                checkpoints.verify(entry)
+                state += ", verified"
+            except UserError as error:
+                failed += 1
+                state = f"DAMAGED: {error}"
+        print(f"{entry.id:20} {state:18} {entry.licence:16} {entry.file}")
+    return 1 if failed else 0
+
+
+def _expand(arguments: Sequence[str]) -> Iterator[Path]:
+    """Files, the images inside folders, and the matches of globs. Raises ImageError when one yields nothing."""
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.exists():
+            found = [path]
+        else:
+            found = sorted(p for p in map(Path, glob.glob(argument, recursive=True)) if p.is_file())
+        if not found:
+            raise ImageError(f"There is no image at {argument}.")
+        yield from found
+
+
+def _distinct_stems(photos: Sequence[Path]) -> dict[Path, str]:
+    """Output names: the file's stem; where photos share one, the later get a number, so that none is overwritten."""
+    taken: set[str] = set()
+    stems = {}
+    for path in photos:
+        stem, number = path.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem)
+        stems[path] = stem
+    return stems

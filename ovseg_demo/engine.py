@@ -1,0 +1,68 @@
+"""Routes a request to a method; owns devices, models and caches."""
+
+import threading
+
+import torch
+
+from ovseg_demo import methods
+from ovseg_demo.errors import MethodError
+from ovseg_demo.image import Photo
+from ovseg_demo.methods.base import Method, Options
+from ovseg_demo.result import Segmentation
+from ovseg_demo.stages import Cache, Listener, Progress, Stages, Turns, ignore
+from ovseg_demo.vocabulary import Vocabulary
+
+CACHE_BYTES = 512 * 2**20
+"""About fifty photos; leaves most of a small host's memory to the models."""
+
+
+class Engine:
+    """Segments photos; one engine serves every user of a process, from any thread.
+
+    Example:
+        >>> from ovseg_demo import image, vocabulary
+        >>> engine = Engine()
+        >>> result = engine.segment(image.load("cat.jpg"), vocabulary.parse("cat, sofa"))  # doctest: +SKIP
+    """
+
+    def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.cache = Cache(cache_bytes)
+        self._turns = Turns()
+        self._methods: dict[str, Method] = {}
+        self._loading = threading.Lock()
+
+    def segment(
+        self,
+        photo: Photo,
+        vocabulary: Vocabulary,
+        method: str = methods.DEFAULT,
+        options: Options | None = None,
+        listener: Listener = ignore,
+    ) -> Segmentation:
+        """Name every pixel of `photo` with a class of `vocabulary`.
+
+        Raises MethodError for an unknown or unavailable method, CheckpointError for damaged weights, and Cancelled
+        when `listener` does.
+        """
+        stages = Stages(self.cache, self._turns, listener)
+        chosen = self.load(method, listener)
+        result = chosen.segment(photo, vocabulary, options or Options(), stages)
+        return Segmentation(**{**vars(result), "timings": stages.timings, "notes": photo.notes + vocabulary.notices})
+
+    def load(self, method: str = methods.DEFAULT, listener: Listener = ignore) -> Method:
+        """The method, loaded once and kept. Raises MethodError or CheckpointError when it cannot be."""
+        entry = methods.get(method)
+        if missing := entry.missing():
+            raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
+        with self._loading:
+            if method not in self._methods:
+                listener(Progress("Loading the model", 0))
+                self._methods[method] = entry.build(self.device)
+            return self._methods[method]
+
+
+def how_to_get(entry: methods.MethodEntry) -> str:
+    """One sentence on how to get a method's missing weights."""
+    commands = " && ".join(f"python -m ovseg_demo checkpoints --download {c.id}" for c in entry.missing())
+    return f"With a network, run: {commands}"

@@ -1,0 +1,100 @@
+import threading
+
+import numpy as np
+import pytest
+
+from ovseg_demo import gallery, image, methods, vocabulary
+from ovseg_demo.errors import Cancelled, MethodError
+from ovseg_demo.methods.base import Options
+
+
+def test_real_photos_are_named(engine):
+    cases = [
+        ("cat_and_parakeet.jpg", "cat, car, pizza", "cat", (0.10, 0.75)),
+        ("pizza.jpg", "pizza, horse, bus", "pizza", (0.15, 0.8)),
+        ("tram_bus_street.jpg", "bus, cat, guitar", "bus", (0.05, 0.6)),
+    ]
+    for file, words, expected, (least, most) in cases:
+        result = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
+        found = {c.name: c.share for c in result.summary()}
+        assert max(found, key=found.get) == expected, (file, found)
+        assert least < found[expected] < most, (file, found)
+
+
+def test_the_second_request_is_answered_from_the_cache(engine):
+    photo = image.load(gallery.FOLDER / "pizza.jpg")
+    engine.segment(photo, vocabulary.parse("pizza, horse, bus"))
+    news = []
+    result = engine.segment(photo, vocabulary.parse("pizza, table"), options=Options(1.0), listener=news.append)
+    assert result.timings["Finding masks"] == result.timings["Reading regions"] == 0
+    assert {p.stage for p in news if p.cached} >= {"Finding masks", "Reading regions"}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (16, 16)])
+def test_tiny_and_thin_images_have_a_result(engine, shape, random):
+    photo = image.from_array(random.integers(0, 255, (*shape, 3), np.uint8))
+    result = engine.segment(photo, vocabulary.parse("cat, dog"))
+    assert result.size == shape
+    assert result.labels.max() < 2
+
+
+def test_two_users_at_once_get_their_own_results(engine):
+    requests = [("pizza.jpg", "pizza, bus"), ("tram_bus_street.jpg", "tree, bus, road")]
+    results = {}
+
+    def ask(file, words):
+        results[file] = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
+
+    threads = [threading.Thread(target=ask, args=r) for r in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results["pizza.jpg"].names == ("pizza", "bus")
+    assert results["pizza.jpg"].size == (461, 640)
+    assert results["tram_bus_street.jpg"].names == ("tree", "bus", "road")
+    assert results["tram_bus_street.jpg"].size == (427, 640)
+
+
+def test_a_request_can_be_cancelled_and_the_next_is_served(engine, random):
+    photo = image.from_array(random.integers(0, 255, (64, 64, 3), np.uint8))
+
+    def stop(progress):
+        if progress.stage == "Finding masks" and progress.fraction > 0:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.segment(photo, vocabulary.parse("cat, dog"), listener=stop)
+    assert engine.segment(photo, vocabulary.parse("cat, dog")).size == (64, 64)
+
+
+def test_unknown_and_unavailable_methods_are_told(engine, monkeypatch):
+    photo = image.from_array(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(MethodError, match="Unknown method 'magic'; known: ovseg-sam-mini"):
+        engine.segment(photo, vocabulary.parse("cat"), "magic")
+    if methods.get("ovseg-sam-vitb16").missing():
+        with pytest.raises(MethodError, match=r"needs clip-vit-b16\.safetensors.*--download clip-vit-b16"):
+            engine.segment(photo, vocabulary.parse("cat"), "ovseg-sam-vitb16")
+
+
+def test_notices_reach_the_result(engine):
+    photo = image.from_array(np.zeros((8, 8, 3), np.uint8))
+    assert engine.segment(photo, vocabulary.parse("cat, Cat, dog")).notes == ("Repeated and counted once: Cat.",)
+
+
+def test_nothing_here_imports_training_or_evaluation():
+    import ast
+    from pathlib import Path
+
+    import ovseg_demo
+
+    for path in Path(ovseg_demo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            assert not {m.split(".")[0] for m in modules} & {"train", "eval", "app"}, path
