@@ -1,0 +1,44 @@
+"""The generated API, as the README shows it."""
+
+import json
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from ovseg_demo import gallery
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server, verbose=False)
+
+
+def test_a_photo_comes_back_as_three_files(client):
+    overlay, labels, content = client.predict(
+        handle_file(str(gallery.FOLDER / "pizza.jpg")), "pizza, horse, bus", "ovseg-sam-mini", 0.8, api_name="/segment"
+    )
+    assert Image.open(overlay).size == Image.open(labels).size == (640, 461)
+    with open(content) as file:
+        found = json.load(file)
+    indices = np.array(Image.open(labels))
+    assert {c["index"] for c in found["classes"]} == set(np.unique(indices)) - {255}
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "granularity", "told"),
+    [
+        ("", "ovseg-sam-mini", 0.8, "at least one word"),
+        ("cat", "magic", 0.8, "Unknown method"),
+        ("cat", "ovseg-sam-mini", 7, "between 0 and 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(client, words, method, granularity, told):
+    with pytest.raises(AppError, match=told):
+        client.predict(handle_file(str(gallery.FOLDER / "pizza.jpg")), words, method, granularity, api_name="/segment")
+
+
+def test_only_the_documented_endpoint_is_public(client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/segment"]

@@ -1,0 +1,203 @@
+"""The page in a real browser."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg_demo import gallery
+
+SLOW = 120_000  # milliseconds: the first result of a photo on a busy machine
+
+
+@pytest.fixture
+def page(browser, server):
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("dialog", lambda dialog: page.problems.append(f"dialog: {dialog.message}"))
+    page.goto(server)
+    page.wait_for_selector("#segment")
+    yield page
+    assert page.problems == []
+    context.close()
+
+
+def upload(page, path) -> None:
+    if page.locator("#photo button[aria-label='Clear']").count():
+        page.click("#photo button[aria-label='Clear']")
+    page.set_input_files("#photo input[type=file]", str(path))
+
+
+def segment(page, words: str) -> None:
+    before = page.locator(".viewer").get_attribute("data-result")
+    page.fill("#words textarea, #words input", words)
+    page.click("#segment")
+    page.wait_for_function(
+        "before => { const now = document.querySelector('.viewer').dataset.result; return now && now !== before }",
+        arg=before,
+        timeout=SLOW,
+    )
+
+
+def legend(page) -> dict[str, str]:
+    names, shares = page.locator(".legend-name"), page.locator(".legend-share")
+    return dict(zip(names.all_inner_texts(), shares.all_inner_texts(), strict=True))
+
+
+def canvas_bytes(page) -> str:
+    page.wait_for_timeout(150)  # one animation frame and more
+    return page.evaluate("document.querySelector('.viewer canvas').toDataURL()")
+
+
+def test_a_whole_visit(page):
+    upload(page, gallery.FOLDER / "pizza.jpg")
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+    assert "pizza" in legend(page)
+    assert legend(page)["pizza"].endswith("%")
+
+    overlay = canvas_bytes(page)
+    page.locator(".opacity input").fill("0")
+    plain = canvas_bytes(page)
+    assert plain != overlay
+    page.click("[role=tab][data-mode=labels]")
+    labels = canvas_bytes(page)
+    page.click("[role=tab][data-mode=confidence]")
+    assert len({overlay, plain, labels, canvas_bytes(page)}) == 4
+    page.click("[role=tab][data-mode=overlay]")
+
+    box = page.locator(".viewer canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.6)
+    page.wait_for_selector(".probe:not([hidden])")
+    assert page.locator(".probe-title").inner_text() in {"pizza", "horse", "bus", "unlabelled"}
+    assert page.locator(".probe-row").count() <= 5
+
+    first = page.locator(".viewer").get_attribute("data-result")
+    page.locator("#granularity input[type=range]").fill("0.2")
+    page.wait_for_function("first => document.querySelector('.viewer').dataset.result !== first", arg=first)
+
+    with page.expect_download() as waiting:
+        page.click("#make-json")
+    content = json.loads(waiting.value.path().read_text())
+    assert content["granularity"] == 0.2
+    assert [c["name"] for c in content["classes"]] == list(legend(page))
+    with page.expect_download() as waiting:
+        page.click("#make-labels")
+    indices = np.array(Image.open(waiting.value.path()))
+    assert indices.shape == (461, 640)
+    assert set(np.unique(indices)) <= {0, 1, 2, 255}
+
+    page.click("#segment")
+    page.wait_for_selector(".status small:has-text('cached')")
+
+
+def test_an_example_fills_photo_and_words(page):
+    example = gallery.examples()[1]
+    page.locator("#strip button").nth(1).click()
+    page.wait_for_function(
+        "words => document.querySelector('#words textarea, #words input').value === words", arg=example.words
+    )
+    page.wait_for_function(
+        "count => document.querySelectorAll('.chip').length === count", arg=example.words.count(",") + 1
+    )
+    assert example.file.split(".")[0] in page.locator("#photo img").get_attribute("src")
+
+
+def test_chips_follow_typing_and_markup_stays_text(page):
+    page.fill("#words textarea, #words input", "cat，<img src=x onerror=alert(1)>, sofa|couch, cat")
+    page.wait_for_function("document.querySelectorAll('.chip').length === 3")
+    assert page.locator(".chip img").count() == 0
+    assert "Repeated and counted once" in page.locator("#chips").inner_text()
+
+
+def test_markup_in_words_reaches_legend_and_errors_as_text(page):
+    upload(page, gallery.FOLDER / "pizza.jpg")
+    segment(page, "<b>pizza</b>")
+    assert page.locator(".viewer b, .viewer img").count() == 0
+    page.fill("#words textarea, #words input", "<img src=x onerror=alert(1)>" + "a" * 200)
+    page.click("#segment")
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    assert "<img src=x onerr" in toast.inner_text()
+    assert toast.locator("img[src=x]").count() == 0
+
+
+def test_methods_without_weights_are_disabled_and_explained(page):
+    assert page.locator("#absent input[type=radio]:disabled").count() >= 1
+    page.locator("#absent summary").first.click()
+    assert "--download" in page.locator("#absent details[open]").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "told"),
+    [
+        ("empty.png", b"", "cat", "not an image"),
+        ("broken.jpg", (gallery.FOLDER / "pizza.jpg").read_bytes()[:5000], "cat", "corrupt or incomplete"),
+        ("text.png", b"hello", "cat", "not an image"),
+        (None, None, "", "at least one word"),
+        (None, None, ",".join(map(str, range(5000))), "limit is 1000"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path, name, content, words, told):
+    if name:
+        (tmp_path / name).write_bytes(content)
+        upload(page, tmp_path / name)
+        page.wait_for_timeout(500)
+    page.fill("#words textarea, #words input", words)
+    page.click("#segment")
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    assert told in toast.inner_text()
+    assert "Traceback" not in page.content()
+    upload(page, gallery.FOLDER / "pizza.jpg")
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+
+
+def test_a_request_can_be_cancelled(page, tmp_path, random):
+    Image.fromarray(random.integers(0, 255, (480, 640, 3), np.uint8)).save(tmp_path / "noise.png")
+    upload(page, tmp_path / "noise.png")
+    page.wait_for_selector("#photo img")
+    page.fill("#words textarea, #words input", "cat, dog")
+    page.click("#segment")
+    page.wait_for_selector(".stage-now:has-text('Finding masks')")
+    page.click("#cancel")
+    page.wait_for_selector(".stage-now:has-text('Cancelled')", timeout=SLOW)
+    upload(page, gallery.FOLDER / "pizza.jpg")
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+
+
+def test_one_screen_without_scrolling_and_a_phone_without_sideways_scrolling(browser, server):
+    for width, height in [(1440, 900), (390, 844)]:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(server)
+        page.wait_for_selector("#segment")
+        page.wait_for_timeout(500)
+        tall, wide = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+        assert wide <= width
+        if width == 1440:
+            assert tall <= height
+        page.close()
+
+
+def test_two_visitors_at_once_get_their_own_results(browser, server):
+    visits = [("pizza.jpg", "pizza, horse, bus"), ("tram_bus_street.jpg", "tree, bus, guitar")]
+    pages = []
+    for file, words in visits:
+        page = browser.new_page()
+        page.goto(server)
+        page.wait_for_selector("#segment")
+        upload(page, gallery.FOLDER / file)
+        page.wait_for_selector("#photo img")
+        page.fill("#words textarea, #words input", words)
+        pages.append(page)
+    for page in pages:
+        page.click("#segment")
+    for page, (_, words) in zip(pages, visits, strict=True):
+        page.wait_for_selector(".viewer.has-result", timeout=SLOW)
+        assert set(legend(page)) <= set(words.split(", "))
+        page.close()

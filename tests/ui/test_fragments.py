@@ -1,0 +1,64 @@
+import pytest
+
+from ovseg_demo import methods
+from ovseg_demo.stages import Progress
+from ovseg_demo.ui import fragments
+
+ATTACK = "<img src=x onerror=alert(1)>"
+
+
+def test_chips_show_what_was_understood():
+    shown = fragments.chips("cat, sofa|couch，Cat")
+    assert shown.count("class='chip'") == 2
+    assert "couch" in shown
+    assert "Repeated and counted once: Cat." in shown
+
+
+def test_one_word_is_explained():
+    assert "left unlabelled" in fragments.chips("cat")
+
+
+def test_an_unusable_vocabulary_says_why():
+    assert "limit is 1000" in fragments.chips(",".join(map(str, range(5000))))
+    assert "at least one word" in fragments.chips(",")
+    assert "Part classes" in fragments.chips(" ")
+
+
+def test_many_chips_are_counted():
+    assert "and 960 more" in fragments.chips(",".join(map(str, range(1000))))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        lambda: fragments.chips(f"{ATTACK}, sofa|{ATTACK}x"),
+        lambda: fragments.chips(ATTACK + "a" * 200),
+        lambda: fragments.status([Progress(ATTACK, 0.5), Progress(ATTACK, 1)]),
+    ],
+)
+def test_markup_is_never_rendered(shown):
+    assert "<img" not in shown()
+    assert "&lt;img" in shown()
+
+
+def test_status_shows_progress_and_what_was_cached():
+    shown = fragments.status([Progress("Masks", 1, cached=True), Progress("Regions", 0.42)])
+    assert "aria-valuenow='42'" in shown
+    assert "Masks <small>cached</small>" in shown
+    assert "Cancelled" in fragments.status((), "cancelled")
+    assert "Done in 1.5 s" in fragments.finished([Progress("Masks", 1)], 1.5)
+
+
+def test_absent_methods_are_disabled_with_a_way_out(monkeypatch):
+    shown = fragments.unavailable()
+    for entry in methods.REGISTRY.values():
+        assert (entry.title in shown) == bool(entry.missing())
+        assert all(c.id in shown for c in entry.missing())
+    monkeypatch.setattr(methods, "REGISTRY", {})
+    assert fragments.unavailable() == ""
+
+
+def test_every_example_is_a_button_with_its_licence():
+    shown = fragments.strip()
+    assert shown.count("<button") >= 6
+    assert shown.count("CC BY") >= 6
