@@ -19,8 +19,13 @@ from torch import Tensor, nn
 
 from ovseg_demo.errors import CheckpointError
 
-FOLDER = Path(os.environ.get("OVSEG_CHECKPOINTS", Path(__file__).resolve().parent.parent / "checkpoints"))
-_CATALOGUE = Path(__file__).resolve().parent.parent / "checkpoints" / "catalogue.json"
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+"""The repository's own folder."""
+
+FOLDER = Path(os.environ.get("OVSEG_CHECKPOINTS", BUNDLED))
+"""Where every other weight file lies."""
+
+_CATALOGUE = BUNDLED / "catalogue.json"
 _NAMES_SHOWN = 5
 
 
@@ -51,7 +56,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        return FOLDER / self.file
+        return (BUNDLED if self.bundled else FOLDER) / self.file
 
     @property
     def present(self) -> bool:

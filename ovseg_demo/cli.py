@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
 from ovseg_demo.engine import Engine, how_to_get
 from ovseg_demo.errors import ImageError, UserError
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.base import PROPOSALS, Options
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
     segment.add_argument("--method", default=methods.DEFAULT, choices=list(methods.REGISTRY))
     segment.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
+    segment.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
     segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     segment.set_defaults(run=_segment)
@@ -54,20 +55,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _segment(chosen: argparse.Namespace) -> int:
     words = vocabulary.parse(chosen.vocabulary)
-    options = Options(granularity=chosen.granularity)
+    options = Options(chosen.granularity, chosen.proposals)
     for notice in words.notices:
         print(notice, file=sys.stderr)
-    photos = list(dict.fromkeys(_expand(chosen.photos)))
+    own = chosen.out.resolve()
+    photos = [p for p in dict.fromkeys(_expand(chosen.photos)) if own not in p.resolve().parents]
+    export.check_writable(chosen.out)
     stems = _distinct_stems(photos)
     engine = Engine(chosen.device)
     failed = 0
-    with tqdm(photos, unit="photo") as bar:
+    with tqdm(photos, unit="photo", disable=None) as bar:
         for path in bar:
             bar.set_description(path.name)
             try:
                 photo = image.load(path)
                 result = engine.segment(photo, words, chosen.method, options, lambda p: bar.set_postfix_str(p.stage))
-                export.write(chosen.out, stems[path], photo, result, words, chosen.method, options.granularity)
+                export.write(chosen.out, stems[path], photo, result, words, chosen.method, options)
             except ImageError as error:
                 failed += 1
                 bar.write(f"{path}: {error}", file=sys.stderr)

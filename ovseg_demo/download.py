@@ -6,23 +6,27 @@ from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-from ovseg_demo.checkpoints import FOLDER, Checkpoint, sha256_of
+from ovseg_demo.checkpoints import FOLDER, Checkpoint, sha256_of, verify
 from ovseg_demo.errors import CheckpointError
 
 _SHA256_DIGITS = 64
 
 
 def download(checkpoint: Checkpoint) -> Path:
-    """The local path of a checkpoint, downloaded when it is not here.
+    """The local path of a checkpoint, downloaded when it is not here or damaged.
 
     An interrupted download is resumed by the next call. The file appears under its name only when it is complete
     and its sha256 is the catalogued one, or the one the hub states where the catalogue has none.
 
     Raises CheckpointError without a network, without room, or when the hash is wrong.
     """
-    if checkpoint.present:
-        return checkpoint.path
     repo_type, repo, name = _hub_source(checkpoint)
+    if checkpoint.present:
+        try:
+            return verify(checkpoint)
+        except CheckpointError:
+            checkpoint.path.unlink()  # damaged: fetched again
+    FOLDER.mkdir(parents=True, exist_ok=True)
     unfinished = FOLDER / ".download"
     try:
         fetched = Path(hf_hub_download(repo, name, repo_type=repo_type, local_dir=unfinished / checkpoint.id))

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from ovseg_demo import methods
+from ovseg_demo import memory, methods
 from ovseg_demo.errors import MethodError
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.base import Method, Options
@@ -12,8 +12,8 @@ from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Cache, Listener, Progress, Stages, Turns, ignore
 from ovseg_demo.vocabulary import Vocabulary
 
-CACHE_BYTES = 512 * 2**20
-"""About fifty photos; leaves most of a small host's memory to the models."""
+CACHE_BYTES = 256 * 2**20
+"""About forty photos; leaves most of a small host's memory to the models."""
 
 
 class Engine:
@@ -27,6 +27,11 @@ class Engine:
 
     def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        memory.bound_arenas()
+        try:
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+            raise MethodError(f"The device '{self.device}' cannot be used here; try cpu.") from error
         self.cache = Cache(cache_bytes)
         self._turns = Turns()
         self._methods: dict[str, Method] = {}
@@ -59,6 +64,7 @@ class Engine:
             if method not in self._methods:
                 listener(Progress("Loading the model", 0))
                 self._methods[method] = entry.build(self.device)
+                listener(Progress("Loading the model", 1))
             return self._methods[method]
 
 

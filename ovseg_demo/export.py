@@ -2,6 +2,9 @@
 
 import io
 import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from pycocotools import mask as coco
 from ovseg_demo import __version__, draw
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
+from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
 from ovseg_demo.vocabulary import Vocabulary
 
@@ -40,7 +44,7 @@ def overlay_png(photo: Photo, result: Segmentation) -> bytes:
     return _png(Image.fromarray(draw.overlay(photo.pixels, result)))
 
 
-def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, granularity: float) -> str:
+def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: Options) -> str:
     """The result as JSON text.
 
     "classes" lists the classes that occur, each with its index in "vocabulary", its colour, its share of the image
@@ -52,7 +56,7 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, granulari
     content = {
         "generator": f"ovseg-demo {__version__}",
         "method": method,
-        "granularity": granularity,
+        **asdict(options),
         "width": width,
         "height": height,
         "vocabulary": [{"name": n, "synonyms": s} for n, s in zip(result.names, synonyms, strict=True)],
@@ -74,26 +78,49 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, granulari
     return json.dumps(content, ensure_ascii=False, indent=1)
 
 
-def write(
-    folder: Path, stem: str, photo: Photo, result: Segmentation, vocabulary: Vocabulary, method: str, granularity: float
-) -> dict[str, Path]:
-    """Write STEM.labels.png and STEM.json (at the photo's original size) and STEM.overlay.png (at working size).
+KINDS = {"overlay": ".overlay.png", "labels": ".labels.png", "json": ".json"}
+"""The files of a result and how their names end."""
 
-    Returns the paths by kind: "labels", "overlay", "json". Raises ImageError when the folder cannot be written.
+
+def write(
+    folder: Path,
+    stem: str,
+    photo: Photo,
+    result: Segmentation,
+    vocabulary: Vocabulary,
+    method: str,
+    options: Options,
+    kinds: Sequence[str] = tuple(KINDS),
+) -> list[Path]:
+    """Write STEM.overlay.png (at the working size), STEM.labels.png and STEM.json (at the photo's original size).
+
+    Returns the paths in the order of `kinds`. Raises ImageError when the folder cannot be written.
     """
-    full = result.resized(photo.original_size)
-    files = {
-        "labels": (folder / f"{stem}.labels.png", label_png(full)),
-        "overlay": (folder / f"{stem}.overlay.png", overlay_png(photo, result)),
-        "json": (folder / f"{stem}.json", to_json(full, vocabulary, method, granularity).encode()),
-    }
+    paths = []
+    for kind in kinds:
+        if kind == "overlay":
+            content = overlay_png(photo, result)
+        elif kind == "labels":
+            content = label_png(result.resized(photo.original_size))
+        else:
+            content = to_json(result.resized(photo.original_size), vocabulary, method, options).encode()
+        paths.append(folder / f"{stem}{KINDS[kind]}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths[-1].write_bytes(content)
+        except OSError as error:
+            raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+    return paths
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ImageError when files cannot be written into a folder, which is made where it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, content in files.values():
-            path.write_bytes(content)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
-    return {kind: path for kind, (path, _) in files.items()}
 
 
 def _run_lengths(mask: np.ndarray) -> dict:

@@ -9,12 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ovseg_demo.errors import ImageError
 
 MAX_PIXELS = 120_000_000
 """Medium-format cameras make 100 megapixels; one decoded image of this size takes 360 MB."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+"""What people's photos come in. Pillow reads more, some of it by running other programs."""
 
 WORKING_SIDE = 1024
 """Longest side, in pixels, that the models see: the input size of SAM, so more would be thrown away."""
@@ -54,8 +57,10 @@ def load(source: str | Path | bytes) -> Photo:
         # Pillow's own warning about large images is superseded by our limit.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as opened:
                 return _decode(opened)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"There is no file {source}.") from None
     except IsADirectoryError:
@@ -66,8 +71,7 @@ def load(source: str | Path | bytes) -> Photo:
         raise ImageError("This file is not an image that can be read; try JPEG, PNG or WebP.") from None
     except MemoryError:
         raise ImageError("There is not enough memory to decode this image; try a smaller one.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        # Pillow's decoders raise all of these on broken files.
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         raise ImageError("This image is corrupt or incomplete.") from error
 
 
@@ -83,13 +87,13 @@ def _decode(opened: Image.Image) -> Photo:
     if width * height > MAX_PIXELS:
         raise ImageError(_too_large(width * height))
     notes = ()
-    if getattr(opened, "n_frames", 1) > 1:
+    if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":  # phones keep a preview behind the photo
         notes = (f"Only the first of {opened.n_frames} frames is used.",)
+    turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     # A JPEG can be decoded at a fraction of its size, which saves most of the time and memory of a huge one.
     opened.draft("RGB", (2 * WORKING_SIDE, 2 * WORKING_SIDE))
     opened.load()
     upright = ImageOps.exif_transpose(opened)
-    turned = (upright.width > upright.height) != (opened.width > opened.height)
     return _bounded(_as_rgb(upright), (width, height) if turned else (height, width), notes)
 
 
@@ -113,7 +117,7 @@ def _eight_bit(samples: np.ndarray) -> np.ndarray:
         low, high = 0, 1
     elif low >= 0 and high <= 65535:
         low, high = 0, 65535
-    return np.round((samples - low) * (255 / (high - low))).astype(np.uint8)
+    return np.round((samples - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _bounded(image: Image.Image, original_size: tuple[int, int], notes: tuple[str, ...]) -> Photo:

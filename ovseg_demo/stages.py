@@ -7,15 +7,18 @@ what is not is made, with progress, one request at a time, because one image alr
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cachetools import LRUCache
 
+from ovseg_demo import memory
 from ovseg_demo.errors import Cancelled
 
 _TURN_POLL_SECONDS = 0.1
+_LIGHT_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,17 @@ class Progress:
         stage: what is being done, for people.
         fraction: finished share of the stage, 0 to 1.
         cached: True when the stage was answered from the cache.
+        waiting: True while other requests are served first.
     """
 
     stage: str
     fraction: float
     cached: bool = False
+    waiting: bool = False
 
 
 Listener = Callable[[Progress], None]
-"""Receives progress. It may raise Cancelled, which ends the request."""
+"""Receives progress, from any thread. It may raise Cancelled, which ends the request."""
 
 
 def ignore(_: Progress) -> None:
@@ -70,19 +75,27 @@ class Cache:
 
 
 class Turns:
-    """Lets one request at a time do heavy work; waiting can be cancelled."""
+    """Does heavy work one piece at a time, always in the same thread; waiting for a turn can be cancelled.
+
+    One thread, because every thread keeps memory of its own for what it once computed: with a thread a request the
+    process grew to 3.4 GB.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="heavy")
 
-    @contextmanager
-    def one(self, listener: Listener, stage: str):
-        while not self._lock.acquire(timeout=_TURN_POLL_SECONDS):
-            listener(Progress(f"{stage} (waiting for another photo)", 0))
+    def take(self, work: Callable[[], Any], waiting: Callable[[], None]) -> Any:
+        """The result of `work`. Until its turn comes, `waiting` is called now and then; it may raise to give up."""
+        future = self._worker.submit(work)
         try:
-            yield
+            while True:
+                done, _ = wait([future], timeout=_TURN_POLL_SECONDS)
+                if done:
+                    return future.result()
+                if not future.running():
+                    waiting()
         finally:
-            self._lock.release()
+            future.cancel()
 
 
 class Stages:
@@ -100,29 +113,39 @@ class Stages:
         `report(fraction)` passes progress on and raises Cancelled when the person has asked to stop.
         """
         value = self._cache.get(key)
-        cached = value is not None
-        seconds = 0.0
+        cached, seconds = value is not None, 0.0
         if not cached:
             self._listener(Progress(stage, 0))
-            with self._turns.one(self._listener, stage):
-                value = self._cache.get(key)  # a request before us may have made it
-                if value is None:
-                    start = time.perf_counter()
-                    value = make(lambda fraction: self._listener(Progress(stage, fraction)))
-                    seconds = time.perf_counter() - start
-                    self._cache.put(key, value)
+            value, seconds = self._turns.take(
+                lambda: self._made(stage, key, make),
+                lambda: self._listener(Progress(stage, 0, waiting=True)),
+            )
         self.timings[stage] = seconds
         self._listener(Progress(stage, 1, cached))
         return value
 
+    def _made(self, stage: str, key: Hashable, make: Callable[[Callable[[float], None]], Any]) -> tuple[Any, float]:
+        """What `make` makes, kept, and the seconds it took."""
+        value = self._cache.get(key)
+        if value is not None:  # a request before us has made it
+            return value, 0.0
+        start = time.perf_counter()
+        try:
+            value = make(lambda fraction: self._listener(Progress(stage, fraction)))
+        finally:
+            memory.release()
+        self._cache.put(key, value)
+        return value, time.perf_counter() - start
+
     def each(self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-        """Light results cached one by one; `make(indices)` makes the missing ones in one batch."""
+        """Light results cached one by one; `make(indices)` makes missing ones, a batch at a time."""
         start = time.perf_counter()
         values = [self._cache.get(key) for key in keys]
         missing = [i for i, value in enumerate(values) if value is None]
-        if missing:
-            self._listener(Progress(stage, 0))
-            for index, value in zip(missing, make(missing), strict=True):
+        for first in range(0, len(missing), _LIGHT_BATCH):
+            self._listener(Progress(stage, first / len(missing)))
+            batch = missing[first : first + _LIGHT_BATCH]
+            for index, value in zip(batch, make(batch), strict=True):
                 values[index] = value
                 self._cache.put(keys[index], value)
         self.timings[stage] = time.perf_counter() - start if missing else 0.0

@@ -9,6 +9,9 @@ from ovseg_demo.errors import VocabularyError
 MAX_CLASSES = 1000
 """ADE20K-847 is the largest vocabulary of the field; beyond it every pixel's scores mean little."""
 
+MAX_WORDS = 3000
+"""Names and synonyms together; reading this many takes a small machine some ten seconds."""
+
 MAX_NAME_LENGTH = 100
 """Characters. Longer than any class name of the benchmarks, shorter than the 64 to 77 tokens text towers read."""
 
@@ -89,6 +92,8 @@ def parse(text: str) -> Vocabulary:
         raise VocabularyError("Type at least one word to look for, for example: cat, sofa, window.")
     if len(classes) > MAX_CLASSES:
         raise VocabularyError(f"{len(classes)} classes are too many; the limit is {MAX_CLASSES}.")
+    if len(words := [word for each in classes for word in each]) > MAX_WORDS:
+        raise VocabularyError(f"{len(words)} names and synonyms are too many; the limit is {MAX_WORDS}.")
     notices = []
     if repeated:
         notices.append(f"Repeated and counted once: {_listed(repeated)}.")

@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import ovseg_demo  # noqa: F401  before torch, whose threads it sets up
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["OVSEG_CHECKPOINTS"] = tempfile.mkdtemp()  # whatever the developer has downloaded, only bundled weights
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +17,17 @@ def engine():
     from ovseg_demo.engine import Engine
 
     return Engine("cpu")
+
+
+@pytest.fixture(scope="session")
+def server(engine):
+    """The real page on a free port; its address."""
+    from ovseg_demo.ui import build, launch_settings
+
+    page = build(engine)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
+    yield url
+    page.close()
 
 
 @pytest.fixture

@@ -123,6 +123,21 @@ def test_a_download_appears_under_its_name(entry, monkeypatch):
     assert [p.name for p in entry.path.parent.iterdir() if p.is_file()] == ["tiny.safetensors"]
 
 
+def test_a_damaged_file_is_fetched_again(entry, monkeypatch):
+    content = entry.path.read_bytes()
+    entry.path.write_bytes(b"damaged")
+    monkeypatch.setattr(download, "hf_hub_download", fetch_stub(content))
+    assert download.download(entry).read_bytes() == content
+    monkeypatch.setattr(download, "hf_hub_download", None)
+    assert download.download(entry) == entry.path
+
+
+def test_a_folder_of_ones_own_leaves_the_bundled_files_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    assert checkpoints.get("mini-text").present
+    assert checkpoints.get("clip-vit-b16").path.parent == tmp_path
+
+
 def test_a_damaged_download_never_appears(entry, monkeypatch):
     entry.path.unlink()
     monkeypatch.setattr(download, "hf_hub_download", fetch_stub(b"damaged"))

@@ -7,6 +7,8 @@ from PIL import Image
 from ovseg_demo import gallery
 from ovseg_demo.cli import main
 
+PIZZA = str(gallery.FOLDER / "pizza.jpg")
+
 
 @pytest.fixture
 def shared_engine(engine, monkeypatch):
@@ -49,6 +51,7 @@ def test_folders_globs_and_broken_files(shared_engine, tmp_path, capsys):
         (["segment", "absent.jpg", "--vocabulary", "cat"], "There is no image at absent.jpg."),
         (["segment", "x.jpg", "--vocabulary", " , "], "Type at least one word"),
         (["segment", "x.jpg", "--vocabulary", "cat", "--granularity", "2"], "between 0 and 1"),
+        (["segment", PIZZA, "--vocabulary", "cat", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["checkpoints", "--download", "nope"], "Unknown checkpoint 'nope'"),
     ],
 )
@@ -61,7 +64,15 @@ def test_bad_input_is_one_line(arguments, told, capsys, tmp_path, monkeypatch):
     assert error.count("\n") == 1
 
 
-def test_an_unavailable_method_is_told(capsys):
+def test_results_are_not_photos(shared_engine, tmp_path, capsys):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    for _ in range(2):
+        assert run("segment", tmp_path, "--vocabulary", "cat, dog", "--out", tmp_path / "results") == 0
+        assert "1 of 1 photos" in capsys.readouterr().err
+
+
+def test_an_unavailable_method_is_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run("segment", gallery.FOLDER / "pizza.jpg", "--vocabulary", "a, b", "--method", "ovseg-sam-vitl14") == 1
     assert "--download ovseg-clip-vit-l14" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from pycocotools import mask as coco
 
 from ovseg_demo import draw, export, image, vocabulary
 from ovseg_demo.errors import ImageError
+from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
 
 
@@ -23,7 +24,7 @@ def words(result: Segmentation) -> vocabulary.Vocabulary:
 
 def test_run_lengths_decode_to_the_label_map(random):
     result = example(random, 4)
-    content = json.loads(export.to_json(result, words(result), "some-method", 0.8))
+    content = json.loads(export.to_json(result, words(result), "some-method", Options()))
     decoded = np.full(result.size, -1)
     for entry in content["classes"]:
         mask = coco.decode(entry["segmentation"]).astype(bool)
@@ -55,13 +56,14 @@ def test_many_classes_need_sixteen_bits(random, classes, depth, unlabelled):
 def test_files_have_the_size_of_the_original(tmp_path, random):
     photo = image.Photo(random.integers(0, 255, (13, 17, 3), np.uint8), (26, 34))
     result = example(random, 3)
-    files = export.write(tmp_path / "new", "photo", photo, result, words(result), "some-method", 0.5)
-    assert {p.name for p in files.values()} == {"photo.labels.png", "photo.overlay.png", "photo.json"}
-    assert Image.open(files["labels"]).size == (34, 26)
-    assert Image.open(files["overlay"]).size == (17, 13)
-    content = json.loads(files["json"].read_text())
+    files = export.write(tmp_path / "new", "photo", photo, result, words(result), "some-method", Options(0.5))
+    overlay, labels, described = files
+    assert [p.name for p in files] == ["photo.overlay.png", "photo.labels.png", "photo.json"]
+    assert Image.open(labels).size == (34, 26)
+    assert Image.open(overlay).size == (17, 13)
+    content = json.loads(described.read_text())
     assert (content["height"], content["width"]) == (26, 34)
-    assert content["granularity"] == 0.5
+    assert (content["granularity"], content["proposals"]) == (0.5, "balanced")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, random):
@@ -69,4 +71,4 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, random):
     photo = image.Photo(np.zeros((13, 17, 3), np.uint8), (13, 17))
     result = example(random, 3)
     with pytest.raises(ImageError, match="Cannot write"):
-        export.write(tmp_path / "file", "photo", photo, result, words(result), "some-method", 0.5)
+        export.write(tmp_path / "file", "photo", photo, result, words(result), "some-method", Options(0.5))

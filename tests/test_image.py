@@ -80,6 +80,12 @@ def test_a_large_rotated_jpeg_tells_its_upright_size():
     assert photo.pixels.shape == (1024, 768, 3)
 
 
+def test_a_nearly_square_rotated_jpeg_tells_its_upright_size():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert image.load(encoded(halves(4096, 4095), "JPEG", exif=exif)).original_size == (4096, 4095)
+
+
 def test_alpha_lies_over_white():
     picture = Image.new("RGBA", (2, 1), (*RED, 255))
     picture.putpixel((1, 0), (*RED, 0))
@@ -107,6 +113,8 @@ def test_sixteen_bit_samples_keep_their_range(kind):
 def test_float_samples():
     ramp = Image.fromarray(np.array([[0, 0.5, 1]], np.float32))
     assert image.load(encoded(ramp, "TIFF")).pixels[0, :, 0].tolist() == [0, 128, 255]
+    flat = Image.fromarray(np.full((1, 2), -7, np.float32))
+    assert image.load(encoded(flat, "TIFF")).pixels.tolist() == [[[0] * 3] * 2]
     broken = Image.fromarray(np.array([[np.nan, -4, 4]], np.float32))
     assert image.load(encoded(broken, "TIFF")).pixels[0, :, 0].tolist() == [128, 0, 255]
 
@@ -122,6 +130,19 @@ def test_an_animation_gives_its_first_frame_and_says_so():
 def test_what_is_no_image_is_refused(content):
     with pytest.raises(ImageError, match="not an image"):
         image.load(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "AVIF"])
+def test_flipped_bytes_never_escape_as_another_error(random, kind):
+    content = encoded(Image.fromarray(random.integers(0, 255, (24, 24, 3), np.uint8)), kind)
+    for _ in range(60):
+        broken = bytearray(content)
+        for place in random.integers(0, len(broken), 4):
+            broken[place] = random.integers(256)
+        try:
+            image.load(bytes(broken))
+        except ImageError as error:
+            assert str(error).count("\n") == 0  # noqa: PT017  either outcome is right
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("PNG", 0.5), ("JPEG", 0.4), ("GIF", 0.3), ("BMP", 0.5), ("WEBP", 0.6)])

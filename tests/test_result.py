@@ -23,7 +23,7 @@ def test_resizing_repeats_pixels_and_returns():
     assert larger.size == (4, 6)
     assert np.array_equal(larger.labels[::2, ::2], example().labels)
     assert np.array_equal(larger.labels[1::2, 1::2], example().labels)
-    assert larger.top_classes.shape == (2, 4, 6)
+    assert larger.top_classes.shape == larger.top_scores.shape == (0, 4, 6)
     assert np.array_equal(larger.resized((2, 3)).labels, example().labels)
 
 

@@ -113,6 +113,32 @@ def test_cancelling_ends_work_and_waiting():
     assert len(errors) == 2
 
 
+def test_waiting_is_told_and_then_over():
+    cache, turns, news = Cache(1000), Turns(), []
+    first = threading.Thread(
+        target=lambda: stages(cache, turns=turns).heavy("Work", "a", lambda _: time.sleep(0.3) or block(1))
+    )
+    first.start()
+    time.sleep(0.05)
+    stages(cache, news.append, turns).heavy("Work", "b", lambda _: block(1))
+    first.join()
+    assert Progress("Work", 0, waiting=True) in news
+    assert news[-1] == Progress("Work", 1)
+
+
+def test_light_results_come_in_batches_and_can_be_cancelled():
+    cache, flag = Cache(10**6), CancelFlag()
+
+    def make(missing):
+        assert len(missing) <= 64
+        flag.cancel()
+        return [block(1) for _ in missing]
+
+    with pytest.raises(Cancelled):
+        stages(cache, flag).each("Words", range(1000), make)
+    assert cache.nbytes == 64
+
+
 def test_heavy_stages_take_turns():
     cache, turns = Cache(1000), Turns()
     inside, most = [], []

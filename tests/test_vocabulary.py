@@ -63,6 +63,8 @@ def test_limits_are_told():
     assert len(parse(",".join(f"w{i}" for i in range(MAX_CLASSES)))) == MAX_CLASSES
     with pytest.raises(VocabularyError, match="5000 classes are too many; the limit is 1000"):
         parse(",".join(f"w{i}" for i in range(5000)))
+    with pytest.raises(VocabularyError, match="4001 names and synonyms are too many; the limit is 3000"):
+        parse("|".join(f"w{i}" for i in range(4000)) + ",cat")
     assert parse("a" * MAX_NAME_LENGTH).names
     with pytest.raises(VocabularyError, match="10000 characters; the limit is 100"):
         parse("a" * 10000)

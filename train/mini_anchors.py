@@ -18,7 +18,7 @@ from open_clip import IMAGENET_CLASSNAMES
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ovseg_demo.checkpoints import FOLDER, sha256_of
+from ovseg_demo.checkpoints import BUNDLED, sha256_of
 from ovseg_demo.vlm.mini import TextTower
 
 CONCEPTS = Path(__file__).with_name("mini_concepts.json")
@@ -53,7 +53,7 @@ def anchors() -> dict[str, Tensor]:
 
 
 def main() -> None:
-    path = FOLDER / "mini-anchors.safetensors"
+    path = BUNDLED / "mini-anchors.safetensors"
     save_file(anchors(), path)
     print(json.dumps({"id": "mini-anchors", "sha256": sha256_of(path), "size": path.stat().st_size}))
 

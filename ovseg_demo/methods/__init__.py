@@ -6,7 +6,7 @@ from functools import cache
 
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import MethodError
-from ovseg_demo.methods.base import Method
+from ovseg_demo.methods.base import PROPOSALS, Method
 from ovseg_demo.proposals.base import ProposalMaker
 
 
@@ -39,12 +39,13 @@ class MethodEntry:
 
 
 @cache
-def _sam(device: str) -> ProposalMaker:
-    """Shared by every method that uses it: one copy in memory."""
+def _sam(device: str) -> dict[str, ProposalMaker]:
+    """MobileSAM in every setting. One copy in memory, shared by every method that uses it."""
     from ovseg_demo.proposals import mobile_sam
     from ovseg_demo.proposals.sam import SamProposals
 
-    return SamProposals(mobile_sam.load(device=device))
+    model = mobile_sam.load(device=device)
+    return {setting: SamProposals(model, setting) for setting in PROPOSALS}
 
 
 def _ovseg_mini(device: str) -> Method:

@@ -9,6 +9,8 @@ from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
 
+PROPOSALS = ("fast", "balanced", "thorough")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -16,15 +18,19 @@ class Options:
 
     Attributes:
         granularity: 0 to 1, see `fusion.select`.
+        proposals: how thoroughly masks are searched, one of PROPOSALS.
 
     Raises MethodError for a value outside its range.
     """
 
     granularity: float = 0.8
+    proposals: str = "balanced"
 
     def __post_init__(self) -> None:
         if not 0 <= self.granularity <= 1:
             raise MethodError(f"Granularity must lie between 0 and 1; got {self.granularity}.")
+        if self.proposals not in PROPOSALS:
+            raise MethodError(f"Unknown proposal setting '{self.proposals}'; choose one of {', '.join(PROPOSALS)}.")
 
 
 class Method(Protocol):

@@ -4,6 +4,8 @@ Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CV
 demo: class scores of a region are a softmax over the vocabulary alone, and granularity decides which masks paint.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from ovseg_demo import fusion
@@ -17,14 +19,14 @@ from ovseg_demo.vocabulary import Vocabulary
 
 
 class OVSeg:
-    """Proposals from `maker`, names from `vlm`."""
+    """Proposals from one of `makers`, by setting; names from `vlm`."""
 
-    def __init__(self, maker: ProposalMaker, vlm: VisionLanguageModel) -> None:
-        self._maker = maker
+    def __init__(self, makers: Mapping[str, ProposalMaker], vlm: VisionLanguageModel) -> None:
+        self._makers = makers
         self._vlm = vlm
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        maker, vlm = self._maker, self._vlm
+        maker, vlm = self._makers[options.proposals], self._vlm
         proposals = stages.heavy(
             "Finding masks", ("masks", photo.key, maker.name), lambda report: maker.propose(photo.pixels, report)
         )
@@ -48,11 +50,12 @@ class OVSeg:
         texts = stages.each(
             "Reading words",
             [("text", vlm.name, word) for word in words],
-            lambda missing: vlm.embed_texts([words[i] for i in missing]),
+            # A row of a batch would keep the whole batch alive in the cache, hence the clones.
+            lambda missing: [row.clone() for row in vlm.embed_texts([words[i] for i in missing])],
         )
         owner, rows = torch.tensor(owners), torch.stack(texts)
         if len(vocabulary) == 1:
-            rival = vlm.embed_rival(words)
+            (rival,) = stages.each("Reading rivals", [("rival", vlm.name, words)], lambda _: [vlm.embed_rival(words)])
             owner = torch.cat([owner, torch.full((len(rival),), 1)])
             rows = torch.cat([rows, rival])
         logits = vlm.logits(regions, rows)

@@ -18,13 +18,29 @@ from ovseg_demo.proposals.decoder import MASKS, PointDecoder, View
 from ovseg_demo.proposals.masks import OFFSET, Canvas, stability, tight_boxes
 from ovseg_demo.proposals.mobile_sam import TOKEN, Encoded, MobileSam
 
-POINTS_A_SIDE = {"fast": 10, "balanced": 16, "thorough": 32}
-"""The settings by name: how many rows and columns of points are asked about."""
+
+@dataclass(frozen=True)
+class Setting:
+    """How much is asked.
+
+    Attributes:
+        side: rows and columns of points.
+        explained: a point under this many masks is not asked about; None asks about every point.
+    """
+
+    side: int
+    explained: int | None
+
+
+SETTINGS = {"fast": Setting(16, 2), "balanced": Setting(16, 4), "thorough": Setting(32, None)}
+"""By name. "thorough" asks all that segment-anything's generator asks; docs/speed.md compares what they find."""
+
 MIN_QUALITY = 0.88
 MIN_STABILITY = 0.95
 MAX_BOX_OVERLAP = 0.7
 
-_BATCH = 8  # points at once: their maps just fit into the last cache of a common processor
+_BATCH = 8  # points at once on a CPU: their maps just fit into the last cache of a common one
+_GPU_BATCH = 128  # on a GPU: half a gigabyte of maps
 _ENCODING_COST = 130  # encoding the image takes about as long as this many points
 _SLACK = 0.05  # a preview's stability may be this far below the threshold
 _SMALL = 30  # previews of fewer logits than this say nothing about stability
@@ -51,18 +67,19 @@ class SamProposals:
 
     Args:
         model: MobileSAM, loaded and on its device.
-        setting: one of POINTS_A_SIDE.
+        setting: a name in SETTINGS.
 
     Raises MethodError for an unknown setting.
     """
 
     def __init__(self, model: MobileSam, setting: str = "balanced") -> None:
-        if setting not in POINTS_A_SIDE:
-            raise MethodError(f"Unknown proposal setting '{setting}'; choose one of {', '.join(POINTS_A_SIDE)}.")
+        if setting not in SETTINGS:
+            raise MethodError(f"Unknown proposal setting '{setting}'; choose one of {', '.join(SETTINGS)}.")
         self.model = model
         self.decoder = PointDecoder(model)
-        self.side = POINTS_A_SIDE[setting]
+        self.setting = SETTINGS[setting]
         self.name = f"sam-{setting}"
+        self._batch = _BATCH if model.device.type == "cpu" else _GPU_BATCH
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
@@ -70,11 +87,18 @@ class SamProposals:
         report(0.0)
         encoded = self.model.encode(image)
         view, canvas = self.decoder.view(encoded), Canvas(encoded)
-        grid = _grid(self.side, encoded).to(self.model.device)
         found: list[_Found] = []
-        for start in range(0, len(grid), _BATCH):
-            report((_ENCODING_COST + start) / (_ENCODING_COST + len(grid)))
-            self._search(view, canvas, grid[start : start + _BATCH], found)
+        cover = np.zeros(encoded.size, np.int32)  # masks over each pixel
+        done = _ENCODING_COST
+        for level in _levels(self.setting.side, encoded):
+            waiting, known = level.to(self.model.device), len(found)
+            while len(waiting := self._unexplained(waiting, cover, encoded)):
+                report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.setting.side**2))
+                points, waiting = waiting[: self._batch], waiting[self._batch :]
+                self._search(view, canvas, points, found, cover)
+            done += len(level)
+            if self.setting.explained and len(found) == known:
+                break  # finer points would ask the same again
         if found:
             quality = torch.tensor([f.quality for f in found], device=self.model.device)
             kept = nms(torch.stack([f.box for f in found]), quality, MAX_BOX_OVERLAP)
@@ -103,19 +127,30 @@ class SamProposals:
         scaled = (torch.as_tensor(points) * factors).float().to(self.model.device)
         cells = tuple(slice(0, n) for n in encoded.cells)
         masks, quality = [], []
-        for batch in scaled.split(_BATCH):
+        for batch in scaled.split(self._batch):
             answers = self.decoder.ask(view, batch)
             logits = self.decoder.draw(view, answers, torch.arange(len(batch)), cells)
             masks.append(canvas.draw(logits, cells)[0] > 0)
             quality.append(answers.quality)
         return torch.cat(masks).cpu().numpy(), torch.cat(quality).cpu().numpy()
 
-    def _search(self, view: View, canvas: Canvas, points: Tensor, found: list[_Found]) -> None:
+    def _unexplained(self, points: Tensor, cover: np.ndarray, encoded: Encoded) -> Tensor:
+        """Of points (N, 2) in the encoder's square those that are still worth asking about."""
+        if self.setting.explained is None:
+            return points
+        pixels = (
+            (points.cpu() * torch.tensor(encoded.size).flip(0) / torch.tensor(encoded.scaled).flip(0)).long().numpy()
+        )
+        columns, rows = np.minimum(pixels, np.array(encoded.size)[::-1] - 1).T
+        return points[torch.from_numpy(cover[rows, columns] < self.setting.explained).to(points.device)]
+
+    def _search(self, view: View, canvas: Canvas, points: Tensor, found: list[_Found], cover: np.ndarray) -> None:
         """Append the masks that pass, and that no better one found so far hides.
 
         Args:
             points: (B, 2), x and y in pixels of the encoder's square.
             found: extended in place.
+            cover: int32 (H, W), how many of them lie over each pixel; raised in place.
         """
         answers = self.decoder.ask(view, points)
         asked = (answers.quality > MIN_QUALITY).any(1).nonzero()[:, 0]
@@ -146,6 +181,7 @@ class SamProposals:
             corner = torch.tensor([place[1].start, place[0].start], device=pixels.device).repeat(2)
             box = (tight_boxes(pixels > 0)[0] + corner).float()
             found.append(_Found(np.packbits(mask, axis=-1), box, score))
+            cover += mask
 
     @staticmethod
     def _reaches(previews: Tensor, points: Tensor, view: View) -> list[tuple[slice, slice]]:
@@ -161,8 +197,16 @@ class SamProposals:
         ]
 
 
-def _grid(side: int, encoded: Encoded) -> Tensor:
-    """The centres of side x side tiles of the image, (side * side, 2) x and y in the encoder's square, row by row."""
-    centres = (torch.arange(side) + 0.5) / side
+def _levels(side: int, encoded: Encoded) -> list[Tensor]:
+    """The centres of side x side tiles of the image, (n, 2) x and y in the encoder's square, coarse points first.
+
+    Every fourth row and column, then every second, then the black squares of a chessboard, then the rest.
+    """
+    index = torch.arange(side)
+    rows, columns = torch.meshgrid(index, index, indexing="ij")
+    level = 3 - ((rows + columns) % 2 == 0).int()
+    level[1::2, 1::2] = 1
+    level[1::4, 1::4] = 0
     height, width = encoded.scaled
-    return torch.cartesian_prod(centres * height, centres * width).flip(-1)
+    centres = torch.stack([(columns + 0.5) * width, (rows + 0.5) * height], -1) / side
+    return [centres[level == i] for i in range(4)]

@@ -12,6 +12,7 @@ from ovseg_demo.stages import Progress
 
 _THUMBNAIL_HEIGHT = 132
 _CHIPS_SHOWN = 40
+_ENDINGS = {"cancelling": "Cancelling …", "cancelled": "Cancelled."}
 
 
 def chips(text: str) -> str:
@@ -42,20 +43,21 @@ def status(news: Sequence[Progress], state: str = "running") -> str:
 
     Args:
         news: the latest progress of each stage, in order.
-        state: "running", "done" or "cancelled".
+        state: "running", "done", "cancelling" or "cancelled".
     """
     done = "".join(
         f"<li>{escape(p.stage)}{' <small>cached</small>' if p.cached else ''}</li>" for p in news if p.fraction >= 1
     )
     current = next((p for p in reversed(news) if p.fraction < 1), None)
-    if state == "cancelled":
-        line = "<p class='stage-now'>Cancelled.</p>"
+    if state in _ENDINGS:
+        line = f"<p class='stage-now'>{_ENDINGS[state]}</p>"
     elif state == "done" or current is None:
         line = ""
     else:
         share = f"{100 * current.fraction:.0f}"
+        doing = "waiting for another photo" if current.waiting else f"{share} %"
         line = (
-            f"<p class='stage-now'>{escape(current.stage)} … {share} %</p><div class='meter' role='progressbar' "
+            f"<p class='stage-now'>{escape(current.stage)} … {doing}</p><div class='meter' role='progressbar' "
             f"aria-valuemin='0' aria-valuemax='100' aria-valuenow='{share}'><span style='width:{share}%'></span></div>"
         )
     return f"<div class='status' data-state='{state}'>{line}<ul>{done}</ul></div>"

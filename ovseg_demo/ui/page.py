@@ -1,9 +1,11 @@
 """Layout of the page and the wiring of its events."""
 
+import atexit
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +16,15 @@ import gradio as gr
 from ovseg_demo import export, gallery, methods
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.base import PROPOSALS, Options
 from ovseg_demo.stages import Listener, Progress
 from ovseg_demo.ui import fragments
 from ovseg_demo.ui.payload import payload
-from ovseg_demo.ui.session import Answer, Request, Running, follow, tell
+from ovseg_demo.ui.session import Answer, Request, Running, Superseded, follow, toast, told
 
 _ASSETS = Path(__file__).parent / "assets"
 _EXPORTS = Path(tempfile.mkdtemp(prefix="ovseg-demo-"))
+atexit.register(shutil.rmtree, _EXPORTS, ignore_errors=True)
 _MAX_UPLOAD = "64mb"
 """A 100-megapixel JPEG or a 16-bit PNG of a full-frame camera; more only fills the disk of a small host."""
 
@@ -86,7 +89,7 @@ def build(engine: Engine) -> gr.Blocks:
                     type="filepath",
                     label="Photo",
                     sources=["upload", "webcam", "clipboard"],
-                    height=236,
+                    height=156,
                     elem_id="photo",
                     buttons=[],
                 )
@@ -119,6 +122,13 @@ def build(engine: Engine) -> gr.Blocks:
                     info=_GRANULARITY_HELP,
                     elem_id="granularity",
                 )
+                proposals = gr.Radio(
+                    list(PROPOSALS), value=Options.proposals, label="Mask search", elem_id="proposals", container=False
+                )
+                # The number box takes anything; gradio would answer what is outside the range with a traceback.
+                granularity.preprocess = lambda value: (
+                    min(max(value, 0), 1) if value is not None else Options.granularity
+                )
                 with gr.Row(elem_id="actions"):
                     start = gr.Button("Segment", variant="primary", elem_id="segment", scale=3)
                     stop = gr.Button("Cancel", elem_id="cancel", interactive=False, scale=1, min_width=80)
@@ -140,18 +150,18 @@ def build(engine: Engine) -> gr.Blocks:
                         _download(handlers, kind, title, shown)
         _api(handlers)
 
-        request = [photo, words, method, granularity]
+        request = [photo, words, method, granularity, proposals]
         outputs = [status, viewer, shown, stop]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         live = quiet | {"queue": False}
-        run = quiet | {"fn": handlers.segment, "inputs": request, "outputs": outputs, "trigger_mode": "always_last"}
-        start.click(**run, concurrency_limit=_CONCURRENT_REQUESTS, concurrency_id="segment")
-        words.submit(**run, concurrency_limit=_CONCURRENT_REQUESTS, concurrency_id="segment")
-        stop.click(handlers.cancel, **live)
-        page.unload(handlers.cancel)
-        granularity.input(
-            handlers.change_granularity, [granularity, shown], [viewer, shown], trigger_mode="always_last", **live
-        )
+        run = quiet | {"fn": handlers.segment, "inputs": request, "outputs": outputs, "trigger_mode": "multiple"}
+        settle = live | {"fn": handlers.change_granularity, "inputs": [granularity, shown], "outputs": [viewer, shown]}
+        for ask in (start.click, words.submit):
+            # The slider may have moved while the request ran.
+            ask(**run, concurrency_limit=_CONCURRENT_REQUESTS, concurrency_id="segment").success(**settle)
+        stop.click(handlers.cancel, None, status, **live)
+        page.unload(handlers.leave)
+        granularity.input(**settle, trigger_mode="always_last")
         words.change(fragments.chips, words, chips, trigger_mode="always_last", **live)
         strip.click(_picked, None, [photo, words], **live)
         method.change(_chosen, method, [method, granularity], **live)
@@ -167,14 +177,14 @@ class _Handlers:
         self._running = Running()
 
     def segment(
-        self, photo: str | None, words: str, method: str, granularity: float, request: gr.Request
+        self, photo: str | None, words: str, method: str, granularity: float, proposals: str, request: gr.Request
     ) -> Iterator[tuple]:
         news: dict[str, Progress] = {}
         began = time.perf_counter()
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            asked = Request.read(photo, words, method, granularity)
+            asked = Request.read(photo, words, method, granularity, proposals)
             listener(Progress("Reading the photo", 1))
             return asked.answer(self._engine, listener)
 
@@ -182,49 +192,59 @@ class _Handlers:
             for item in follow(self._running, request.session_hash, work):
                 if isinstance(item, Answer):
                     took = fragments.finished(list(news.values()), time.perf_counter() - began)
-                    sent = payload(item.result, item.request.photo)
+                    sent = payload(item.result, item.request.photo, item.request.photo.key)
                     yield took, sent, item.request, gr.Button(interactive=False)
                 else:
                     news[item.stage] = item
                     yield fragments.status(list(news.values())), gr.skip(), gr.skip(), gr.Button(interactive=True)
+        except Superseded:
+            # gradio repeats the last outputs when a request ends; they must not cover those of its successor.
+            yield (gr.skip(),) * 4
         except Cancelled:
             yield fragments.status((), "cancelled"), gr.skip(), gr.skip(), gr.Button(interactive=False)
         except Exception as error:  # every failure becomes one sentence on the page
             yield "", gr.skip(), gr.skip(), gr.Button(interactive=False)
-            raise tell(error) from error
+            raise toast(error) from error
 
-    def cancel(self, request: gr.Request) -> None:
+    def cancel(self, request: gr.Request) -> str:
+        self._running.cancel(request.session_hash)
+        return fragments.status((), "cancelling")
+
+    def leave(self, request: gr.Request) -> None:
         self._running.cancel(request.session_hash)
 
-    def change_granularity(self, granularity: float, shown: Request | None) -> tuple:
-        if shown is None:
+    def change_granularity(self, granularity: float, shown: Request | None, request: gr.Request) -> tuple:
+        """Fuse again when the slider differs from what is shown; a running request will look at it when it ends."""
+        if shown is None or granularity == shown.options.granularity or self._running.busy(request.session_hash):
             return gr.skip(), gr.skip()
         try:
-            changed = replace(shown, options=Options(granularity=granularity))
-            return payload(changed.answer(self._engine).result, None), changed
+            changed = replace(shown, options=replace(shown.options, granularity=granularity))
+            return payload(changed.answer(self._engine).result, None, changed.photo.key), changed
         except Exception as error:  # every failure becomes one sentence on the page
-            raise tell(error) from error
+            raise toast(error) from error
 
     def file(self, kind: str, shown: Request | None) -> str:
         """The path of one file of the result that is shown; its stages are cached, so this is fast."""
         if shown is None:
-            raise tell(UserError("Segment a photo first."))
+            raise toast(UserError("Segment a photo first, or again: results are forgotten after an hour."))
         try:
-            return str(_files(shown.answer(self._engine))[kind])
+            return _files(shown.answer(self._engine), [kind])[0]
         except Exception as error:  # every failure becomes one sentence on the page
-            raise tell(error) from error
+            raise toast(error) from error
 
-    def api(self, photo: str | None, words: str, method: str, granularity: float) -> tuple[str, str, str]:
+    def api(
+        self, photo: str | None, vocabulary: str, method: str, granularity: float, proposals: str
+    ) -> tuple[str, str, str]:
         """Segment a photo with your own words.
 
         Returns the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
         confidences and COCO run lengths of every class found.
         """
         try:
-            written = _files(Request.read(photo, words, method, granularity).answer(self._engine))
+            answer = Request.read(photo, vocabulary, method, granularity, proposals).answer(self._engine)
+            return tuple(_files(answer, ["overlay", "labels", "json"]))
         except Exception as error:  # every failure becomes one sentence for the caller
-            raise tell(error) from error
-        return tuple(str(written[kind]) for kind in ("overlay", "labels", "json"))
+            raise gr.Error(told(error), print_exception=False) from error
 
 
 def _asset(name: str) -> str:
@@ -246,15 +266,19 @@ def _picked(event: gr.EventData) -> tuple[str, str]:
     return str(example.path), example.words
 
 
-def _files(answer: Answer) -> dict[str, Path]:
+def _files(answer: Answer, kinds: Sequence[str]) -> list[str]:
     """Written beside those of other requests, which go when they are old; gradio hands out copies of its own."""
     for old in _EXPORTS.iterdir():
-        if time.time() - old.stat().st_mtime > _FILE_AGE_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another request may be doing the same
+            if time.time() - old.stat().st_mtime > _FILE_AGE_SECONDS:
+                shutil.rmtree(old)
     folder, asked = Path(tempfile.mkdtemp(dir=_EXPORTS)), answer.request
-    return export.write(
-        folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options.granularity
-    )
+    return [
+        str(path)
+        for path in export.write(
+            folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
+        )
+    ]
 
 
 def _download(handlers: _Handlers, kind: str, title: str, shown: gr.State) -> None:
@@ -273,6 +297,7 @@ def _api(handlers: _Handlers) -> None:
             gr.Textbox(label="vocabulary"),
             gr.Textbox(methods.DEFAULT, label="method"),
             gr.Number(Options.granularity, label="granularity"),
+            gr.Textbox(Options.proposals, label="proposals"),
         ]
         outputs = [gr.File(label="overlay"), gr.File(label="labels"), gr.File(label="json")]
         gr.Button().click(

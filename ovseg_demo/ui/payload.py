@@ -18,16 +18,18 @@ _HEAT = [
 _numbers = itertools.count(1)
 
 
-def payload(result: Segmentation, photo: Photo | None) -> dict:
+def payload(result: Segmentation, photo: Photo | None, key: str) -> dict:
     """The value of the viewer component, ready for JSON.
 
     Args:
         result: what to show.
         photo: its photo; None when the browser already has it, as after a slider move.
+        key: of the photo; the browser ignores a late result for a photo that it no longer shows.
     """
     height, width = result.size
     return {
         "id": next(_numbers),
+        "key": key,
         "width": width,
         "height": height,
         "depth": len(result.top_classes),

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine
-from ovseg_demo.errors import UserError
+from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
@@ -31,11 +31,13 @@ class Request:
     options: Options
 
     @classmethod
-    def read(cls, path: str | None, words: str, method: str, granularity: float) -> "Request":
-        """Raises UserError for an absent or unreadable photo, an unusable vocabulary or granularity."""
+    def read(cls, path: str | None, words: str, method: str, granularity: float, proposals: str) -> "Request":
+        """Raises UserError for an absent or unreadable photo, an unusable vocabulary or option."""
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
-        parsed, options = vocabulary.parse(words), Options(granularity=granularity)
+        if not isinstance(granularity, int | float):
+            raise UserError("Granularity must be a number between 0 and 1.")
+        parsed, options = vocabulary.parse(words or ""), Options(granularity, proposals)
         return cls(image.load(path), parsed, method, options)
 
     def answer(self, engine: Engine, listener: Listener = ignore) -> "Answer":
@@ -50,23 +52,38 @@ class Answer:
     result: Segmentation
 
 
+class Superseded(Cancelled):
+    """A newer request of the same session has taken over; the page shows that one."""
+
+
+class Flag(CancelFlag):
+    """Says also why: `superseded` is True when it was not the person who cancelled, but their next request."""
+
+    superseded = False
+
+
 class Running:
     """The running request of each browser session, so that it can be cancelled."""
 
     def __init__(self) -> None:
-        self._flags: dict[str, CancelFlag] = {}
+        self._flags: dict[str, Flag] = {}
         self._lock = threading.Lock()
 
-    def start(self, session: str, listener: Listener) -> CancelFlag:
+    def start(self, session: str, listener: Listener) -> Flag:
         """Register a request; an older one of the same session is cancelled."""
-        flag = CancelFlag(listener)
+        flag = Flag(listener)
         with self._lock:
             older, self._flags[session] = self._flags.get(session), flag
         if older:
+            older.superseded = True
             older.cancel()
         return flag
 
-    def finish(self, session: str, flag: CancelFlag) -> None:
+    def busy(self, session: str) -> bool:
+        with self._lock:
+            return session in self._flags
+
+    def finish(self, session: str, flag: Flag) -> None:
         with self._lock:
             if self._flags.get(session) is flag:
                 del self._flags[session]
@@ -81,7 +98,8 @@ class Running:
 def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -> Iterator[Progress | Answer]:
     """Do the work in a thread of its own, yielding its progress as it comes and its result last.
 
-    Closing the iterator cancels the work. Raises what the work raises.
+    Closing the iterator cancels the work. Raises what the work raises, or Superseded instead of Cancelled, or of a
+    result, that nobody waits for any more.
     """
     news: queue.Queue[Progress | Answer | BaseException] = queue.Queue()
     flag = running.start(session, news.put)
@@ -96,6 +114,8 @@ def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -
     try:
         while True:
             item = news.get()
+            if flag.superseded and not isinstance(item, Progress):
+                raise Superseded
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -106,14 +126,16 @@ def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -
         running.finish(session, flag)
 
 
-def tell(error: Exception) -> gr.Error:
-    """The toast for an error: one sentence, never markup, never a traceback.
-
-    gradio renders messages as HTML, and ours can quote what a person typed.
-    """
+def told(error: Exception) -> str:
+    """One sentence for a person; what is not theirs to know goes to the log."""
     if isinstance(error, UserError):
-        return gr.Error(html.escape(str(error)), title="Please note", duration=12, print_exception=False)
-    _log.exception("unexpected failure", exc_info=error)
+        return str(error)
+    _log.error("unexpected failure", exc_info=error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return gr.Error("The server ran out of memory; try fewer words or a smaller photo.", print_exception=False)
-    return gr.Error("Something failed on the server; its log says what. Your photo and words are kept.")
+        return "The server ran out of memory; try fewer words or a smaller photo."
+    return "Something failed on the server; its log says what. Your photo and words are kept."
+
+
+def toast(error: Exception) -> gr.Error:
+    """The error as the page shows it: never markup, although gradio renders messages as HTML and ours quote people."""
+    return gr.Error(html.escape(told(error)), duration=12, print_exception=False)

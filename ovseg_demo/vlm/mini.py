@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.models.bert import BertConfig, BertModel
 
 from ovseg_demo import checkpoints
+from ovseg_demo.fused import fuse
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.base import Report
 from ovseg_demo.vlm.regions import masked_crops
@@ -53,7 +54,8 @@ class TextTower:
         )
         self._device = torch.device(device)
         self._bert = _loaded(BertModel(config, add_pooling_layer=False), "mini-text").to(self._device)
-        self._tokenizer = Tokenizer.from_file(str(checkpoints.FOLDER / "mini-text-tokenizer.json"))
+        fuse(self._bert)
+        self._tokenizer = Tokenizer.from_file(str(checkpoints.BUNDLED / "mini-text-tokenizer.json"))
         self._tokenizer.enable_truncation(_MAX_TOKENS)
         self._tokenizer.enable_padding()
 
@@ -80,6 +82,7 @@ class MiniVLM:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self._device = torch.device(device)
         tower = _loaded(timm.create_model("tf_efficientnet_lite2"), "mini-image")
+        fuse(tower)
         self._image_tower = tower.to(self._device, memory_format=torch.channels_last)
         self._text_tower = TextTower(self._device)
         stored = checkpoints.load_state_dict("mini-anchors")

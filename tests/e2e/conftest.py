@@ -2,17 +2,6 @@ import shutil
 
 import pytest
 
-from ovseg_demo.ui import build, launch_settings
-
-
-@pytest.fixture(scope="session")
-def server(engine):
-    """The real page on a free port; its address."""
-    page = build(engine)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
-    yield url
-    page.close()
-
 
 @pytest.fixture(scope="session")
 def browser():

@@ -24,6 +24,7 @@ def test_a_photo_comes_back_as_three_files(client):
     with open(content) as file:
         found = json.load(file)
     indices = np.array(Image.open(labels))
+    assert "pizza" in {c["name"] for c in found["classes"]}
     assert {c["index"] for c in found["classes"]} == set(np.unique(indices)) - {255}
 
 
@@ -31,7 +32,9 @@ def test_a_photo_comes_back_as_three_files(client):
     ("words", "method", "granularity", "told"),
     [
         ("", "ovseg-sam-mini", 0.8, "at least one word"),
-        ("cat", "magic", 0.8, "Unknown method"),
+        (None, "ovseg-sam-mini", 0.8, "at least one word"),
+        ("cat", "magic", 0.8, "Unknown method 'magic'"),
+        ("cat", "ovseg-sam-mini", None, "must be a number"),
         ("cat", "ovseg-sam-mini", 7, "between 0 and 1"),
     ],
 )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ovseg_demo import gallery
 
+PIZZA = gallery.FOLDER / "pizza.jpg"
 SLOW = 120_000  # milliseconds: the first result of a photo on a busy machine
 
 
@@ -163,6 +164,7 @@ def test_a_request_can_be_cancelled(page, tmp_path, random):
     page.wait_for_selector("#photo img")
     page.fill("#words textarea, #words input", "cat, dog")
     page.click("#segment")
+    page.click("#segment")  # a second press replaces the first request and is cancelled with it
     page.wait_for_selector(".stage-now:has-text('Finding masks')")
     page.click("#cancel")
     page.wait_for_selector(".stage-now:has-text('Cancelled')", timeout=SLOW)
@@ -171,17 +173,113 @@ def test_a_request_can_be_cancelled(page, tmp_path, random):
     segment(page, "pizza, horse, bus")
 
 
-def test_one_screen_without_scrolling_and_a_phone_without_sideways_scrolling(browser, server):
-    for width, height in [(1440, 900), (390, 844)]:
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.goto(server)
-        page.wait_for_selector("#segment")
-        page.wait_for_timeout(500)
-        tall, wide = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
-        assert wide <= width
-        if width == 1440:
-            assert tall <= height
-        page.close()
+REACHABLE = """selector => {
+  const box = document.querySelector(selector).getBoundingClientRect();
+  const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return Boolean(hit && hit.closest(selector));
+}"""
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1366, 768), (1280, 720)])
+def test_one_screen_without_scrolling(browser, server, size):
+    page = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)))
+    page.goto(server)
+    page.wait_for_selector("#segment")
+    upload(page, PIZZA)
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+    page.locator("#absent summary").first.click()
+    tall, wide = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+    assert (wide, tall) <= size
+    for selector in ("#segment", "#status .stage-total", ".viewer canvas", "#make-json", ".legend-row"):
+        assert page.evaluate(REACHABLE, selector), selector
+    if size == (1440, 900):
+        page.locator("#absent summary").first.click()
+        assert page.evaluate(REACHABLE, "#granularity input[type=range]")
+    page.close()
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_shows_whole_score_cards(browser, server):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    page.goto(server)
+    page.wait_for_selector("#segment")
+    upload(page, PIZZA)
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    canvas = page.locator(".viewer canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    for share in (0.1, 0.45, 0.9):
+        page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+        card = page.locator(".probe").bounding_box()
+        assert card["x"] >= 0
+        assert card["x"] + card["width"] <= 390
+        page.mouse.click(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+    page.close()
+
+
+def noise(folder, random) -> str:
+    """A photo that nobody has segmented before."""
+    path = folder / f"noise{random.integers(10**9)}.png"
+    Image.fromarray(random.integers(0, 255, (480, 640, 3), np.uint8)).save(path)
+    return str(path)
+
+
+def test_the_newest_of_two_requests_is_shown(page, tmp_path):
+    upload(page, PIZZA)
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+    upload(page, noise(tmp_path, np.random.default_rng()))
+    page.wait_for_timeout(500)
+    page.click("#segment")
+    page.wait_for_selector(".stage-now:has-text('Finding masks')")
+    upload(page, PIZZA)
+    page.wait_for_timeout(500)
+    segment(page, "pizza, bus")
+    page.wait_for_timeout(1500)
+    assert "Cancelled" not in page.locator("#status").inner_text()
+    assert "Done in" in page.locator("#status").inner_text()
+    assert set(legend(page)) <= {"pizza", "bus"}
+
+
+def test_the_slider_may_move_while_a_request_runs(page, tmp_path):
+    upload(page, noise(tmp_path, np.random.default_rng()))
+    page.wait_for_timeout(500)
+    page.fill("#words textarea, #words input", "cat, dog")
+    page.click("#segment")
+    page.wait_for_selector(".stage-now:has-text('Finding masks')")
+    page.locator("#granularity input[type=range]").fill("0.1")
+    page.wait_for_selector(".stage-total", timeout=SLOW)
+    page.wait_for_timeout(1500)
+    with page.expect_download() as waiting:
+        page.click("#make-json")
+    assert json.loads(waiting.value.path().read_text())["granularity"] == 0.1
+
+
+def test_a_number_out_of_range_is_taken_as_the_nearest(page):
+    upload(page, PIZZA)
+    page.wait_for_selector("#photo img")
+    page.locator("#granularity input[type=number]").fill("7")
+    segment(page, "pizza, horse, bus")
+    with page.expect_download() as waiting:
+        page.click("#make-json")
+    assert json.loads(waiting.value.path().read_text())["granularity"] == 1
+
+
+def test_a_new_result_is_not_dimmed_by_an_old_highlight(page):
+    upload(page, PIZZA)
+    page.wait_for_selector("#photo img")
+    segment(page, "pizza, horse, bus")
+    plain = canvas_bytes(page)
+    page.locator(".legend-row").first.hover()
+    assert canvas_bytes(page) != plain
+    before = page.locator(".viewer").get_attribute("data-result")
+    page.locator("#words textarea, #words input").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => document.querySelector('.viewer').dataset.result !== before", arg=before)
+    page.locator("#header").hover()
+    assert canvas_bytes(page) == plain
 
 
 def test_two_visitors_at_once_get_their_own_results(browser, server):
@@ -199,5 +297,6 @@ def test_two_visitors_at_once_get_their_own_results(browser, server):
         page.click("#segment")
     for page, (_, words) in zip(pages, visits, strict=True):
         page.wait_for_selector(".viewer.has-result", timeout=SLOW)
+        assert legend(page)
         assert set(legend(page)) <= set(words.split(", "))
         page.close()

@@ -67,7 +67,7 @@ class House:
 
     def __init__(self):
         self.maker, self.model, self.cache = Stripes(), MeanColour(), Cache(10**6)
-        self.method = OVSeg(self.maker, self.model)
+        self.method = OVSeg({"balanced": self.maker}, self.model)
 
     def segment(self, photo, words, granularity=0.8):
         stages = Stages(self.cache, Turns(), ignore)
@@ -111,3 +111,8 @@ def test_only_what_changed_is_computed_again(photo):
 def test_granularity_has_a_range(granularity):
     with pytest.raises(MethodError, match="between 0 and 1"):
         Options(granularity)
+
+
+def test_proposal_settings_have_names():
+    with pytest.raises(MethodError, match="'perfect'; choose one of fast, balanced, thorough"):
+        Options(proposals="perfect")

@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco
+from timm.models.tiny_vit import Attention
+from torch import nn
+from torch.nn import functional as F
 
 from ovseg_demo import gallery
 from ovseg_demo.checkpoints import load_state_dict, load_strict
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.decoder import PointDecoder
-from ovseg_demo.proposals.mobile_sam import ImageEncoder, MobileSam, fold_batch_norms, renamed
+from ovseg_demo.proposals.mobile_sam import ImageEncoder, MobileSam, renamed
 from ovseg_demo.proposals.sam import SamProposals
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "fixtures" / "mobile_sam.json").read_text(encoding="utf-8"))
@@ -40,20 +43,28 @@ def test_unexpected_tensors_are_named():
         load_strict(MobileSam(), renamed(published), "long.pt")
 
 
-def test_folding_batch_norms_changes_nothing():
-    torch.manual_seed(0)
-    encoder = ImageEncoder().eval()
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-            torch.nn.init.normal_(module.weight)
-    pixels = torch.randn(1, 3, 128, 128)
+@pytest.fixture(scope="module")
+def published() -> ImageEncoder:
+    """The encoder as published, for the whole square: timm's layers, nothing fused."""
+    model = MobileSam()
+    load_strict(model, renamed(load_state_dict("mobile-sam")), "mobile_sam.pt")
+    return model.image_encoder
+
+
+@pytest.mark.parametrize(
+    "size", [(683, 1024), (768, 1024), (1024, 577), (1024, 1003), (1024, 1024), (3, 1024)], ids=str
+)
+def test_fast_encoder_equals_the_published_one(mobile_sam, published, size):
+    pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    padded = F.pad(pixels, (0, 1024 - size[1], 0, 1024 - size[0]))
     with torch.inference_mode():
-        before = encoder(pixels)
-        fold_batch_norms(encoder)
-        torch.testing.assert_close(encoder(pixels), before, rtol=1e-3, atol=1e-4)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+        wanted = published.neck(published.trunk.forward_features(padded))
+        torch.testing.assert_close(mobile_sam.image_encoder(pixels), wanted, rtol=0, atol=2e-5)
+
+
+def test_nothing_is_left_to_fuse(mobile_sam):
+    left = [type(m) for m in mobile_sam.image_encoder.modules() if isinstance(m, (nn.BatchNorm2d, Attention))]
+    assert not left
 
 
 @pytest.mark.parametrize("photo", REFERENCE["photos"], ids=lambda photo: photo["file"])

@@ -29,7 +29,7 @@ def photo() -> np.ndarray:
 
 @pytest.fixture
 def few_points(monkeypatch):
-    monkeypatch.setitem(sam.POINTS_A_SIDE, "balanced", 5)
+    monkeypatch.setitem(sam.SETTINGS, "balanced", sam.Setting(5, None))
 
 
 @pytest.mark.usefixtures("few_points")
@@ -103,6 +103,31 @@ def test_report_may_cancel(mobile_sam, photo):
 def test_unknown_setting(mobile_sam):
     with pytest.raises(MethodError, match="balanced"):
         SamProposals(mobile_sam, "perfect")
+
+
+def test_points_come_coarse_first_and_each_once():
+    levels = sam._levels(7, Encoded(torch.zeros(1), size=(53, 80), scaled=(678, 1024)))
+    points = {tuple(point) for level in levels for point in level.tolist()}
+    assert len(points) == sum(map(len, levels)) == 49
+    assert len(levels[0]) == 4
+    assert all(0 < x < 1024 and 0 < y < 678 for x, y in points)
+
+
+def test_explained_points_are_not_asked_about(mobile_sam, photo, monkeypatch):
+    asked: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    for name in ("fast", "balanced"):
+        proposals, search = SamProposals(mobile_sam, name), SamProposals._search
+
+        def count(self, view, canvas, points, *rest, name=name, search=search):
+            asked[name] = asked.get(name, 0) + len(points)
+            return search(self, view, canvas, points, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SamProposals, "_search", count)
+            kept[name] = len(proposals.propose(photo, ignore))
+    assert asked["fast"] < asked["balanced"] < 256
+    assert 10 < kept["fast"] <= kept["balanced"]
 
 
 def test_canvas_resizes_as_segment_anything_does():

@@ -45,6 +45,9 @@ def test_status_shows_progress_and_what_was_cached():
     shown = fragments.status([Progress("Masks", 1, cached=True), Progress("Regions", 0.42)])
     assert "aria-valuenow='42'" in shown
     assert "Masks <small>cached</small>" in shown
+    waiting = fragments.status([Progress("Masks", 0, waiting=True)])
+    assert "Masks … waiting for another photo" in waiting
+    assert "waiting" not in fragments.status([Progress("Masks", 0.1)])
     assert "Cancelled" in fragments.status((), "cancelled")
     assert "Done in 1.5 s" in fragments.finished([Progress("Masks", 1)], 1.5)
 

@@ -25,7 +25,7 @@ def example(random, classes: int) -> Segmentation:
 
 def test_the_planes_hold_labels_and_best_scores(random):
     result = example(random, 700)
-    sent = payload(result, None)
+    sent = payload(result, None, "key")
     planes = decoded(sent["planes"]).reshape(4, 7, 9, 3)
     indices, scores = planes[..., 0] + 256 * planes[..., 1], planes[..., 2] / 255
     assert np.array_equal(indices[0] - 1, result.labels)
@@ -38,15 +38,15 @@ def test_the_planes_hold_labels_and_best_scores(random):
 def test_the_photo_travels_once(random):
     result = example(random, 3)
     photo = image.Photo(np.full((7, 9, 3), 77, np.uint8), (7, 9))
-    assert np.allclose(decoded(payload(result, photo)["photo"]), 77, atol=2)
-    again = payload(result, None)
+    assert np.allclose(decoded(payload(result, photo, photo.key)["photo"]), 77, atol=2)
+    again = payload(result, None, "key")
     assert again["photo"] is None
-    assert again["id"] != payload(result, None)["id"]
+    assert again["id"] != payload(result, None, "key")["id"]
 
 
 def test_the_legend_is_the_summary(random):
     result = example(random, 3)
-    sent = payload(result, None)
+    sent = payload(result, None, "key")
     assert [e["index"] for e in sent["legend"]] == [c.index for c in result.summary()]
     assert len(sent["colours"]) == len(sent["names"]) == 3
     assert len(sent["heat"]) == 256

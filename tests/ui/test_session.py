@@ -7,7 +7,7 @@ import pytest
 from ovseg_demo import gallery
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.stages import Progress
-from ovseg_demo.ui.session import Answer, Request, Running, follow, tell
+from ovseg_demo.ui.session import Answer, Request, Running, Superseded, follow, toast, told
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 
@@ -15,10 +15,11 @@ PIZZA = str(gallery.FOLDER / "pizza.jpg")
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ((None, "cat", "m", 0.8), "Choose a photo"),
-        ((PIZZA, " ", "m", 0.8), "at least one word"),
-        ((PIZZA, "cat", "m", 3.0), "between 0 and 1"),
-        (("absent.jpg", "cat", "m", 0.8), "no file"),
+        ((None, "cat", "m", 0.8, "fast"), "Choose a photo"),
+        ((PIZZA, " ", "m", 0.8, "fast"), "at least one word"),
+        ((PIZZA, "cat", "m", 3.0, "fast"), "between 0 and 1"),
+        ((PIZZA, "cat", "m", 0.8, "perfect"), "Unknown proposal setting"),
+        (("absent.jpg", "cat", "m", 0.8, "fast"), "no file"),
     ],
 )
 def test_what_a_person_entered_is_checked(asked, told):
@@ -27,7 +28,7 @@ def test_what_a_person_entered_is_checked(asked, told):
 
 
 def test_progress_comes_before_the_result(engine):
-    request = Request.read(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", 0.8)
+    request = Request.read(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", 0.8, "balanced")
     *news, answer = follow(Running(), "someone", lambda listener: request.answer(engine, listener))
     assert all(isinstance(p, Progress) for p in news)
     assert isinstance(answer, Answer)
@@ -57,10 +58,21 @@ def test_a_new_request_of_a_session_replaces_the_older():
     next(older)
     newer = follow(running, "someone", endless)
     next(newer)
-    with pytest.raises(Cancelled):
-        list(older)
-    next(newer)
     newer.close()
+    assert not running.busy("someone")
+    with pytest.raises(Superseded):
+        list(older)
+
+
+def test_a_person_who_cancels_is_told_so():
+    running = Running()
+    news = follow(running, "someone", endless)
+    next(news)
+    assert running.busy("someone")
+    running.cancel("someone")
+    with pytest.raises(Cancelled) as cancelled:
+        list(news)
+    assert cancelled.type is Cancelled
 
 
 def test_leaving_ends_the_work():
@@ -87,9 +99,9 @@ def test_failures_are_carried_over():
 
 
 def test_messages_never_hold_markup_or_tracebacks(caplog):
-    told = tell(UserError("bad <b>word</b>"))
-    assert isinstance(told, gr.Error)
-    assert told.message == "bad &lt;b&gt;word&lt;/b&gt;"
-    assert "secret" not in tell(RuntimeError("secret path")).message
+    shown = toast(UserError("bad <b>word</b>"))
+    assert isinstance(shown, gr.Error)
+    assert shown.message == "bad &lt;b&gt;word&lt;/b&gt;"
+    assert "secret" not in told(RuntimeError("secret path"))
     assert "secret path" in caplog.text
-    assert "memory" in tell(MemoryError()).message
+    assert "memory" in told(MemoryError())

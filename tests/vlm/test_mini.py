@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 import ovseg_demo
+from ovseg_demo.checkpoints import load_state_dict
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.mini import MiniVLM, anchor_scores
 
@@ -31,6 +33,15 @@ def whole(image: np.ndarray) -> MaskProposals:
 
 def embedded(mini: MiniVLM, image: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
     return mini.embed_regions(image, proposals, lambda share: None)
+
+
+@pytest.mark.parametrize("side", [224, 225])
+def test_fused_tower_equals_the_published_one(mini, side):
+    published = timm.create_model("tf_efficientnet_lite2").eval()
+    published.load_state_dict({name: value.float() for name, value in load_state_dict("mini-image").items()})
+    crops = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(mini._image_tower(crops), published(crops), atol=1e-3, rtol=0)
 
 
 def test_texts_match_the_original_weights(mini):

@@ -18,7 +18,7 @@ function make(tag, className, text) {
   return node;
 }
 
-const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toFixed(1)} %`);
+const percent = (share) => (share > 0 && share < 0.0005 ? "<0.1 %" : share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toFixed(1)} %`);
 
 async function pixelsOf(url) {
   const image = new Image();
@@ -146,7 +146,11 @@ function probe(event) {
   const zoom = Math.min(box.width / picture.width, box.height / picture.height);
   const x = Math.floor((event.clientX - box.left - (box.width - zoom * picture.width) / 2) / zoom);
   const y = Math.floor((event.clientY - box.top - (box.height - zoom * picture.height) / 2) / zoom);
-  if (x < 0 || y < 0 || x >= picture.width || y >= picture.height) return;
+  if (x < 0 || y < 0 || x >= picture.width || y >= picture.height) {
+    find(".probe").hidden = true;
+    view.pinned = false;
+    return;
+  }
   const i = y * picture.width + x;
   const label = result.labels[i];
   const card = find(".probe");
@@ -171,12 +175,10 @@ function probe(event) {
   if (!rows.length) card.append(make("div", "probe-none", "No painted mask covers this pixel."));
   card.hidden = false;
   const stage = find(".stage").getBoundingClientRect();
-  const right = event.clientX - stage.left > stage.width / 2;
-  const low = event.clientY - stage.top > stage.height / 2;
-  card.style.left = right ? "auto" : `${event.clientX - stage.left + 14}px`;
-  card.style.right = right ? `${stage.right - event.clientX + 14}px` : "auto";
-  card.style.top = low ? "auto" : `${event.clientY - stage.top + 14}px`;
-  card.style.bottom = low ? `${stage.bottom - event.clientY + 14}px` : "auto";
+  // Beside the pointer, away from the nearer edge, and never over the edge of the stage.
+  const place = (at, size, room) => Math.max(4, Math.min(at > room / 2 ? at - size - 14 : at + 14, room - size - 4));
+  card.style.left = `${place(event.clientX - stage.left, card.offsetWidth, stage.width)}px`;
+  card.style.top = `${place(event.clientY - stage.top, card.offsetHeight, stage.height)}px`;
 }
 
 function choose(mode) {
@@ -219,6 +221,9 @@ function wire() {
   canvas.addEventListener("pointerleave", () => {
     if (!view.pinned) card.hidden = true;
   });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") unpin();
+  });
   canvas.addEventListener("click", (event) => {
     if (view.pinned) return unpin();
     view.pinned = true;
@@ -229,8 +234,10 @@ function wire() {
 async function show(sent) {
   if (!sent) return;
   const planes = await pixelsOf(sent.planes);
-  if (sent.photo) picture = { width: sent.width, height: sent.height, photo: (await pixelsOf(sent.photo)).data };
-  if (sent.id !== props.value.id || !picture) return; // a newer result arrived while this one was decoded
+  const photo = sent.photo ? (await pixelsOf(sent.photo)).data : picture?.photo;
+  if (sent.id !== props.value.id) return; // a newer result arrived while this one was decoded
+  if (!sent.photo && sent.key !== picture?.key) return; // a late answer about an earlier photo
+  picture = { width: sent.width, height: sent.height, key: sent.key, photo };
   const unpacked = unpack(planes.data, sent.width, sent.height, sent.depth);
   const edges = edgesOf(unpacked.labels, sent.width, sent.height);
   result = { ...sent, ...unpacked, edges, tints: sent.colours.map(rgb), heat: sent.heat.map(rgb) };
@@ -238,6 +245,7 @@ async function show(sent) {
   element.querySelector(".viewer").dataset.result = sent.id;
   find(".probe").hidden = true;
   view.pinned = false;
+  view.highlighted = null; // the legend row under the pointer goes without telling
   find(".heat-key .gradient").style.background = `linear-gradient(90deg, ${sent.heat.filter((_, i) => i % 51 === 0)})`;
   find(".viewer-hint").textContent = HINT;
   fillLegend();
