@@ -1,6 +1,7 @@
 """Routes a request to a method; owns devices, models and caches."""
 
 import threading
+from dataclasses import replace
 
 import torch
 
@@ -53,7 +54,7 @@ class Engine:
         stages = Stages(self.cache, self._turns, listener)
         chosen = self.load(method, listener)
         result = chosen.segment(photo, vocabulary, options or Options(), stages)
-        return Segmentation(**{**vars(result), "timings": stages.timings, "notes": photo.notes + vocabulary.notices})
+        return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices)
 
     def load(self, method: str = methods.DEFAULT, listener: Listener = ignore) -> Method:
         """The method, loaded once and kept. Raises MethodError or CheckpointError when it cannot be."""

@@ -3,7 +3,8 @@
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -96,29 +97,32 @@ def write(
 
     Returns the paths in the order of `kinds`. Raises ImageError when the folder cannot be written.
     """
-    paths = []
-    for kind in kinds:
+    paths = [folder / f"{stem}{KINDS[kind]}" for kind in kinds]
+    full = result.resized(photo.original_size) if set(kinds) - {"overlay"} else result
+    for kind, path in zip(kinds, paths, strict=True):
         if kind == "overlay":
             content = overlay_png(photo, result)
         elif kind == "labels":
-            content = label_png(result.resized(photo.original_size))
+            content = label_png(full)
         else:
-            content = to_json(result.resized(photo.original_size), vocabulary, method, options).encode()
-        paths.append(folder / f"{stem}{KINDS[kind]}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            paths[-1].write_bytes(content)
-        except OSError as error:
-            raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+            content = to_json(full, vocabulary, method, options).encode()
+        with _writing_into(folder):
+            path.write_bytes(content)
     return paths
 
 
 def check_writable(folder: Path) -> None:
     """Raises ImageError when files cannot be written into a folder, which is made where it is missing."""
+    with _writing_into(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Makes the folder where it is missing; what the system refuses becomes an ImageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        yield
     except OSError as error:
         raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
 

@@ -1,15 +1,12 @@
 """The protocol that every vision-language model follows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from ovseg_demo.proposals.base import MaskProposals
-
-Report = Callable[[float], None]
-"""Called with the finished share of a stage, 0 to 1. It may raise Cancelled."""
+from ovseg_demo.proposals.base import MaskProposals, Report
 
 
 class VisionLanguageModel(Protocol):

@@ -17,8 +17,7 @@ from transformers.models.bert import BertConfig, BertModel
 
 from ovseg_demo import checkpoints
 from ovseg_demo.fused import fuse
-from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.base import Report
+from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.vlm.regions import masked_crops
 from ovseg_demo.vocabulary import readable
 

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.base import Report
+from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.vlm.regions import masked_crops
 from ovseg_demo.vocabulary import readable
 
