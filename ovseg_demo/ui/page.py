@@ -20,7 +20,7 @@ from ovseg_demo.methods.base import PROPOSALS, Options
 from ovseg_demo.stages import Listener, Progress
 from ovseg_demo.ui import fragments
 from ovseg_demo.ui.payload import payload
-from ovseg_demo.ui.session import Answer, Request, Running, Superseded, follow, toast, told
+from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
 
 _ASSETS = Path(__file__).parent / "assets"
 _EXPORTS = Path(tempfile.mkdtemp(prefix="ovseg-demo-"))
@@ -159,8 +159,8 @@ def build(engine: Engine) -> gr.Blocks:
         for ask in (start.click, words.submit):
             # The slider may have moved while the request ran.
             ask(**run, concurrency_limit=_CONCURRENT_REQUESTS, concurrency_id="segment").success(**settle)
-        stop.click(handlers.cancel, None, status, **live)
-        page.unload(handlers.leave)
+        stop.click(handlers.cancel, None, None, **live)
+        page.unload(handlers.cancel)
         granularity.input(**settle, trigger_mode="always_last")
         words.change(fragments.chips, words, chips, trigger_mode="always_last", **live)
         strip.click(_picked, None, [photo, words], **live)
@@ -194,6 +194,8 @@ class _Handlers:
                     took = fragments.finished(list(news.values()), time.perf_counter() - began)
                     sent = payload(item.result, item.request.photo, item.request.photo.key)
                     yield took, sent, item.request, gr.Button(interactive=False)
+                elif item is CANCELLING:
+                    yield fragments.status((), "cancelling"), gr.skip(), gr.skip(), gr.Button(interactive=False)
                 else:
                     news[item.stage] = item
                     yield fragments.status(list(news.values())), gr.skip(), gr.skip(), gr.Button(interactive=True)
@@ -206,11 +208,7 @@ class _Handlers:
             yield "", gr.skip(), gr.skip(), gr.Button(interactive=False)
             raise toast(error) from error
 
-    def cancel(self, request: gr.Request) -> str:
-        self._running.cancel(request.session_hash)
-        return fragments.status((), "cancelling")
-
-    def leave(self, request: gr.Request) -> None:
+    def cancel(self, request: gr.Request) -> None:
         self._running.cancel(request.session_hash)
 
     def change_granularity(self, granularity: float, shown: Request | None, request: gr.Request) -> tuple:

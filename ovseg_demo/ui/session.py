@@ -56,10 +56,19 @@ class Superseded(Cancelled):
     """A newer request of the same session has taken over; the page shows that one."""
 
 
+CANCELLING = Progress("Cancelling", 0)
+"""Tells that the person has cancelled and the work has yet to notice."""
+
+
 class Flag(CancelFlag):
     """Says also why: `superseded` is True when it was not the person who cancelled, but their next request."""
 
     superseded = False
+
+    def cancel_for_person(self) -> None:
+        """Cancel, and say so among the request's own news, so that it cannot arrive after what ends the request."""
+        self._listener(CANCELLING)
+        self.cancel()
 
 
 class Running:
@@ -92,11 +101,11 @@ class Running:
         with self._lock:
             flag = self._flags.get(session)
         if flag:
-            flag.cancel()
+            flag.cancel_for_person()
 
 
 def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -> Iterator[Progress | Answer]:
-    """Do the work in a thread of its own, yielding its progress as it comes and its result last.
+    """Do the work in a thread of its own, yielding its progress (and CANCELLING) as it comes and its result last.
 
     Closing the iterator cancels the work. Raises what the work raises, or Superseded instead of Cancelled, or of a
     result, that nobody waits for any more.

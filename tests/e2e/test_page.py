@@ -54,7 +54,7 @@ def canvas_bytes(page) -> str:
 
 
 def test_a_whole_visit(page):
-    upload(page, gallery.FOLDER / "pizza.jpg")
+    upload(page, PIZZA)
     page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
     assert "pizza" in legend(page)
@@ -115,7 +115,7 @@ def test_chips_follow_typing_and_markup_stays_text(page):
 
 
 def test_markup_in_words_reaches_legend_and_errors_as_text(page):
-    upload(page, gallery.FOLDER / "pizza.jpg")
+    upload(page, PIZZA)
     segment(page, "<b>pizza</b>")
     assert page.locator(".viewer b, .viewer img").count() == 0
     page.fill("#words textarea, #words input", "<img src=x onerror=alert(1)>" + "a" * 200)
@@ -153,24 +153,41 @@ def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path
     toast.wait_for()
     assert told in toast.inner_text()
     assert "Traceback" not in page.content()
-    upload(page, gallery.FOLDER / "pizza.jpg")
+    upload(page, PIZZA)
     page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
 
 
-def test_a_request_can_be_cancelled(page, tmp_path, random):
+def start_long_request(page, tmp_path, random) -> None:
+    """Noise, searched thoroughly: no earlier test has cached it, and it lasts long enough to be interrupted."""
     Image.fromarray(random.integers(0, 255, (480, 640, 3), np.uint8)).save(tmp_path / "noise.png")
     upload(page, tmp_path / "noise.png")
     page.wait_for_selector("#photo img")
+    page.locator("#proposals input[value=thorough]").check()
     page.fill("#words textarea, #words input", "cat, dog")
     page.click("#segment")
-    page.click("#segment")  # a second press replaces the first request and is cancelled with it
     page.wait_for_selector(".stage-now:has-text('Finding masks')")
+
+
+def test_a_request_can_be_cancelled(page, tmp_path, random):
+    start_long_request(page, tmp_path, random)
     page.click("#cancel")
     page.wait_for_selector(".stage-now:has-text('Cancelled')", timeout=SLOW)
-    upload(page, gallery.FOLDER / "pizza.jpg")
+    assert page.locator("#cancel").is_disabled()
+    upload(page, PIZZA)
     page.wait_for_selector("#photo img")
+    page.locator("#proposals input[value=balanced]").check()
     segment(page, "pizza, horse, bus")
+
+
+def test_a_second_press_replaces_the_running_request(page, tmp_path, random):
+    start_long_request(page, tmp_path, random)
+    page.locator("#proposals input[value=fast]").check()
+    page.click("#segment")
+    page.wait_for_selector(".stage-total", timeout=SLOW)
+    with page.expect_download() as waiting:
+        page.click("#make-json")
+    assert json.loads(waiting.value.path().read_text())["proposals"] == "fast"
 
 
 REACHABLE = """selector => {

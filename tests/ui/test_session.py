@@ -7,7 +7,7 @@ import pytest
 from ovseg_demo import gallery
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.stages import Progress
-from ovseg_demo.ui.session import Answer, Request, Running, Superseded, follow, toast, told
+from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 
@@ -70,9 +70,11 @@ def test_a_person_who_cancels_is_told_so():
     next(news)
     assert running.busy("someone")
     running.cancel("someone")
+    heard = []
     with pytest.raises(Cancelled) as cancelled:
-        list(news)
+        heard.extend(news)
     assert cancelled.type is Cancelled
+    assert heard.count(CANCELLING) == 1
 
 
 def test_leaving_ends_the_work():
