@@ -106,21 +106,31 @@ def test_cancelling_ends_work_and_waiting():
         thread.start()
         time.sleep(0.05)
     waiting.cancel()
-    threads[1].join(2)
+    threads[1].join(30)
     assert len(errors) == 1
     flag.cancel()
-    threads[0].join(2)
+    threads[0].join(30)
     assert len(errors) == 2
 
 
 def test_waiting_is_told_and_then_over():
     cache, turns, news = Cache(1000), Turns(), []
-    first = threading.Thread(
-        target=lambda: stages(cache, turns=turns).heavy("Work", "a", lambda _: time.sleep(0.3) or block(1))
-    )
+    inside, enough = threading.Event(), threading.Event()
+
+    def slow(_):
+        inside.set()
+        enough.wait(30)
+        return block(1)
+
+    def hear(progress):
+        news.append(progress)
+        if progress.waiting:
+            enough.set()
+
+    first = threading.Thread(target=lambda: stages(cache, turns=turns).heavy("Work", "a", slow))
     first.start()
-    time.sleep(0.05)
-    stages(cache, news.append, turns).heavy("Work", "b", lambda _: block(1))
+    inside.wait(30)
+    stages(cache, hear, turns).heavy("Work", "b", lambda _: block(1))
     first.join()
     assert Progress("Work", 0, waiting=True) in news
     assert news[-1] == Progress("Work", 1)

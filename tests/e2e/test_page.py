@@ -30,6 +30,7 @@ def upload(page, path) -> None:
     if page.locator("#photo button[aria-label='Clear']").count():
         page.click("#photo button[aria-label='Clear']")
     page.set_input_files("#photo input[type=file]", str(path))
+    page.wait_for_selector("#photo img", state="attached")
 
 
 def segment(page, words: str) -> None:
@@ -55,7 +56,6 @@ def canvas_bytes(page) -> str:
 
 def test_a_whole_visit(page):
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
     assert "pizza" in legend(page)
     assert legend(page)["pizza"].endswith("%")
@@ -146,7 +146,6 @@ def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path
     if name:
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
-        page.wait_for_timeout(500)
     page.fill("#words textarea, #words input", words)
     page.click("#segment")
     toast = page.locator(".toast-body")
@@ -154,34 +153,36 @@ def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path
     assert told in toast.inner_text()
     assert "Traceback" not in page.content()
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
 
 
-def start_long_request(page, tmp_path, random) -> None:
-    """Noise, searched thoroughly: no earlier test has cached it, and it lasts long enough to be interrupted."""
-    Image.fromarray(random.integers(0, 255, (480, 640, 3), np.uint8)).save(tmp_path / "noise.png")
-    upload(page, tmp_path / "noise.png")
-    page.wait_for_selector("#photo img")
+def upload_noise(page, folder) -> None:
+    """A photo that nobody has segmented before."""
+    Image.fromarray(np.random.default_rng().integers(0, 255, (480, 640, 3), np.uint8)).save(folder / "noise.png")
+    upload(page, folder / "noise.png")
+
+
+def start_long_request(page, tmp_path) -> None:
+    """A thorough search lasts long enough to be interrupted on any machine."""
+    upload_noise(page, tmp_path)
     page.locator("#proposals input[value=thorough]").check()
     page.fill("#words textarea, #words input", "cat, dog")
     page.click("#segment")
     page.wait_for_selector(".stage-now:has-text('Finding masks')")
 
 
-def test_a_request_can_be_cancelled(page, tmp_path, random):
-    start_long_request(page, tmp_path, random)
+def test_a_request_can_be_cancelled(page, tmp_path):
+    start_long_request(page, tmp_path)
     page.click("#cancel")
     page.wait_for_selector(".stage-now:has-text('Cancelled')", timeout=SLOW)
     assert page.locator("#cancel").is_disabled()
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     page.locator("#proposals input[value=balanced]").check()
     segment(page, "pizza, horse, bus")
 
 
-def test_a_second_press_replaces_the_running_request(page, tmp_path, random):
-    start_long_request(page, tmp_path, random)
+def test_a_second_press_replaces_the_running_request(page, tmp_path):
+    start_long_request(page, tmp_path)
     page.locator("#proposals input[value=fast]").check()
     page.click("#segment")
     page.wait_for_selector(".stage-total", timeout=SLOW)
@@ -203,7 +204,6 @@ def test_one_screen_without_scrolling(browser, server, size):
     page.goto(server)
     page.wait_for_selector("#segment")
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
     page.locator("#absent summary").first.click()
     tall, wide = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
@@ -221,7 +221,6 @@ def test_a_phone_needs_no_sideways_scrolling_and_shows_whole_score_cards(browser
     page.goto(server)
     page.wait_for_selector("#segment")
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     canvas = page.locator(".viewer canvas")
@@ -236,23 +235,13 @@ def test_a_phone_needs_no_sideways_scrolling_and_shows_whole_score_cards(browser
     page.close()
 
 
-def noise(folder, random) -> str:
-    """A photo that nobody has segmented before."""
-    path = folder / f"noise{random.integers(10**9)}.png"
-    Image.fromarray(random.integers(0, 255, (480, 640, 3), np.uint8)).save(path)
-    return str(path)
-
-
 def test_the_newest_of_two_requests_is_shown(page, tmp_path):
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
-    upload(page, noise(tmp_path, np.random.default_rng()))
-    page.wait_for_timeout(500)
+    upload_noise(page, tmp_path)
     page.click("#segment")
     page.wait_for_selector(".stage-now:has-text('Finding masks')")
     upload(page, PIZZA)
-    page.wait_for_timeout(500)
     segment(page, "pizza, bus")
     page.wait_for_timeout(1500)
     assert "Cancelled" not in page.locator("#status").inner_text()
@@ -261,8 +250,7 @@ def test_the_newest_of_two_requests_is_shown(page, tmp_path):
 
 
 def test_the_slider_may_move_while_a_request_runs(page, tmp_path):
-    upload(page, noise(tmp_path, np.random.default_rng()))
-    page.wait_for_timeout(500)
+    upload_noise(page, tmp_path)
     page.fill("#words textarea, #words input", "cat, dog")
     page.click("#segment")
     page.wait_for_selector(".stage-now:has-text('Finding masks')")
@@ -276,7 +264,6 @@ def test_the_slider_may_move_while_a_request_runs(page, tmp_path):
 
 def test_a_number_out_of_range_is_taken_as_the_nearest(page):
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     page.locator("#granularity input[type=number]").fill("7")
     segment(page, "pizza, horse, bus")
     with page.expect_download() as waiting:
@@ -286,7 +273,6 @@ def test_a_number_out_of_range_is_taken_as_the_nearest(page):
 
 def test_a_new_result_is_not_dimmed_by_an_old_highlight(page):
     upload(page, PIZZA)
-    page.wait_for_selector("#photo img")
     segment(page, "pizza, horse, bus")
     plain = canvas_bytes(page)
     page.locator(".legend-row").first.hover()
@@ -307,7 +293,6 @@ def test_two_visitors_at_once_get_their_own_results(browser, server):
         page.goto(server)
         page.wait_for_selector("#segment")
         upload(page, gallery.FOLDER / file)
-        page.wait_for_selector("#photo img")
         page.fill("#words textarea, #words input", words)
         pages.append(page)
     for page in pages:

@@ -89,7 +89,7 @@ def test_leaving_ends_the_work():
     news = follow(Running(), "someone", work)
     next(news)
     news.close()
-    assert ended.wait(2)
+    assert ended.wait(30)
 
 
 def test_failures_are_carried_over():
