@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.proposals.image_tokens import ImageTokens, Scene
+from ovseg_demo.proposals.image_tokens import ImageTokens, Rows, Scene
 from ovseg_demo.proposals.mobile_sam import GRID, Encoded, MobileSam
 
 MASKS = 3
@@ -27,11 +27,13 @@ class View:
         scene: what the transformer shares among prompts.
         upscaled: (rows, columns, 4 * 64), the first upscaling of the shared image tokens, without padding.
         fixed: (4 * 64,), what it adds to every token.
+        rows: the first upscaling of the rows, K = 4 * 64.
     """
 
     scene: Scene
     upscaled: Tensor
     fixed: Tensor
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class PointDecoder:
         weight, bias = self.first
         rows, columns = encoded.cells
         upscaled = (scene.shared.T @ weight.T).view(GRID, GRID, -1)[:rows, :columns].contiguous()
-        return View(scene, upscaled, weight @ scene.bias + bias)
+        return View(scene, upscaled, weight @ scene.bias + bias, scene.rows.map(lambda r: r @ weight.T))
 
     @torch.inference_mode()
     def ask(self, view: View, points: Tensor) -> Answers:
@@ -133,17 +135,20 @@ class PointDecoder:
     ) -> Tensor:
         """Logits (b, rows, columns, f, s, 3) at some of the 4 and 4 offsets of the two upscalings."""
         image = answers.tokens
-        weight = self.first[0].unflatten(0, (4, -1))[first].flatten(0, 1)
-        fixed = view.fixed.unflatten(0, (4, -1))[first].flatten()
-        upscaled = view.upscaled[cells].unflatten(-1, (4, -1))[:, :, first]
-        shape = upscaled.shape[:2]
+
+        def chosen(x: Tensor) -> Tensor:
+            """The offsets asked for, of the first upscaling in the last dimension."""
+            return x.unflatten(-1, (4, -1))[..., first, :].flatten(-2)
 
         def inside(maps: Tensor) -> Tensor:
-            return maps.unflatten(-1, (GRID, GRID))[..., *cells].flatten(-2)
+            """The points and cells asked for, of maps (..., B, P)."""
+            return maps.unflatten(-1, (GRID, GRID))[..., *cells][..., points, :, :].flatten(-2)
 
-        base = torch.addcmul(fixed, inside(image.scale[points])[..., None], upscaled.flatten(2).flatten(0, 1))
-        rows = view.scene.rows.map(lambda r: r @ weight.T).of(tuple(v[:, :, points] for v in image.values))
-        pixels = base.baddbmm_(inside(image.coefficients[:, points]).permute(1, 2, 0), rows)
+        upscaled = chosen(view.upscaled[cells])
+        shape = upscaled.shape[:2]
+        base = torch.addcmul(chosen(view.fixed), inside(image.scale)[..., None], upscaled.flatten(0, 1))
+        rows = view.rows.map(chosen).of(tuple(v[:, :, points] for v in image.values))
+        pixels = base.baddbmm_(inside(image.coefficients).permute(1, 2, 0), rows)
         pixels = pixels.unflatten(-1, (-1, *self.norm.weight.shape))
         pixels = F.gelu(F.layer_norm(pixels, self.norm.weight.shape, self.norm.weight, self.norm.bias, self.norm.eps))
         weight, bias = (x.unflatten(0, (4, -1))[second].flatten(0, 1) for x in self.second)

@@ -15,6 +15,7 @@ from torchvision.ops import box_iou, nms
 from ovseg_demo.errors import MethodError
 from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.proposals.decoder import MASKS, PointDecoder, View
+from ovseg_demo.proposals.explored import Explored
 from ovseg_demo.proposals.masks import OFFSET, Canvas, stability, tight_boxes
 from ovseg_demo.proposals.mobile_sam import TOKEN, Encoded, MobileSam
 
@@ -25,14 +26,14 @@ class Setting:
 
     Attributes:
         side: rows and columns of points.
-        explained: a point under this many masks is not asked about; None asks about every point.
+        alike: a point this much like one already asked is skipped, see Explored; None asks about every point.
     """
 
     side: int
-    explained: int | None
+    alike: float | None
 
 
-SETTINGS = {"fast": Setting(16, 2), "balanced": Setting(16, 4), "thorough": Setting(32, None)}
+SETTINGS = {"fast": Setting(16, 0.1), "balanced": Setting(16, 0.4), "thorough": Setting(32, None)}
 """By name. "thorough" asks all that segment-anything's generator asks; docs/speed.md compares what they find."""
 
 MIN_QUALITY = 0.88
@@ -88,16 +89,17 @@ class SamProposals:
         encoded = self.model.encode(image)
         view, canvas = self.decoder.view(encoded), Canvas(encoded)
         found: list[_Found] = []
-        cover = np.zeros(encoded.size, np.int32)  # masks over each pixel
+        explored = Explored(encoded, self.setting.alike)
         done = _ENCODING_COST
         for level in _levels(self.setting.side, encoded):
-            waiting, known = level.to(self.model.device), len(found)
-            while len(waiting := self._unexplained(waiting, cover, encoded)):
+            waiting, known = level, len(found)
+            while len(waiting := explored.unanswered(waiting)):
                 report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.setting.side**2))
                 points, waiting = waiting[: self._batch], waiting[self._batch :]
-                self._search(view, canvas, points, found, cover)
+                explored.ask(points)
+                self._search(view, canvas, points.to(self.model.device), found, explored)
             done += len(level)
-            if self.setting.explained and len(found) == known:
+            if self.setting.alike and len(found) == known:
                 break  # finer points would ask the same again
         if found:
             quality = torch.tensor([f.quality for f in found], device=self.model.device)
@@ -134,23 +136,13 @@ class SamProposals:
             quality.append(answers.quality)
         return torch.cat(masks).cpu().numpy(), torch.cat(quality).cpu().numpy()
 
-    def _unexplained(self, points: Tensor, cover: np.ndarray, encoded: Encoded) -> Tensor:
-        """Of points (N, 2) in the encoder's square those that are still worth asking about."""
-        if self.setting.explained is None:
-            return points
-        pixels = (
-            (points.cpu() * torch.tensor(encoded.size).flip(0) / torch.tensor(encoded.scaled).flip(0)).long().numpy()
-        )
-        columns, rows = np.minimum(pixels, np.array(encoded.size)[::-1] - 1).T
-        return points[torch.from_numpy(cover[rows, columns] < self.setting.explained).to(points.device)]
-
-    def _search(self, view: View, canvas: Canvas, points: Tensor, found: list[_Found], cover: np.ndarray) -> None:
+    def _search(self, view: View, canvas: Canvas, points: Tensor, found: list[_Found], explored: Explored) -> None:
         """Append the masks that pass, and that no better one found so far hides.
 
         Args:
             points: (B, 2), x and y in pixels of the encoder's square.
             found: extended in place.
-            cover: int32 (H, W), how many of them lie over each pixel; raised in place.
+            explored: told of every one of them.
         """
         answers = self.decoder.ask(view, points)
         asked = (answers.quality > MIN_QUALITY).any(1).nonzero()[:, 0]
@@ -181,7 +173,7 @@ class SamProposals:
             corner = torch.tensor([place[1].start, place[0].start], device=pixels.device).repeat(2)
             box = (tight_boxes(pixels > 0)[0] + corner).float()
             found.append(_Found(np.packbits(mask, axis=-1), box, score))
-            cover += mask
+            explored.add(mask)
 
     @staticmethod
     def _reaches(previews: Tensor, points: Tensor, view: View) -> list[tuple[slice, slice]]:

@@ -113,7 +113,7 @@ def test_points_come_coarse_first_and_each_once():
     assert all(0 < x < 1024 and 0 < y < 678 for x, y in points)
 
 
-def test_explained_points_are_not_asked_about(mobile_sam, photo, monkeypatch):
+def test_answered_points_are_not_asked_about(mobile_sam, photo, monkeypatch):
     asked: dict[str, int] = {}
     kept: dict[str, int] = {}
     for name in ("fast", "balanced"):
