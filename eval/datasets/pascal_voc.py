@@ -1,0 +1,64 @@
+"""PASCAL VOC 2012: 20 classes, with and without background, and split into seen and unseen."""
+
+from dataclasses import replace
+
+from eval.datasets.labels import table
+from eval.datasets.layout import Layout
+from eval.datasets.spec import Conversion, Spec
+
+_DEVKIT = Layout(
+    homes=("VOCdevkit/VOC2012", "VOC2012", ""),
+    images=("JPEGImages",),
+    labels="SegmentationClass",
+    table=table(range(21)),
+    split=("ImageSets/Segmentation/val.txt", "val.txt"),
+    mixed=True,
+)
+"""The files as published, which mmsegmentation reads: 0 is background, 255 the rim of objects."""
+
+_AUGMENTED = replace(_DEVKIT, labels="SegmentationClassAug")
+"""The devkit's label maps and those of SBD in one folder; Detectron2's preparations start from it."""
+
+_PUBLISHED_21 = (_DEVKIT, _AUGMENTED)
+_PUBLISHED_20 = tuple(replace(layout, table=table(range(1, 21), ignored=(0, 255))) for layout in _PUBLISHED_21)
+_PUBLISHED_20B = tuple(replace(layout, table=table((*range(1, 21), 0))) for layout in _PUBLISHED_21)
+_DETECTRON2_20 = replace(_DEVKIT, labels="annotations_detectron2/val", table=table(range(20)), mixed=False)
+_DETECTRON2_20B = replace(_DETECTRON2_20, labels="annotations_detectron2_bg/val", table=table(range(21)))
+
+_VOC_20 = Spec(
+    title="PASCAL VOC 2012 val, 20 classes, background ignored",
+    names="voc_20",
+    publisher="ovseg",
+    images=1449,
+    layouts=(_DETECTRON2_20, *_PUBLISHED_20),
+    conversions=tuple(Conversion(layout, _DETECTRON2_20) for layout in _PUBLISHED_20),
+)
+
+SPECS = {
+    "voc_20": _VOC_20,
+    "voc_20b": replace(
+        _VOC_20,
+        title="PASCAL VOC 2012 val, 20 classes and a background that 39 words of PASCAL-Context stand for",
+        names="voc_20b",
+        publisher="sed",
+        layouts=(_DETECTRON2_20B, *_PUBLISHED_20B),
+        conversions=tuple(Conversion(layout, _DETECTRON2_20B) for layout in _PUBLISHED_20B),
+        background=20,
+        rivals=39,
+    ),
+    "voc_21": replace(
+        _VOC_20,
+        title="PASCAL VOC 2012 val, 20 classes and background",
+        names="voc_21",
+        publisher="segclip",
+        layouts=_PUBLISHED_21,
+        conversions=(),
+        background=0,
+    ),
+    "voc_15_5": replace(
+        _VOC_20,
+        title="PASCAL VOC 2012 val, 15 seen and 5 unseen classes, background ignored",
+        publisher="tagclip",
+        unseen=tuple(range(15, 20)),
+    ),
+}

@@ -1,0 +1,151 @@
+"""Evaluate methods on a benchmark.
+
+    python -m eval.evaluate --dataset voc_20 --root PATH --method ovseg-sam-mini
+    accelerate launch --multi_gpu --num_processes 2 -m eval.evaluate --dataset voc_20 --root PATH
+
+Each run has a folder of its own, OUT/DATASET/METHOD-SETTINGS, which holds every finished image, report.json, report.md
+and samples.html. The same command goes on where it was interrupted. Any number of processes gives the same counts.
+With --multi_gpu, accelerate starts several processes on a machine without any GPU too; with --cpu it starts one.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from eval import datasets, environment, report, runner, samples_page
+from eval.datasets.base import Dataset, DatasetError
+from eval.datasets.split import held_out
+from eval.journal import Record, write_whole
+from ovseg_demo import methods
+from ovseg_demo.engine import Engine, how_to_get
+from ovseg_demo.errors import MethodError, UserError
+from ovseg_demo.methods.base import PROPOSALS, Options
+
+_PARTS = {"held-out": True, "rest": False}
+
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for slower ones; the half hour that is usual would end long runs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = _parser().parse_args(typed)
+    device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
+    chosen.device = str(state.device) if device == "cuda" else device
+    if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
+        print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
+    try:
+        status = _run(chosen, state, "python -m eval.evaluate " + shlex.join(typed))
+        state.destroy_process_group()
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; finished images are kept, and the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m eval.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--method", nargs="+", default=[methods.DEFAULT], choices=list(methods.REGISTRY))
+    parser.add_argument("--dataset", required=True, choices=list(datasets.DATASETS))
+    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the benchmark lies")
+    parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
+    parser.add_argument("--part", choices=_PARTS, help="the images that training leaves out, or the others")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
+    parser.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
+    parser.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--samples", type=_count, default=3, metavar="N", help="best, median and worst images shown")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="CPU threads a process (default %(default)s); results are the same to the bit for equal N only, so use "
+        "more processes first",
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
+    options = Options(chosen.granularity, chosen.proposals)
+    for method in chosen.method:
+        _check_weights(method)
+    dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
+    wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
+    words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"
+    place = environment.environment(chosen.device, state.num_processes)
+    torch.set_num_threads(chosen.threads)
+    reports = []
+    for method in dict.fromkeys(chosen.method):
+        settings = environment.settings(dataset, method, options, chosen.device, chosen.threads)
+        folder = chosen.out / dataset.name / f"{method}-{environment.digest(settings)}"
+        engine = Engine(chosen.device)  # one a method, so that only one method's models are in memory
+        runner.evaluate(engine, wanted, method, options, folder, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            evaluation = runner.collect(wanted, folder)
+            description = {**settings, "vocabulary": words, "part": chosen.part, "limit": chosen.limit}
+            reports.append(report.content(evaluation, wanted, description, place, command))
+            groups = samples_page.picks(evaluation.records, chosen.samples)
+            _write(folder, reports[-1], wanted, groups, runner.Predictor(engine, wanted, method, options))
+    if not state.is_main_process:
+        return 0
+    table = report.comparison(reports)
+    print(table)
+    if len(reports) > 1:
+        write_whole(chosen.out / dataset.name / "comparison.md", f"{table}\n".encode())
+    return 1 if any(each["failures"] for each in reports) else 0
+
+
+def _part(dataset: Dataset, part: str | None) -> Dataset:
+    """One part of the fixed split, or all. Raises DatasetError for a part without images."""
+    if part is None:
+        return dataset
+    samples = tuple(sample for sample in dataset if held_out(sample.key) is _PARTS[part])
+    if not samples:
+        raise DatasetError(f"The part '{part}' of {dataset.name} has no image; it has {len(dataset)} in all.")
+    return replace(dataset, samples=samples)
+
+
+def _write(
+    folder: Path, content: dict[str, Any], dataset: Dataset, groups: dict[str, list[Record]], predict: runner.Predictor
+) -> None:
+    """Write report.json, report.md and samples.html."""
+    write_whole(folder / "report.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    write_whole(folder / "report.md", report.markdown(content).encode("utf-8", "replace"))
+    title = f"{content['settings']['method']} on {dataset.name}"
+    page = samples_page.write(folder, title, dataset, groups, predict)
+    print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
+
+
+def _check_weights(method: str) -> None:
+    """Raises MethodError before an hour is spent on the methods named first."""
+    entry = methods.get(method)
+    if missing := entry.missing():
+        raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Converts raw annotations into the label files of Detectron2's and mmsegmentation's preparations.
+
+    python -m eval.prepare NAME ROOT [--allow-partial]
+
+ROOT is the folder that holds the benchmark's folder, or that folder itself. Files that are there already are left
+alone, so an interrupted run goes on where it was; a file that cannot be read is reported, and the run goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from eval.datasets import DATASETS, DatasetError, spec
+from eval.datasets.labels import encoder
+from eval.datasets.layout import Place, absent, places
+from eval.datasets.spec import Conversion
+from ovseg_demo.errors import UserError
+
+_FORMATS = {
+    ".png": {"format": "PNG"},
+    ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
+    ".jpg": {"format": "JPEG"},
+}
+"""JPEG in Pillow's default quality, as the preparations write it whose numbers are published."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to write.
+
+    Attributes:
+        source, target: what is read and what is written.
+        make: from the source to the pixels of the target. Raises DatasetError when the source cannot be used.
+    """
+
+    source: Path
+    target: Path
+    make: Callable[[Path], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a benchmark.
+
+    Attributes:
+        folder: where its label files are.
+        labels: how many there are now.
+        written, kept: files made by this run, and those that were there before it.
+        failures: a sentence for each source that could not be used.
+    """
+
+    folder: Path
+    labels: int
+    written: int
+    kept: int
+    failures: tuple[str, ...]
+
+
+def prepare(name: str, root: str | Path) -> Outcome:
+    """Convert a benchmark's raw annotations under `root`.
+
+    Raises DatasetError when they are not there, with what was looked for, or when a file cannot be written.
+    """
+    conversion, source = _found(name, Path(root).expanduser())
+    work = list(jobs(conversion, source))
+    left = [job for job in work if not job.target.exists()]
+    failures = []
+    with tqdm(left, unit="file", desc=name, disable=None) as bar:
+        for job in bar:
+            try:
+                _write(job.target, job.make(job.source))
+            except DatasetError as error:
+                failures.append(str(error))
+                bar.write(f"error: {error}", file=sys.stderr)
+    made = Place(conversion.target, source.home, source.images)
+    return Outcome(
+        made.labels, len(made.label_files()), len(left) - len(failures), len(work) - len(left), tuple(failures)
+    )
+
+
+def jobs(conversion: Conversion, source: Place) -> Iterator[Job]:
+    """Every file of a conversion, those that are there already too."""
+    target = conversion.target
+    convert = partial(_labels, source.layout.decode, encoder(target.table), conversion.shorter_side)
+    photos = source.photos() if conversion.shorter_side else {}
+    for key, path in source.label_files().items():
+        # Side by side with their sources the results are found where those are; elsewhere in one folder.
+        below = path.parent.relative_to(source.labels) if target.labels == source.layout.labels else "."
+        yield Job(path, source.home / target.labels / below / (key + target.label_suffix), convert)
+        if conversion.shorter_side:
+            photo = photos.get(key, path.with_name(key + target.image_suffixes[0]))
+            scaled = source.home / target.images[0] / (key + target.image_suffixes[0])
+            yield Job(photo, scaled, partial(_photo, conversion.shorter_side))
+
+
+def _found(name: str, root: Path) -> tuple[Conversion, Place]:
+    """The conversion whose raw annotations are there."""
+    conversions = spec(name).conversions
+    if not conversions:
+        raise DatasetError(f"{name} needs no preparation: it is read as it is published.")
+    for conversion in conversions:
+        for place in places((conversion.source,), root):
+            if place.label_files():
+                return conversion, place
+    raise absent(f"The raw annotation of {name}", places([each.source for each in conversions], root), root)
+
+
+def _labels(
+    decode: Callable[[Path], np.ndarray], encode: Callable[[np.ndarray], np.ndarray], side: int | None, path: Path
+) -> np.ndarray:
+    """What the target stores for the labels of a file, uint8 or uint16 (H, W)."""
+    return _scaled(encode(decode(path)), side, cv2.INTER_NEAREST)
+
+
+def _photo(side: int, path: Path) -> np.ndarray:
+    """A photo, uint8 (H, W, 3), scaled down."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise DatasetError(f"There is no photo {path}.") from None
+    except Exception as error:  # decoders raise nearly anything on broken files
+        raise DatasetError(f"The photo {path} is corrupt or incomplete.") from error
+    return _scaled(pixels, side, cv2.INTER_LINEAR)
+
+
+def _scaled(pixels: np.ndarray, side: int | None, interpolation: int) -> np.ndarray:
+    """Scaled so that the shorter side has `side` pixels, unless it has fewer."""
+    shorter = min(pixels.shape[:2])
+    if side is None or shorter <= side:
+        return pixels
+    height, width = (round(length / shorter * side) for length in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=interpolation)
+
+
+def _write(target: Path, pixels: np.ndarray) -> None:
+    """Write an image so that under its name there is either all of it or nothing."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(part, **_FORMATS[target.suffix])
+        part.replace(target)
+    except OSError as error:
+        # Not a DatasetError of one file: a full disk or a folder without permission ends the run.
+        raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status is 0, or 1 when a file or the count is not as it should be, or 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        outcome = prepare(chosen.name, chosen.root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Cancelled; the same command goes on from here.", file=sys.stderr)
+        return 130
+    print(f"{outcome.written} files written to {outcome.folder}, {outcome.kept} were there.", file=sys.stderr)
+    expected = spec(chosen.name).images
+    if outcome.failures:
+        print(f"error: {len(outcome.failures)} files could not be converted, see above.", file=sys.stderr)
+    if outcome.labels != expected and not chosen.allow_partial:
+        print(
+            f"error: there are {outcome.labels} label maps, but {chosen.name} has {expected}; with --allow-partial "
+            "that is no error.",
+            file=sys.stderr,
+        )
+        return 1
+    return 1 if outcome.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m eval.prepare", description=__doc__.splitlines()[0])
+    convertible = [name for name, known in DATASETS.items() if known.conversions]
+    parser.add_argument("name", choices=convertible, metavar="NAME", help=", ".join(convertible))
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder with the benchmark's folder")
+    parser.add_argument("--allow-partial", action="store_true", help="do not ask for the published number of images")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

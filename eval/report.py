@@ -1,0 +1,199 @@
+"""The outcome of a run as JSON, as Markdown, and as one row of a table that compares methods.
+
+`content` gathers everything; the other functions only read what it gathered, so a report.json can be rendered again.
+Shares are in [0, 1] in JSON and in percent in Markdown. What was not measured is null, or an en dash.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from eval.datasets.base import Dataset
+from eval.journal import Record
+from eval.markdown import table
+from eval.metrics import GROUND_TRUTH, RULES, UNION
+from eval.runner import Evaluation
+
+RULE_TITLES = {GROUND_TRUTH: "over classes in the ground truth", UNION: "over classes in ground truth or prediction"}
+
+_WALL = ("waiting", "inference", "metrics")
+"""Parts of an image's wall time. Loading runs beside inference and costs wall time only where it is waited for."""
+
+_PART_TITLES = {
+    "waiting": "waiting for images and labels",
+    "inference": "inference",
+    "metrics": "metrics",
+    "loading": "loading, beside inference",
+}
+
+
+def content(
+    evaluation: Evaluation, dataset: Dataset, description: dict[str, Any], environment: dict[str, Any], command: str
+) -> dict[str, Any]:
+    """Everything there is to report, as JSON content.
+
+    Args:
+        evaluation: the counts.
+        dataset: the benchmark.
+        description: settings of the run; "method" and "options" among them.
+        environment: where it ran.
+        command: what was typed.
+    """
+    scores = evaluation.confusion.scores(dataset.seen, dataset.unseen)
+    boundary = evaluation.boundary.iou()
+    found = {
+        "miou": {rule: _plain(asdict(scores.means[rule])) for rule in RULES},
+        "boundary_iou": evaluation.boundary.mean(),
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_class_accuracy": scores.mean_class_accuracy,
+        "frequency_weighted_iou": scores.frequency_weighted_iou,
+    }
+    classes = [
+        {
+            "index": index,
+            "name": name,
+            "iou": scores.iou[index],
+            "accuracy": scores.accuracy[index],
+            "boundary_iou": boundary[index],
+            "pixels": int(scores.pixels[index]),
+            "predicted": int(scores.predicted[index]),
+        }
+        for index, name in enumerate(dataset.vocabulary.names)
+    ]
+    return {
+        "command": command,
+        "dataset": {
+            "name": dataset.name,
+            "classes": len(dataset.vocabulary),
+            "background": None if dataset.background is None else dataset.vocabulary.names[dataset.background],
+            "seen": list(dataset.seen),
+            "unseen": list(dataset.unseen),
+            "images": len(dataset),
+        },
+        "images": len(evaluation.records),
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        "scores": _plain(found),
+        "classes": list(map(_plain, classes)),
+        "seconds": _seconds(evaluation.records),
+        "settings": description,
+        "environment": environment,
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """One run's report."""
+    settings, dataset, failures = report["settings"], report["dataset"], report["failures"]
+    background = dataset["background"]
+    words = f"{dataset['classes']} classes" + (f", '{background}' being what is left unlabelled" if background else "")
+    parts = [
+        f"# {settings['method']} on {dataset['name']}",
+        f"{report['images']} of {dataset['images']} images, {words}.",
+        f"```sh\n{report['command']}\n```",
+        "## Scores",
+        _score_table(report),
+        "## Time",
+        _time_table(report["seconds"]),
+        "## Failures",
+        table(["file", "why"], [[f["path"], f["error"]] for f in failures]) if failures else "None.",
+        "## Classes",
+        _class_table(report["classes"]),
+        "## Settings",
+        table(["setting", "value"], [[name, str(value)] for name, value in _flat(settings)]),
+        "## Environment",
+        table(["", ""], [[name, str(value)] for name, value in report["environment"].items() if value is not None]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison(reports: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table with a row a method; all on one benchmark."""
+    split = bool(reports[0]["dataset"]["unseen"])
+    head = ["method", "mIoU", "mIoU (GT or predicted)", "boundary IoU", "pAcc", "mAcc", "fwIoU"]
+    head += ["seen", "unseen", "hIoU"] * split
+    rows = []
+    for report in reports:
+        scores = report["scores"]
+        truth, union = (scores["miou"][rule] for rule in RULES)
+        values = [truth["miou"], union["miou"], scores["boundary_iou"], scores["pixel_accuracy"]]
+        values += [scores["mean_class_accuracy"], scores["frequency_weighted_iou"]]
+        values += [truth[name] for name in ("seen", "unseen", "harmonic")] * split
+        done = [_number(report["seconds"].get("inference", {}).get("median")), str(report["images"])]
+        rows.append([report["settings"]["method"], *map(_percent, values), *done, str(len(report["failures"]))])
+    return table([*head, "s / image", "images", "failed"], rows)
+
+
+def _score_table(report: dict[str, Any]) -> str:
+    """Scores that depend on the rule under both; then the others."""
+    scores, split = report["scores"], bool(report["dataset"]["unseen"])
+    titles = {"miou": "mIoU", **({"seen": "mIoU, seen", "unseen": "mIoU, unseen", "harmonic": "hIoU"} if split else {})}
+    rows = [[title, *(_percent(scores["miou"][rule][name]) for rule in RULES)] for name, title in titles.items()]
+    single = {
+        "boundary IoU": "boundary_iou",
+        "pixel accuracy": "pixel_accuracy",
+        "mean class accuracy": "mean_class_accuracy",
+        "frequency-weighted IoU": "frequency_weighted_iou",
+    }
+    ruled = table(["%", *(RULE_TITLES[rule] for rule in RULES)], rows)
+    return f"{ruled}\n\n{table(['score', '%'], [[title, _percent(scores[name])] for title, name in single.items()])}"
+
+
+def _time_table(seconds: dict[str, Any]) -> str:
+    rows = []
+    for name, row in seconds.items():
+        title = _PART_TITLES.get(name, f"inference: {name}")
+        share = _percent(row["share"]) if name in _WALL else ""
+        rows.append([title, *(_number(row[key]) for key in ("total", "mean", "median")), share])
+    return table(["seconds", "all images", "mean", "median", "share, %"], rows)
+
+
+def _class_table(classes: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for c in classes:
+        shares = [_percent(c[key]) for key in ("iou", "accuracy", "boundary_iou")]
+        rows.append([str(c["index"]), c["name"], *shares, f"{c['pixels']:,}", f"{c['predicted']:,}"])
+    return table(["", "class", "IoU, %", "accuracy, %", "boundary IoU, %", "pixels", "predicted"], rows)
+
+
+def _seconds(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Total, mean, median and share of wall time, by part and then by stage of the method."""
+    columns: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in (*record.seconds.items(), *record.stages.items()):
+            columns.setdefault(name, []).append(value)
+    wall = sum(sum(columns.get(name, ())) for name in _WALL)
+    order = sorted(columns, key=lambda name: [*_PART_TITLES].index(name) if name in _PART_TITLES else len(_PART_TITLES))
+    return {
+        name: {
+            "total": sum(columns[name]),
+            "mean": statistics.fmean(columns[name]),
+            "median": statistics.median(columns[name]),
+            "share": sum(columns[name]) / wall,
+        }
+        for name in order
+    }
+
+
+def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Nested settings one below the other: {"options": {"granularity": 1}} is ("options, granularity", 1)."""
+    rows = []
+    for name, value in settings.items():
+        rows += [(f"{name}, {inner}", v) for inner, v in value.items()] if isinstance(value, dict) else [(name, value)]
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+def _number(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.3f}"
