@@ -1,0 +1,1 @@
+"""Speed and memory of the demo and of every method; `python -m eval.benchmark` says how."""

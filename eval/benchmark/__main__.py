@@ -1,0 +1,102 @@
+"""Speed and memory, printed as Markdown tables.
+
+    python -m eval.benchmark interactive   first result, slider and new words, beside segment-anything's generator
+    python -m eval.benchmark memory        the serving process after many large photos
+    python -m eval.benchmark methods       every method against the number of classes, with a plot
+
+Figures are ratios and medians of the machine they ran on; nothing in the tests asserts a time. Needs Linux.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from eval.benchmark import interactive, memory
+from eval.benchmark import methods as by_classes
+from ovseg_demo import gallery, methods
+from ovseg_demo.errors import UserError
+from ovseg_demo.methods.base import PROPOSALS, Options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 when it failed, or 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        with _tidy_when_terminated():
+            print(chosen.run(chosen))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Cancelled.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m eval.benchmark", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    photo_count = _between(1, len(gallery.examples()))
+
+    live = commands.add_parser("interactive", help="first result, slider and new words")
+    live.add_argument("--photos", type=photo_count, default=3, help="how many gallery photos (default %(default)s)")
+    live.add_argument("--moves", type=int, default=30, help="slider moves a photo (default %(default)s)")
+    live.add_argument("--skip", nargs="*", default=[], choices=interactive.CONTENDERS, help="contenders to leave out")
+    live.set_defaults(run=lambda chosen: interactive.report(_photos(chosen.photos), chosen.moves, chosen.skip))
+
+    large = commands.add_parser("memory", help="the serving process after many large photos")
+    large.add_argument("--photos", type=int, default=50, help="default %(default)s")
+    large.set_defaults(run=lambda chosen: memory.report(chosen.photos))
+
+    every = commands.add_parser("methods", help="every method against the number of classes")
+    every.add_argument("--methods", nargs="+", default=list(methods.REGISTRY), choices=list(methods.REGISTRY))
+    every.add_argument(
+        "--classes",
+        nargs="+",
+        type=_between(1, len(by_classes.NAMES)),
+        default=by_classes.CLASSES,
+        metavar="N",
+        help=f"of ADE20K-847 (default {' '.join(map(str, by_classes.CLASSES))})",
+    )
+    every.add_argument("--photos", type=photo_count, default=2, help="how many gallery photos (default %(default)s)")
+    every.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
+    every.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
+    every.set_defaults(run=_methods)
+    return parser
+
+
+def _methods(chosen: argparse.Namespace) -> str:
+    entries = [methods.get(name) for name in dict.fromkeys(chosen.methods)]
+    options = Options(proposals=chosen.proposals)
+    counts = sorted(set(chosen.classes))
+    return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)
+
+
+def _photos(count: int) -> list[Path]:
+    return [example.path for example in gallery.examples()[:count]]
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not least <= (value := int(text)) <= most:
+            raise argparse.ArgumentTypeError(f"{value} does not lie between {least} and {most}")
+        return value
+
+    return number
+
+
+@contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Let SIGTERM end the program as an exception does, so that temporary files and processes go with it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The memory of the serving process after many large photos."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eval.benchmark.process import WORDS, server, status
+from eval.markdown import table
+from eval.visitor import Visitor
+from ovseg_demo import gallery, methods
+from ovseg_demo.methods.base import Options
+
+
+def report(photos: int) -> str:
+    """The table of `python -m eval.benchmark memory`."""
+    with tempfile.TemporaryDirectory() as folder, server() as (url, process):
+        visitor, rows = Visitor(url), []
+        for number, path in enumerate(large_photos(photos, Path(folder)), 1):
+            visitor.segment(path, WORDS, methods.DEFAULT, Options())
+            path.unlink()
+            if number in (1, 10, 25, photos):
+                rows.append([str(number), *(f"{status(process.pid, field):.0f}" for field in ("VmRSS", "VmHWM"))])
+    return table(["photos of 12 megapixels", "resident, MB", "peak, MB"], rows)
+
+
+def large_photos(count: int, folder: Path) -> Iterator[Path]:
+    """Different 4000 x 3000 JPEGs: gallery photos enlarged, each turned to another tint."""
+    examples = gallery.examples()
+    for number in range(count):
+        with Image.open(examples[number % len(examples)].path) as opened:
+            large = opened.convert("RGB").resize((4000, 3000))
+        tint = Image.new("RGB", large.size, tuple(np.random.default_rng(number).integers(0, 255, 3).tolist()))
+        path = folder / f"{number}.jpg"
+        Image.blend(large, tint, 0.1).save(path, quality=92)
+        yield path

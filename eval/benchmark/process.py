@@ -1,0 +1,141 @@
+"""Processes: a fresh one for each measurement, what memory they take, and the running demo."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from PIL import Image
+
+from eval.visitor import Visitor
+from ovseg_demo import methods
+from ovseg_demo.errors import UserError
+from ovseg_demo.methods.base import Options
+
+WORDS = "cat, person, tree, car, table"
+"""What a visitor of the demo types."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PORT = 7890
+_FAREWELL_SECONDS = 10
+
+Result = TypeVar("Result")
+
+
+class BenchmarkError(UserError):
+    """A measurement could not be made."""
+
+
+def alone(work: Callable[..., Result], *arguments: Any, environment: Mapping[str, str] | None = None) -> Result:
+    """What `work(*arguments)` returns in a fresh process, which inherits no memory and no warm cache.
+
+    The process ends with this call, an interrupted one too. Raises what `work` raises, and BenchmarkError when the
+    process was killed.
+
+    Args:
+        work: a function of a module; it, `arguments` and the result must pickle.
+        environment: variables that the process has beside ours, before its first import.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
+    try:
+        with _exported(environment or {}):
+            process.start()
+        sender.close()
+        result, error = receiver.recv()
+        process.join(_FAREWELL_SECONDS)  # terminated at once, it would leave semaphores behind
+    except EOFError:
+        process.join()
+        raise BenchmarkError(
+            f"The measuring process ended early (exit status {process.exitcode}); there may be too little memory."
+        ) from None
+    finally:
+        if process.pid:
+            process.terminate()
+            process.join()
+    if error:
+        raise error
+    return result
+
+
+def reset_peak() -> None:
+    """Let `peak` of this process start again from now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float:
+    """The most resident memory of this process since `reset_peak`, in megabytes."""
+    return status("self", "VmHWM")
+
+
+def status(process: int | str, field: str) -> float:
+    """A memory field of /proc/PROCESS/status in megabytes. Raises KeyError when there is none of that name."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1000
+    raise KeyError(field)
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, subprocess.Popen]]:
+    """The demo in a process of its own, with its model loaded: its address, and the process.
+
+    Raises BenchmarkError when it does not start.
+    """
+    environment = {**os.environ, "PORT": str(_PORT), "HOST": "127.0.0.1"}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{_PORT}"
+    try:
+        _await(url, process)
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            Image.new("RGB", (64, 64)).save(file.name)
+            Visitor(url).segment(Path(file.name), WORDS, methods.DEFAULT, Options())  # waits until the model is loaded
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(url: str, process: subprocess.Popen) -> None:
+    for _ in range(120):
+        if process.poll() is not None:
+            break
+        try:
+            httpx.get(url).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.5)
+    raise BenchmarkError("The demo did not start; run `python app.py` to see why.")
+
+
+def _answer(sender: Connection, work: Callable, arguments: tuple) -> None:
+    """Send (result, None) or (None, what was raised)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; ours is ended by `alone`
+    try:
+        sender.send((work(*arguments), None))
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # pickling drops the traceback
+        sender.send((None, error))
+
+
+@contextmanager
+def _exported(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

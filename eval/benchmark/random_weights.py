@@ -1,0 +1,83 @@
+"""Random weights in place of weight files that are not here.
+
+Seconds and memory depend on the shapes of weights; on their values only where a method skips work by what it finds.
+They are written to a file and read back by the method's own loading code, so that nothing else differs. A file whose
+size or sha256 is catalogued cannot be replaced: loading it would rightly fail.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ovseg_demo import checkpoints
+from ovseg_demo.checkpoints import Checkpoint
+from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods import MethodEntry
+
+VARIABLE = "OVSEG_CHECKPOINTS"
+"""The environment variable that names the folder of the weight files."""
+
+
+def _clip(architecture: str) -> Callable[[], dict[str, Tensor]]:
+    def build() -> dict[str, Tensor]:
+        import open_clip
+
+        state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
+        return {name: value.half() for name, value in state.items()}  # as the published files are
+
+    return build
+
+
+BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
+    "clip-vit-b16": _clip("ViT-B-16-quickgelu"),
+    "ovseg-clip-vit-l14": _clip("ViT-L-14-quickgelu"),
+}
+"""By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
+
+
+@contextmanager
+def completed(entry: MethodEntry) -> Iterator[Path]:
+    """A folder in which `entry` misses no weights, if VARIABLE names it; it is removed in the end.
+
+    It links the files that are here and holds random ones in place of the others. Raises CheckpointError for a file
+    that cannot be replaced.
+    """
+    needed = [each for each in map(checkpoints.get, entry.checkpoints) if not each.bundled or not each.present]
+    for checkpoint in needed:
+        if not checkpoint.present:
+            _check_replaceable(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="random-weights-") as name:
+        for checkpoint in needed:
+            path = Path(name) / checkpoint.file
+            if checkpoint.present:
+                path.symlink_to(checkpoint.path.absolute())
+            else:
+                _write(BUILDERS[checkpoint.id], path)
+        yield Path(name)
+
+
+def _check_replaceable(checkpoint: Checkpoint) -> None:
+    why = None
+    if checkpoint.bundled:
+        why = "it ships with the demo and is read from there only"
+    elif checkpoint.sha256 is not None or checkpoint.size is not None:
+        why = "its catalogued hash or size would not match"
+    elif checkpoint.id not in BUILDERS:
+        why = "its architecture is not in the benchmark's table"
+    if why:
+        raise CheckpointError(f"{checkpoint.file} is not here, and random weights cannot replace it: {why}.")
+
+
+def _write(build: Callable[[], dict[str, Tensor]], path: Path) -> None:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        state = build()
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
