@@ -28,7 +28,7 @@ class Engine:
 
     def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        memory.bound_arenas()
+        memory.prepare()
         try:
             torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device

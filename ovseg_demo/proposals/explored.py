@@ -13,7 +13,8 @@ class Explored:
 
     A point is answered when an asked one near it lies under the same masks and looks alike to the encoder: the same
     question would bring the same masks again. No sign is enough alone. Small things stand unseen on a large mask,
-    things that look alike are told apart by masks, and what is far away may be another thing of the same kind.
+    things that look alike are told apart by masks, and what is far away may be another thing of the same kind. Where
+    no mask was found yet, nothing is answered: there one point may fail and the next bring the whole pizza.
 
     Args:
         encoded: the image.
@@ -43,7 +44,8 @@ class Explored:
             return points
         needed = self.alike + torch.cdist(points, self._asked) * (self.DISTANCE_COST / SIDE)
         alike = self._look(points) @ self._look(self._asked).T > needed
-        same = self._key(points)[:, None] == self._key(self._asked)
+        keys = self._key(points)[:, None]
+        same = (keys == self._key(self._asked)) & (keys != 0)
         return points[~(alike & same).any(1)]
 
     def ask(self, points: Tensor) -> None:

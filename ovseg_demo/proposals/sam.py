@@ -5,6 +5,7 @@ them down before they are drawn: by predicted quality, by a preview of one logit
 better mask that is already there. What is drawn is drawn on its own rectangle only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from ovseg_demo.crew import Crew, crew
 from ovseg_demo.errors import MethodError
 from ovseg_demo.proposals.base import MaskProposals, Report
-from ovseg_demo.proposals.decoder import MASKS, PointDecoder, View
+from ovseg_demo.proposals.decoder import MASKS, Answers, PointDecoder, View
 from ovseg_demo.proposals.explored import Explored
 from ovseg_demo.proposals.masks import OFFSET, Canvas, stability, tight_boxes
 from ovseg_demo.proposals.mobile_sam import TOKEN, Encoded, MobileSam
@@ -33,7 +35,7 @@ class Setting:
     alike: float | None
 
 
-SETTINGS = {"fast": Setting(16, 0.1), "balanced": Setting(16, 0.4), "thorough": Setting(32, None)}
+SETTINGS = {"fast": Setting(16, -0.2), "balanced": Setting(16, 0.4), "thorough": Setting(32, None)}
 """By name. "thorough" asks all that segment-anything's generator asks; docs/speed.md compares what they find."""
 
 MIN_QUALITY = 0.88
@@ -49,18 +51,52 @@ _MARGIN = 6  # image tokens around a preview's positive logits: what lies apart 
 
 
 @dataclass(frozen=True)
+class _Candidate:
+    """A mask that may pass, before it is drawn.
+
+    Attributes:
+        answers: of the batch that it is from.
+        point: which of them, int (1,).
+        which: which of the point's masks.
+        quality: predicted IoU with a true object.
+        outline: float32 (4,), its box as far as a preview tells; None for one too small to tell.
+        cells: rows and columns of image tokens to draw.
+    """
+
+    answers: Answers
+    point: Tensor
+    which: int
+    quality: float
+    outline: Tensor | None
+    cells: tuple[slice, slice]
+
+    def hidden(self, found: Sequence["_Found"]) -> bool:
+        """Whether a better mask has about the same box."""
+        better = [f.box for f in found if f.quality > self.quality]
+        if self.outline is None or not better:
+            return False
+        return bool(box_iou(self.outline[None], torch.stack(better)).max() > MAX_BOX_OVERLAP)
+
+
+@dataclass(frozen=True)
 class _Found:
     """A mask that passed.
 
     Attributes:
         packed: uint8 (H, ceil(W / 8)), as in MaskProposals.
+        width: W.
         box: float32 (4,), x0, y0, x1, y1 in image pixels, all inclusive.
         quality: predicted IoU with a true object.
     """
 
     packed: np.ndarray
+    width: int
     box: Tensor
     quality: float
+
+    def pixels(self) -> np.ndarray:
+        """bool (H, W)."""
+        return np.unpackbits(self.packed, axis=-1, count=self.width).view(bool)
 
 
 class SamProposals:
@@ -91,16 +127,19 @@ class SamProposals:
         found: list[_Found] = []
         explored = Explored(encoded, self.setting.alike)
         done = _ENCODING_COST
-        for level in _levels(self.setting.side, encoded):
-            waiting, known = level, len(found)
-            while len(waiting := explored.unanswered(waiting)):
-                report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.setting.side**2))
-                points, waiting = waiting[: self._batch], waiting[self._batch :]
-                explored.ask(points)
-                self._search(view, canvas, points.to(self.model.device), found, explored)
-            done += len(level)
-            if self.setting.alike and len(found) == known:
-                break  # finer points would ask the same again
+        with crew(self.model.device) as workers:
+            for level in _levels(self.setting.side, encoded):
+                waiting, known = level, len(found)
+                while len(waiting := explored.unanswered(waiting)):
+                    report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.setting.side**2))
+                    points, waiting = waiting[: self._batch], waiting[self._batch :]
+                    explored.ask(points)
+                    for mask in self._search(view, canvas, points.to(self.model.device), found, workers):
+                        found.append(mask)
+                        explored.add(mask.pixels())
+                done += len(level)
+                if self.setting.alike and len(found) == known:
+                    break  # finer points would ask the same again
         if found:
             quality = torch.tensor([f.quality for f in found], device=self.model.device)
             kept = nms(torch.stack([f.box for f in found]), quality, MAX_BOX_OVERLAP)
@@ -136,44 +175,56 @@ class SamProposals:
             quality.append(answers.quality)
         return torch.cat(masks).cpu().numpy(), torch.cat(quality).cpu().numpy()
 
-    def _search(self, view: View, canvas: Canvas, points: Tensor, found: list[_Found], explored: Explored) -> None:
-        """Append the masks that pass, and that no better one found so far hides.
+    def _search(
+        self, view: View, canvas: Canvas, points: Tensor, found: Sequence[_Found], workers: Crew
+    ) -> list[_Found]:
+        """The masks at points (B, 2), x and y in pixels of the encoder's square, that pass, best first.
 
-        Args:
-            points: (B, 2), x and y in pixels of the encoder's square.
-            found: extended in place.
-            explored: told of every one of them.
+        Those that a better one of `found` hides are turned down.
         """
+        pieces = workers.map(lambda piece: self._candidates(view, canvas, piece), workers.pieces(points))
+        candidates = sorted((c for piece in pieces for c in piece), key=lambda c: -c.quality)
+        hopeful = [c for c in candidates if not c.hidden(found)]
+        drawn = workers.map(lambda candidate: self._drawn(view, canvas, candidate), hopeful)
+        return [mask for mask in drawn if mask]
+
+    def _candidates(self, view: View, canvas: Canvas, points: Tensor) -> list[_Candidate]:
+        """The masks at points (B, 2) that pass as far as quality and previews tell."""
         answers = self.decoder.ask(view, points)
         asked = (answers.quality > MIN_QUALITY).any(1).nonzero()[:, 0]
         if not len(asked):
-            return
-        encoded = canvas.encoded
-        rows, columns = (-(-side // TOKEN) for side in encoded.scaled)
+            return []
+        rows, columns = (-(-side // TOKEN) for side in canvas.encoded.scaled)
         previews = self.decoder.preview(view, answers, asked)[..., :rows, :columns].flatten(0, 1)
         quality = answers.quality[asked].flatten()
         size = (previews > 0).sum((-1, -2))
         steady = stability(previews) >= MIN_STABILITY - _SLACK
         passing = ((quality > MIN_QUALITY) & (steady | (size < _SMALL))).nonzero()[:, 0]
-        passing = passing[quality[passing].argsort(descending=True)]
         outlines = canvas.outlines(previews[passing] > 0)
         reaches = self._reaches(previews[passing] > -OFFSET, points[asked[passing // MASKS]], view)
-        for index, outline, cells in zip(passing.tolist(), outlines, reaches, strict=True):
-            score = quality[index].item()
-            better = [f.box for f in found if f.quality > score]
-            if better and size[index] and box_iou(outline[None], torch.stack(better)).max() > MAX_BOX_OVERLAP:
-                continue
-            point = asked[index // MASKS : index // MASKS + 1]
-            logits = self.decoder.draw(view, answers, point, cells)[:, index % MASKS]
-            pixels, place = canvas.draw(logits, cells)
-            if stability(pixels) < MIN_STABILITY:
-                continue
-            mask = np.zeros(encoded.size, bool)
-            mask[place] = (pixels[0] > 0).cpu().numpy()
-            corner = torch.tensor([place[1].start, place[0].start], device=pixels.device).repeat(2)
-            box = (tight_boxes(pixels > 0)[0] + corner).float()
-            found.append(_Found(np.packbits(mask, axis=-1), box, score))
-            explored.add(mask)
+        return [
+            _Candidate(
+                answers,
+                asked[index // MASKS : index // MASKS + 1],
+                index % MASKS,
+                quality[index].item(),
+                outline if size[index] else None,
+                cells,
+            )
+            for index, outline, cells in zip(passing.tolist(), outlines, reaches, strict=True)
+        ]
+
+    def _drawn(self, view: View, canvas: Canvas, candidate: _Candidate) -> _Found | None:
+        """The mask, or None when it is not stable."""
+        logits = self.decoder.draw(view, candidate.answers, candidate.point, candidate.cells)[:, candidate.which]
+        pixels, place = canvas.draw(logits, candidate.cells)
+        if stability(pixels) < MIN_STABILITY:
+            return None
+        mask = np.zeros(canvas.encoded.size, bool)
+        mask[place] = (pixels[0] > 0).cpu().numpy()
+        corner = torch.tensor([place[1].start, place[0].start], device=pixels.device).repeat(2)
+        box = (tight_boxes(pixels > 0)[0] + corner).float()
+        return _Found(np.packbits(mask, axis=-1), mask.shape[1], box, candidate.quality)
 
     @staticmethod
     def _reaches(previews: Tensor, points: Tensor, view: View) -> list[tuple[slice, slice]]:

@@ -24,15 +24,27 @@ def test_before_anything_is_asked_all_points_are_open(halves):
     assert Explored(halves, 0.4).unanswered(POINTS).equal(POINTS)
 
 
+def everywhere() -> np.ndarray:
+    return np.ones((512, 512), bool)
+
+
 def test_near_points_that_look_alike_are_answered(halves):
     explored = Explored(halves, 0.4)
     explored.ask(POINTS[:1])
+    explored.add(everywhere())
     assert explored.unanswered(POINTS).equal(POINTS[2:])
+
+
+def test_where_no_mask_is_nothing_is_answered(halves):
+    explored = Explored(halves, 0.4)
+    explored.ask(POINTS[:1])
+    assert explored.unanswered(POINTS).equal(POINTS)
 
 
 def test_another_mask_reopens_a_point(halves):
     explored = Explored(halves, 0.4)
     explored.ask(POINTS[:1])
+    explored.add(everywhere())
     mask = np.zeros((512, 512), bool)
     mask[:, 55:] = True  # pixel 60 is the second point's
     explored.add(mask)
@@ -46,10 +58,12 @@ def test_another_mask_reopens_a_point(halves):
 def test_a_search_for_all_skips_nothing(halves):
     explored = Explored(halves, None)
     explored.ask(POINTS)
+    explored.add(everywhere())
     assert explored.unanswered(POINTS).equal(POINTS)
 
 
 def test_a_featureless_image_is_no_error():
     explored = Explored(Encoded(torch.zeros(1, 256, 64, 64), (10, 10), (1024, 1024)), 0.4)
     explored.ask(POINTS[:1])
+    explored.add(np.ones((10, 10), bool))
     assert explored.unanswered(POINTS).equal(POINTS), "nothing can be told of it, so every point is asked about"
