@@ -17,7 +17,7 @@ from ovseg_demo import checkpoints, methods
 from ovseg_demo.methods.base import Options
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "opencv-python-headless", "pillow")
-_CODE = ("ovseg_demo", "eval/datasets", "eval/metrics.py", "eval/boundary.py")
+_CODE = ("ovseg_demo", "eval/datasets", *(f"eval/{name}.py" for name in ("metrics", "boundary", "runner", "journal")))
 _NO_BEARING = {"ui", "gallery", "__main__.py", "cli.py", "download.py", "draw.py", "export.py"}
 """Parts that no count depends on; changing them costs no finished image."""
 
@@ -25,7 +25,8 @@ _NO_BEARING = {"ui", "gallery", "__main__.py", "cli.py", "download.py", "draw.py
 def settings(dataset: Dataset, method: str, options: Options, device: str, threads: int) -> dict[str, Any]:
     """Everything that the counts of an image depend on; runs with equal settings may share their images.
 
-    Not the limit on the number of images: raising it must not throw away those that are finished.
+    Not the limit on the number of images: raising it must not throw away those that are finished. Nor the content of
+    photos and label files, of which only the paths are looked at: replacing a file asks for another folder.
     """
     return {
         "method": method,

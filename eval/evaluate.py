@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _parser().parse_args(typed)
     device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (why := _unusable(device)) is not None:
+        print(f"error: {why}", file=sys.stderr)
+        return 1
     state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
     chosen.device = str(state.device) if device == "cuda" else device
     if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
@@ -100,7 +103,13 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
         state.wait_for_everyone()
         if state.is_main_process:
             evaluation = runner.collect(wanted, folder)
-            description = {**settings, "vocabulary": words, "part": chosen.part, "limit": chosen.limit}
+            description = {
+                **settings,
+                "benchmark": datasets.DATASETS[dataset.name].title,
+                "vocabulary": words,
+                "part": chosen.part,
+                "limit": chosen.limit,
+            }
             reports.append(report.content(evaluation, wanted, description, place, command))
             groups = samples_page.picks(evaluation.records, chosen.samples)
             _write(folder, reports[-1], wanted, groups, runner.Predictor(engine, wanted, method, options))
@@ -110,7 +119,17 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     print(table)
     if len(reports) > 1:
         write_whole(chosen.out / dataset.name / "comparison.md", f"{table}\n".encode())
-    return 1 if any(each["failures"] for each in reports) else 0
+    failed = any(each["failures"] for each in reports)
+    return int(failed and state.num_processes == 1)  # a launcher would take it for a crash and print its stack
+
+
+def _unusable(device: str) -> str | None:
+    """Why a device cannot be used; accelerate would fall back to the CPU in silence."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):  # torch asserts that it was built for the device
+        return f"The device '{device}' cannot be used here; try cpu."
+    return None
 
 
 def _part(dataset: Dataset, part: str | None) -> Dataset:

@@ -87,8 +87,8 @@ def writing_into(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"Cannot write into {folder}: {error.strerror or error}. Finished images are kept; "
-            "once there is room, the same command goes on from there."
+            f"Cannot write into {folder}: {error.strerror or error}. Finished images are kept, and the same command "
+            "goes on from there when that is mended."
         ) from error
 
 

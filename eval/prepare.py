@@ -111,7 +111,7 @@ def _found(name: str, root: Path) -> tuple[Conversion, Place]:
         for place in places((conversion.source,), root):
             if place.label_files():
                 return conversion, place
-    raise absent(f"The raw annotation of {name}", places([each.source for each in conversions], root), root)
+    raise absent(f"the raw annotation of {name}", places([each.source for each in conversions], root), root)
 
 
 def _labels(
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval.prepare", description=__doc__.splitlines()[0])
     convertible = [name for name, known in DATASETS.items() if known.conversions]
-    parser.add_argument("name", choices=convertible, metavar="NAME", help=", ".join(convertible))
+    parser.add_argument("name", choices=list(DATASETS), metavar="NAME", help=", ".join(convertible))
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder with the benchmark's folder")
     parser.add_argument("--allow-partial", action="store_true", help="do not ask for the published number of images")
     return parser

@@ -38,9 +38,9 @@ class Crew:
 def crew(device: torch.device) -> Iterator[Crew]:
     """Workers that share torch's threads on a CPU; on another device the caller works alone.
 
-    Single layers of small models do not keep two cores busy: of a batch cut in two, each half on a core, decoder and
-    region tower make three quarters of the time that they take when the cores share every layer. torch has one number
-    of threads for the whole process, so while a crew works, all else that the process does has as few.
+    Single layers of small models do not keep two cores busy: when each core takes half of a batch, SAM's decoder needs
+    three quarters of the time that it needs when they share every layer (docs/speed.md). torch has one number of
+    threads for the whole process, so while a crew works, all else that the process does has as few.
     """
     threads = torch.get_num_threads()
     workers = min(threads, MOST)
@@ -56,5 +56,5 @@ def crew(device: torch.device) -> Iterator[Crew]:
 
 @cache
 def _pool(workers: int, threads: int) -> Executor:
-    """Threads that stay, with what oneDNN prepares for each; torch gives them the `threads` it had at their start."""
-    return ThreadPoolExecutor(workers, thread_name_prefix=f"crew-{threads}")
+    """Workers that stay, with what oneDNN prepares for each, every one with so many threads of torch's."""
+    return ThreadPoolExecutor(workers, f"crew-{threads}", torch.set_num_threads, (threads,))

@@ -1,4 +1,4 @@
-"""Keep memory while a request runs, and give it back to the system when it is done."""
+"""Keep memory while a heavy stage runs, and give it back to the system when it is done."""
 
 import ctypes
 import sys

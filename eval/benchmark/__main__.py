@@ -43,12 +43,13 @@ def _parser() -> argparse.ArgumentParser:
 
     live = commands.add_parser("interactive", help="first result, slider and new words")
     live.add_argument("--photos", type=photo_count, default=3, help="how many gallery photos (default %(default)s)")
-    live.add_argument("--moves", type=int, default=30, help="slider moves a photo (default %(default)s)")
+    many = _between(1, 10_000)
+    live.add_argument("--moves", type=many, default=30, help="slider moves a photo (default %(default)s)")
     live.add_argument("--skip", nargs="*", default=[], choices=interactive.CONTENDERS, help="contenders to leave out")
     live.set_defaults(run=lambda chosen: interactive.report(_photos(chosen.photos), chosen.moves, chosen.skip))
 
     large = commands.add_parser("memory", help="the serving process after many large photos")
-    large.add_argument("--photos", type=int, default=50, help="default %(default)s")
+    large.add_argument("--photos", type=many, default=50, help="default %(default)s")
     large.set_defaults(run=lambda chosen: memory.report(chosen.photos))
 
     every = commands.add_parser("methods", help="every method against the number of classes")

@@ -12,7 +12,7 @@ import numpy as np
 from eval.benchmark.process import WORDS, alone, peak, reset_peak, server
 from eval.markdown import table
 from eval.visitor import Visitor
-from ovseg_demo import fusion, image, methods, vocabulary
+from ovseg_demo import fusion, image, memory, methods, vocabulary
 from ovseg_demo.methods.base import PROPOSALS, Options
 from ovseg_demo.proposals.base import MaskProposals
 
@@ -62,6 +62,7 @@ def contend(name: str, photos: Sequence[Path]) -> Run:
     """Run a setting of ours or of the stock generator, in this process, after one warm-up on a small picture."""
     from ovseg_demo.vlm.mini import MiniVLM
 
+    memory.prepare()  # as the demo does, for all contenders
     vlm, small = MiniVLM(), np.zeros((64, 64, 3), np.uint8)
     parsed = vocabulary.parse(WORDS)
     run = Run([], dict.fromkeys(STAGES, 0.0), [])

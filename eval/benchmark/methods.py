@@ -157,7 +157,7 @@ def figure(curves: Sequence[Curve], about: dict[str, Any]) -> Figure:
     panels = {
         "seconds per image, words known": lambda point: point.median,
         "seconds to read the words, once": lambda point: point.words,
-        "peak memory of the process, MB": lambda point: point.megabytes,
+        "peak memory of the process on the host, MB": lambda point: point.megabytes,
     }
     counts = sorted({point.classes for each in curves for point in each.points})
     grid = drawn.subplots(1, len(panels))

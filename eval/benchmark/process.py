@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,6 @@ WORDS = "cat, person, tree, car, table"
 """What a visitor of the demo types."""
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PORT = 7890
 _FAREWELL_SECONDS = 10
 
 Result = TypeVar("Result")
@@ -93,9 +93,12 @@ def server() -> Iterator[tuple[str, subprocess.Popen]]:
 
     Raises BenchmarkError when it does not start.
     """
-    environment = {**os.environ, "PORT": str(_PORT), "HOST": "127.0.0.1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PORT": str(port), "HOST": "127.0.0.1"}
     process = subprocess.Popen([sys.executable, "app.py"], cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{_PORT}"
+    url = f"http://127.0.0.1:{port}"
     try:
         _await(url, process)
         with tempfile.NamedTemporaryFile(suffix=".png") as file:

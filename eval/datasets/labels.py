@@ -77,7 +77,11 @@ def read_label_map(path: Path) -> np.ndarray:
         content = scipy.io.loadmat(file, variable_names="LabelMap")
     if "LabelMap" not in content:
         raise DatasetError(f"{path} has no variable LabelMap, so it is not an annotation of PASCAL-Context.")
-    return content["LabelMap"].astype(np.int32)
+    values = content["LabelMap"]
+    whole = values.astype(np.int32)
+    if (whole != values).any():
+        raise DatasetError(f"LabelMap in {path} holds values that are no whole numbers.")
+    return whole
 
 
 def _decode(labels: np.ndarray, read: Reader, path: Path) -> np.ndarray:
@@ -89,6 +93,8 @@ def _decode(labels: np.ndarray, read: Reader, path: Path) -> np.ndarray:
         raise DatasetError(f"There is no label file {path}.") from None
     except Exception as error:  # decoders raise nearly anything on broken files
         raise DatasetError(f"The label file {path} is corrupt or incomplete.") from error
+    if stored.dtype.kind not in "ui" or stored.min(initial=0) < 0:
+        raise DatasetError(f"{path} holds {stored.dtype} values, but class indices are whole numbers from 0 on.")
     decoded = labels.take(stored, mode="clip")
     if (decoded == _UNKNOWN).any():
         value = stored[decoded == _UNKNOWN][0]

@@ -98,8 +98,12 @@ class Place:
     def _listed(self) -> set[str] | None:
         """The keys in the split file; None without one."""
         for name in self.layout.split:
-            if (self.home / name).is_file():
-                return set((self.home / name).read_text(encoding="utf-8").split())
+            path = self.home / name
+            if path.is_file():
+                try:
+                    return set(path.read_text(encoding="utf-8").split())
+                except (OSError, ValueError) as error:
+                    raise DatasetError(f"The list of images {path} cannot be read: {error}.") from error
         return None
 
     def described(self, root: Path) -> Iterator[str]:

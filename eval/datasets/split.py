@@ -7,4 +7,4 @@ HELD_OUT_TENTHS = 3
 
 def held_out(key: str) -> bool:
     """Whether the image of this key is set aside for measuring; about 30 percent are, and training leaves them out."""
-    return hashlib.sha256(key.encode()).digest()[0] % 10 < HELD_OUT_TENTHS
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[0] % 10 < HELD_OUT_TENTHS

@@ -138,7 +138,7 @@ class SamProposals:
                         found.append(mask)
                         explored.add(mask.pixels())
                 done += len(level)
-                if self.setting.alike and len(found) == known:
+                if self.setting.alike is not None and len(found) == known:
                     break  # finer points would ask the same again
         if found:
             quality = torch.tensor([f.quality for f in found], device=self.model.device)

@@ -88,7 +88,8 @@ def registered(set_item, set_attribute) -> None:
     for name in ("reader", "other-reader"):
         set_item(methods.REGISTRY, name, methods.MethodEntry(name, name, "", (), False, lambda device: Reader()))
     known = SimpleNamespace(
-        DATASETS={"tiny": SimpleNamespace(publisher="ours")}, open=lambda name, root, vocabulary: read(root)
+        DATASETS={"tiny": SimpleNamespace(publisher="ours", title="tiny pictures")},
+        open=lambda name, root, vocabulary: read(root),
     )
     set_attribute(evaluate, "datasets", known)
 

@@ -20,6 +20,7 @@ from eval.visitor import Visitor
 from ovseg_demo import checkpoints, gallery
 from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import CheckpointError
+from ovseg_demo.memory import release
 from ovseg_demo.methods import REGISTRY
 from ovseg_demo.methods.base import Options
 from ovseg_demo.proposals.base import MaskProposals
@@ -101,6 +102,7 @@ def test_a_demo_that_does_not_start_is_told(monkeypatch):
 
 
 def test_the_peak_starts_again():
+    release()  # memory that earlier tests left would be used again
     process.reset_peak()
     before = process.peak()
     np.ones(40_000_000, np.uint8)  # freed at once
@@ -308,6 +310,13 @@ def test_the_mini_model_is_measured_by_the_command(monkeypatch, tmp_path, capsys
 def test_unusable_arguments_are_refused(typed, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["methods", *typed])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("typed", [["interactive", "--moves", "0"], ["memory", "--photos", "0"]])
+def test_nothing_to_measure_is_refused(typed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
     assert ended.value.code == 2
 
 

@@ -1,7 +1,9 @@
 """Benchmarks are found in every preparation's layout and read in its format."""
 
 import json
+import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from PIL import Image
 
 from eval import class_names, datasets
 from eval.datasets import DATASETS, IGNORE, DatasetError
+from eval.datasets.labels import decoder, read_label_map, read_values, table
+from eval.datasets.layout import find
 from eval.datasets.split import held_out
 from ovseg_demo.errors import VocabularyError
 
@@ -343,6 +347,31 @@ def test_a_folder_may_be_asked_to_ignore_its_background(tmp_path):
     dataset = datasets.open("folder_named", tmp_path)
     assert (dataset.vocabulary.names, dataset.background) == (("cat", "dog"), None)
     assert dataset.load_labels(dataset.samples[0]).tolist() == [[0, IGNORE, 1, IGNORE]]
+
+
+def test_a_list_of_images_that_is_no_text_is_one_sentence(tmp_path):
+    own(tmp_path, ["cat"], [0])
+    layout = replace(DATASETS["folder"].layouts[0], split=("val.txt",))
+    (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match="list of images"):
+        find("folder", [layout], tmp_path)
+
+
+@pytest.mark.parametrize("stored", [np.array([[0, 1]], np.float32), np.array([[0, -1]], np.int32)])
+def test_values_that_are_no_indices_are_refused(tmp_path, stored):
+    Image.fromarray(stored).save(tmp_path / "a.tif")
+    with pytest.raises(DatasetError, match="whole numbers from 0 on"):
+        decoder(table(range(2)), read_values)(tmp_path / "a.tif")
+
+
+def test_a_matlab_file_with_fractions_is_refused(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"LabelMap": np.array([[1.5]])})
+    with pytest.raises(DatasetError, match="no whole numbers"):
+        decoder(table(range(2)), read_label_map)(tmp_path / "a.mat")
+
+
+def test_any_file_name_belongs_to_a_part():
+    assert held_out(os.fsdecode(b"\xff photo")) in (True, False)
 
 
 def test_the_split_sets_about_three_tenths_aside_for_good():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import evaluate, journal, runner
+from eval import environment, evaluate, journal, runner
 from eval.journal import RunError
 from eval.metrics import GROUND_TRUTH
 from ovseg_demo import gallery, image
@@ -284,11 +284,17 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_told(command, 
     assert "accelerate launch --cpu starts one process only" in capsys.readouterr().err
 
 
+def test_source_that_decides_counts_is_part_of_the_settings():
+    for place in environment._CODE:
+        assert (REPOSITORY / place).exists(), place
+
+
 def test_bad_arguments_are_one_line(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, told in [
         (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
         (["--device", "nonsense"], "error: The device 'nonsense' cannot be used here"),
+        (["--device", "cuda:99"], "error: The device 'cuda:99' cannot be used here"),
         (["--out", tmp_path / "file"], "error: Cannot write into"),
     ]:
         assert command(*arguments)[0] == 1
