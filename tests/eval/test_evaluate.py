@@ -310,8 +310,8 @@ def test_two_launched_processes_give_the_metrics_of_one(command, root, tmp_path)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     typed = ["--dataset", "tiny", "--root", root, "--method", "reader", "--out", out]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, fakes.__file__, *map(str, typed)], env=environment, check=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run([*launcher, fakes.__file__, *map(str, typed)], env=environment, check=True, timeout=300)
     (report,) = (json.loads(path.read_text()) for path in out.rglob("report.json"))
     journals = sorted(out.rglob("journal-*.jsonl"))
     assert [len(path.read_bytes().splitlines()) for path in journals] == [3, 2], "both processes took part"
