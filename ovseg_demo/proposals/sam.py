@@ -44,7 +44,7 @@ MAX_BOX_OVERLAP = 0.7
 
 _BATCH = 8  # points at once on a CPU: their maps just fit into the last cache of a common one
 _GPU_BATCH = 128  # on a GPU: half a gigabyte of maps
-_ENCODING_COST = 130  # encoding the image takes about as long as this many points
+_ENCODING_COST = 75  # encoding the image takes about as long as this many points
 _SLACK = 0.05  # a preview's stability may be this far below the threshold
 _SMALL = 30  # previews of fewer logits than this say nothing about stability
 _MARGIN = 6  # image tokens around a preview's positive logits: what lies apart from the mask costs it stability
