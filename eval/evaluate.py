@@ -27,8 +27,8 @@ from eval.datasets.base import Dataset, DatasetError
 from eval.datasets.split import held_out
 from eval.journal import Record, write_whole
 from ovseg_demo import methods
-from ovseg_demo.engine import Engine, how_to_get
-from ovseg_demo.errors import MethodError, UserError
+from ovseg_demo.engine import Engine, available, check_device
+from ovseg_demo.errors import UserError
 from ovseg_demo.methods.base import PROPOSALS, Options
 
 _PARTS = {"held-out": True, "rest": False}
@@ -42,14 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _parser().parse_args(typed)
     device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if (why := _unusable(device)) is not None:
-        print(f"error: {why}", file=sys.stderr)
-        return 1
-    state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
-    chosen.device = str(state.device) if device == "cuda" else device
-    if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
-        print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
     try:
+        check_device(device)  # accelerate would fall back to the CPU in silence
+        state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
+        chosen.device = str(state.device) if device == "cuda" else device
+        if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
+            print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
         status = _run(chosen, state, "python -m eval.evaluate " + shlex.join(typed))
         state.destroy_process_group()
         return status
@@ -88,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     options = Options(chosen.granularity, chosen.proposals)
     for method in chosen.method:
-        _check_weights(method)
+        available(method)  # before an hour is spent on the methods named first
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
     wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
     words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"
@@ -123,15 +121,6 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     return int(failed and state.num_processes == 1)  # a launcher would take it for a crash and print its stack
 
 
-def _unusable(device: str) -> str | None:
-    """Why a device cannot be used; accelerate would fall back to the CPU in silence."""
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):  # torch asserts that it was built for the device
-        return f"The device '{device}' cannot be used here; try cpu."
-    return None
-
-
 def _part(dataset: Dataset, part: str | None) -> Dataset:
     """One part of the fixed split, or all. Raises DatasetError for a part without images."""
     if part is None:
@@ -151,13 +140,6 @@ def _write(
     title = f"{content['settings']['method']} on {dataset.name}"
     page = samples_page.write(folder, title, dataset, groups, predict)
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
-
-
-def _check_weights(method: str) -> None:
-    """Raises MethodError before an hour is spent on the methods named first."""
-    entry = methods.get(method)
-    if missing := entry.missing():
-        raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
 
 
 def _count(text: str) -> int:

@@ -29,10 +29,7 @@ class Engine:
     def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         memory.prepare()
-        try:
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-            raise MethodError(f"The device '{self.device}' cannot be used here; try cpu.") from error
+        check_device(self.device)
         self.cache = Cache(cache_bytes)
         self._turns = Turns()
         self._methods: dict[str, Method] = {}
@@ -58,15 +55,29 @@ class Engine:
 
     def load(self, method: str = methods.DEFAULT, listener: Listener = ignore) -> Method:
         """The method, loaded once and kept. Raises MethodError or CheckpointError when it cannot be."""
-        entry = methods.get(method)
-        if missing := entry.missing():
-            raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
+        entry = available(method)
         with self._loading:
             if method not in self._methods:
                 listener(Progress("Loading the model", 0))
                 self._methods[method] = entry.build(self.device)
                 listener(Progress("Loading the model", 1))
             return self._methods[method]
+
+
+def check_device(device: str) -> None:
+    """Raises MethodError for a device that torch cannot use here."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise MethodError(f"The device '{device}' cannot be used here; try cpu.") from error
+
+
+def available(method: str) -> methods.MethodEntry:
+    """The entry of a method whose weights are all here. Raises MethodError for another."""
+    entry = methods.get(method)
+    if missing := entry.missing():
+        raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
+    return entry
 
 
 def how_to_get(entry: methods.MethodEntry) -> str:
