@@ -24,14 +24,12 @@ from accelerate import PartialState
 
 from eval import datasets, environment, report, runner, samples_page
 from eval.datasets.base import Dataset, DatasetError
-from eval.datasets.split import held_out
+from eval.datasets.split import PARTS, held_out
 from eval.journal import Record, write_whole
 from ovseg_demo import methods
 from ovseg_demo.engine import Engine, available, check_device
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods.base import PROPOSALS, Options
-
-_PARTS = {"held-out": True, "rest": False}
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for slower ones; the half hour that is usual would end long runs."""
@@ -65,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True, choices=list(datasets.DATASETS))
     parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the benchmark lies")
     parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
-    parser.add_argument("--part", choices=_PARTS, help="the images that training leaves out, or the others")
+    parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
     parser.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
     parser.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
@@ -125,7 +123,7 @@ def _part(dataset: Dataset, part: str | None) -> Dataset:
     """One part of the fixed split, or all. Raises DatasetError for a part without images."""
     if part is None:
         return dataset
-    samples = tuple(sample for sample in dataset if held_out(sample.key) is _PARTS[part])
+    samples = tuple(sample for sample in dataset if held_out(sample.key) is PARTS[part])
     if not samples:
         raise DatasetError(f"The part '{part}' of {dataset.name} has no image; it has {len(dataset)} in all.")
     return replace(dataset, samples=samples)

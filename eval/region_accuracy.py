@@ -1,16 +1,17 @@
 """How often a vision-language model names a ground-truth region correctly.
 
-    python -m eval.region_accuracy --root PATH [--vlm mini] [--first 80] [--limit 100]
+    python -m eval.region_accuracy --root PATH [--vlm mini] [--part held-out] [--first 80] [--only giraffe,umbrella]
 
 PATH holds images/KEY.jpg, masks/KEY.png (class index, 255 = ignore) and classes.json (index -> name). Each class of
 each image is one region. Prints a Markdown table: top-1 and top-5 among all names, and, as people use the demo,
-top-1 in vocabularies of five names that contain the right one.
+top-1 in vocabularies of five names that contain the right one. With --only, regions of other classes are not counted,
+but their names still compete.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eval.datasets.split import PARTS, held_out
 from ovseg_demo.errors import UserError
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.base import VisionLanguageModel
@@ -36,6 +38,8 @@ SEED = 0
 
 OPEN_CLIP = {"clip-vit-b16": "ViT-B-16-quickgelu", "ovseg-clip-vit-l14": "ViT-L-14-quickgelu"}
 """open_clip architectures by checkpoint id."""
+
+VLM_HELP = f"mini, the path of other heads of the mini model, {' or '.join(OPEN_CLIP)} (default: %(default)s)"
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Regions:
 
 def model(name: str) -> VisionLanguageModel:
     """The model of a --vlm choice; imported late, because each brings heavy libraries."""
-    if name == "mini":
+    if name not in OPEN_CLIP:
         from ovseg_demo.vlm.mini import MiniVLM
 
-        return MiniVLM()
+        return MiniVLM() if name == "mini" else MiniVLM(heads=Path(name))
     from ovseg_demo.vlm.open_clip import OpenClipVLM
 
     return OpenClipVLM(OPEN_CLIP[name], name)
@@ -75,9 +79,10 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
-def samples(root: Path, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def samples(root: Path, part: str | None, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images, uint8 (H, W, 3), with their label maps, uint8 (H, W), in the order of their keys."""
-    for path in sorted((root / "masks").glob("*.png"))[:limit]:
+    paths = sorted((root / "masks").glob("*.png"))
+    for path in [path for path in paths if part is None or held_out(path.stem) is PARTS[part]][:limit]:
         photo = root / "images" / f"{path.stem}.jpg"
         if not photo.is_file():
             raise SystemExit(f"{photo} is missing, but its mask is here.")
@@ -87,13 +92,21 @@ def samples(root: Path, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndar
         yield image, labels
 
 
-def measured(vlm: VisionLanguageModel, root: Path, names: list[str], limit: int | None) -> Regions:
+def measured(
+    vlm: VisionLanguageModel,
+    root: Path,
+    names: list[str],
+    limit: int | None = None,
+    part: str | None = None,
+    only: Collection[str] = (),
+) -> Regions:
     """Logits of every region with a name, of a large enough area. Exits with one line when there is none."""
     texts = vlm.embed_texts(names)
     logits, labels, photos = [], [], []
-    for photo, (image, index) in enumerate(samples(root, limit)):
+    for photo, (image, index) in enumerate(samples(root, part, limit)):
         sizes = np.bincount(index.ravel(), minlength=IGNORE + 1)[: len(names)]
         found = [c for c in np.flatnonzero(sizes >= max(1, SMALLEST * index.size)) if names[c] not in NOT_NAMES]
+        found = [c for c in found if not only or names[c] in only]
         masks = np.stack([index == c for c in found]) if found else np.empty((0, *index.shape), bool)
         regions = vlm.embed_regions(image, MaskProposals.from_masks(masks, np.ones(len(found))), lambda _: None)
         logits.append(vlm.logits(regions, texts).cpu())
@@ -151,13 +164,17 @@ def _share(values: Tensor) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of a vision-language model on ground-truth regions.")
     parser.add_argument("--root", type=Path, required=True, help="folder with images/, masks/ and classes.json")
-    parser.add_argument("--vlm", choices=("mini", *OPEN_CLIP), default="mini", help="model to measure")
+    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=VLM_HELP)
+    parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="count only these names' regions")
     parser.add_argument("--first", type=int, help="only the first so many names (80: the things of COCO)")
     parser.add_argument("--limit", type=int, help="only the first so many images")
     arguments = parser.parse_args()
     names = class_names(arguments.root)[: arguments.first]
+    if unknown := set(arguments.only) - set(names):
+        raise SystemExit(f"{arguments.root.name} has no class {', '.join(sorted(unknown))}.")
     try:
-        regions = measured(model(arguments.vlm), arguments.root, names, arguments.limit)
+        regions = measured(model(arguments.vlm), arguments.root, names, arguments.limit, arguments.part, arguments.only)
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(regions.labels)} regions\n")

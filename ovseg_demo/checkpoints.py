@@ -105,7 +105,13 @@ def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
 
     Raises CheckpointError when the file is missing, fails verification, or cannot be read.
     """
-    path = verify(get(checkpoint_id))
+    return read(verify(get(checkpoint_id)))
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, in its precision, unverified. Raises CheckpointError when it cannot be read."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

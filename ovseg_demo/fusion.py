@@ -11,9 +11,16 @@ that, any change of words or granularity costs one product of (cells x masks) by
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.result import TOP, UNLABELLED, Segmentation
+
+PLACES_SHARE = 0.5
+"""Exponent of what needs no masks in the geometric mean with the painted masks."""
+
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,13 @@ def select(class_scores: np.ndarray, granularity: float) -> np.ndarray:
     return (class_scores > granularity * class_scores.max(0)).any(1)
 
 
-def fuse(cells: Cells, class_scores: np.ndarray, names: tuple[str, ...], granularity: float) -> Segmentation:
+def fuse(
+    cells: Cells,
+    class_scores: np.ndarray,
+    names: tuple[str, ...],
+    granularity: float,
+    places: Tensor | None = None,
+) -> Segmentation:
     """Paint the selected masks and name every pixel.
 
     Args:
@@ -75,6 +88,9 @@ def fuse(cells: Cells, class_scores: np.ndarray, names: tuple[str, ...], granula
             no mask and are never drawn, but a pixel they win stays unlabelled.
         names: the classes that may be drawn.
         granularity: see `select`.
+        places: class probabilities that need no masks, float32 (C, h, w) on a coarse grid over the image. Where masks
+            are painted they share the decision, averaged over each cell, so that outlines stay sharp; where none is
+            they decide, instead of leaving the pixel unlabelled.
 
     Returns:
         A result without timings; a pixel's scores are the mean over the painted masks that cover it.
@@ -84,6 +100,9 @@ def fuse(cells: Cells, class_scores: np.ndarray, names: tuple[str, ...], granula
     cover = cells.cover[:, selected]
     painted = cover.sum(1)
     means = cover @ class_scores[selected] / np.maximum(painted, 1)[:, None]
+    if places is not None:
+        seen, under = _under(cells, places)
+        means[seen] = _ensemble(means[seen], under[seen])
 
     winner = means.argmax(1)
     labelled = (painted > 0) & (winner < drawn)
@@ -92,10 +111,30 @@ def fuse(cells: Cells, class_scores: np.ndarray, names: tuple[str, ...], granula
 
     best = np.argsort(-means[:, :drawn], axis=1, kind="stable")[:, :TOP]
     best_scores = np.take_along_axis(means, best, 1)
-    return Segmentation(
+    result = Segmentation(
         names=names,
         labels=labels[cells.index],
         scores=scores[cells.index],
         top_classes=best.T.astype(np.int32)[:, cells.index],
         top_scores=best_scores.T.astype(np.float32)[:, cells.index],
     )
+    return result if places is None else result.filled(places, (painted == 0)[cells.index])
+
+
+def _ensemble(masks: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Geometric mean of two opinions (R, C), rows summing to 1, as OVSeg and FC-CLIP combine theirs."""
+    logs = (1 - PLACES_SHARE) * np.log(masks + _SMALLEST) + PLACES_SHARE * np.log(places + _SMALLEST)
+    together = np.exp(logs)
+    return together / together.sum(1, keepdims=True)
+
+
+def _under(cells: Cells, places: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells have a place of the grid in them, bool (R,), and the mean over these places, float32 (R, C)."""
+    (height, width), (rows, columns) = cells.index.shape, places.shape[1:]
+    centres = np.ix_(
+        (2 * np.arange(rows) + 1) * height // (2 * rows), (2 * np.arange(columns) + 1) * width // (2 * columns)
+    )
+    cell = torch.from_numpy(cells.index[centres].ravel()).long()
+    sums = torch.zeros(len(cells.cover), len(places)).index_add_(0, cell, places.flatten(1).T.cpu())
+    counts = torch.bincount(cell, minlength=len(cells.cover))
+    return (counts > 0).numpy(), (sums / counts.clamp(min=1)[:, None]).numpy()

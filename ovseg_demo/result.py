@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 UNLABELLED = -1
 TOP = 5
 _ROWS = 1024
+_PIXELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,44 @@ class Segmentation:
     def size(self) -> tuple[int, int]:
         """(H, W)."""
         return self.labels.shape
+
+    @classmethod
+    def from_probabilities(cls, names: tuple[str, ...], probabilities: Tensor, size: tuple[int, int]) -> "Segmentation":
+        """The most likely class of each pixel of an image of size (H, W); see `filled`."""
+        kept = min(TOP, len(names))
+        labels, scores = np.full(size, UNLABELLED, np.int32), np.zeros(size, np.float32)
+        best, best_scores = np.zeros((kept, *size), np.int32), np.zeros((kept, *size), np.float32)
+        return cls(names, labels, scores, best, best_scores).filled(probabilities, np.ones(size, bool))
+
+    def filled(self, probabilities: Tensor, where: np.ndarray) -> "Segmentation":
+        """The same with some pixels named anew.
+
+        Args:
+            probabilities: float32 (C', h, w) with C' >= C, summing to 1 over the first axis, at any resolution; they
+                are interpolated bilinearly. Classes beyond C are rivals: they are never drawn, but a pixel they win
+                stays unlabelled.
+            where: bool (H, W), the pixels.
+        """
+        height, width = self.size
+        labels, scores, best, best_scores = (
+            each.copy() for each in (self.labels, self.scores, self.top_classes, self.top_scores)
+        )
+        flat = np.flatnonzero(where)
+        for start in range(0, len(flat), _PIXELS):  # all scores of all pixels may be gigabytes
+            rows, columns = np.divmod(flat[start : start + _PIXELS], width)
+            points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
+            grid = torch.from_numpy(points).to(probabilities)[None, None]
+            # Interpolation may round a sure 1 up.
+            found = F.grid_sample(probabilities[None], grid, padding_mode="border", align_corners=False)[0, :, 0].clamp(
+                max=1
+            )
+            score, winner = found.max(0)
+            drawn = winner < len(self.names)
+            labels[rows, columns] = torch.where(drawn, winner, UNLABELLED).cpu()
+            scores[rows, columns] = torch.where(drawn, score, 0).cpu()
+            values, classes = found[: len(self.names)].topk(len(best), 0)
+            best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), values.cpu()
+        return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
 
     def mask(self, index: int) -> np.ndarray:
         """The pixels of one class, bool (H, W)."""

@@ -20,6 +20,7 @@ MAX_TEXT_LENGTH = 200_000
 
 _CLASS_SEPARATORS = re.compile("[,;\n\r\u2028\u2029，；、]+")
 _SYNONYM_SEPARATORS = re.compile("[|｜]+")
+_RUN_TOGETHER = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}
 _VARIATION_SELECTORS = "\ufe0e\ufe0f"
 _SHOWN = 3
 
@@ -106,9 +107,10 @@ def readable(word: str) -> str:
     """The text a text tower should read for a word; empty when there is none.
 
     Letters and digits pass through; an emoji or other symbol becomes its Unicode name ("🐈" is read as "cat"),
-    because text towers know names but few symbols.
+    because text towers know names but few symbols. Names that PASCAL VOC runs together are parted.
     """
     text = " ".join("".join(map(_spelled, word)).split())
+    text = _RUN_TOGETHER.get(text.casefold(), text)
     return text if any(c.isalnum() for c in text) else ""
 
 

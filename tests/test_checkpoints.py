@@ -167,7 +167,7 @@ def test_a_failed_download_is_one_sentence(entry, monkeypatch, error, told):
 def test_a_bundled_file_is_not_downloaded(entry):
     entry.path.unlink()
     with pytest.raises(CheckpointError, match="not published on a hub"):
-        download.download(replace(entry, sources=("build:python -m train.convert_mini",)))
+        download.download(replace(entry, sources=("build:python -m train.mini.convert",)))
 
 
 def test_the_catalogue_is_well_formed():

@@ -10,15 +10,16 @@ from ovseg_demo.methods.base import Options
 
 def test_real_photos_are_named(engine):
     cases = [
-        ("cat_and_parakeet.jpg", "cat, car, pizza", "cat", (0.10, 0.75)),
-        ("pizza.jpg", "pizza, horse, bus", "pizza", (0.15, 0.8)),
-        ("tram_bus_street.jpg", "bus, cat, guitar", "bus", (0.05, 0.6)),
+        ("cat_and_parakeet.jpg", "cat, wall, bird, pizza", "cat", (0.10, 0.5)),
+        ("pizza.jpg", "pizza, table, horse, bus", "pizza", (0.15, 0.85)),
+        ("tram_bus_street.jpg", "bus, road, building, sky, cat", "bus", (0.05, 0.4)),
     ]
     for file, words, expected, (least, most) in cases:
         result = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
         found = {c.name: c.share for c in result.summary()}
-        assert max(found, key=found.get) == expected, (file, found)
         assert least < found[expected] < most, (file, found)
+        assert sum(found.values()) > 0.99, (file, found)
+        assert found.get(words.rpartition(", ")[2], 0) < 0.1, (file, found)
 
 
 def test_the_second_request_is_answered_from_the_cache(engine):

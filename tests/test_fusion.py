@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from ovseg_demo import fusion
 from ovseg_demo.proposals.base import MaskProposals
@@ -94,3 +95,51 @@ def test_many_classes_keep_five_best(random):
     result = painted(proposals("10", "01"), scores, 0.5, names=tuple(map(str, range(300))))
     assert result.top_classes.shape == (5, 1, 2)
     assert result.top_classes[:, 0, 0].tolist() == np.argsort(-scores[0])[:5].tolist()
+
+
+def halves(left: float, right: float) -> torch.Tensor:
+    """Probabilities of two classes on a grid of 2 x 4 places: the first class left and right."""
+    first = torch.tensor([left, left, right, right]).expand(2, 4)
+    return torch.stack([first, 1 - first])
+
+
+def test_places_name_what_no_mask_covers():
+    masks = np.zeros((1, 8, 16), bool)
+    masks[0, :, :8] = True
+    cells = fusion.cut(MaskProposals.from_masks(masks, np.ones(1)))
+    scores = np.array([[0.9, 0.1]], np.float32)
+    found = fusion.fuse(cells, scores, ("a", "b"), 0.8, halves(0.8, 0.3))
+    assert (found.labels[:, :8] == 0).all()
+    assert (found.labels[:, 10:] == 1).all()
+    assert np.allclose(found.scores[:, 12:], 0.7)
+    alone = fusion.fuse(cells, scores, ("a", "b"), 0.8)
+    assert (alone.labels[:, 8:] == -1).all()
+
+
+def test_masks_and_places_share_the_decision_by_their_geometric_mean():
+    masks = np.ones((1, 8, 16), bool)
+    cells = fusion.cut(MaskProposals.from_masks(masks, np.ones(1)))
+    scores = np.array([[0.6, 0.4]], np.float32)
+    found = fusion.fuse(cells, scores, ("a", "b"), 0.8, halves(0.1, 0.1))
+    odds = (0.4 * 0.9 / (0.6 * 0.1)) ** 0.5
+    assert (found.labels == 1).all()
+    assert np.allclose(found.scores, odds / (1 + odds), atol=1e-5)
+
+
+def test_a_cell_between_the_places_keeps_the_opinion_of_its_masks():
+    masks = np.zeros((2, 8, 16), bool)
+    masks[0] = True
+    masks[1, 0, 0] = True
+    cells = fusion.cut(MaskProposals.from_masks(masks, np.ones(2)))
+    scores = np.array([[0.2, 0.8], [0.9, 0.1]], np.float32)
+    found = fusion.fuse(cells, scores, ("a", "b"), 0.0, halves(0.5, 0.5))
+    assert np.isclose(found.scores[0, 0], 0.55)
+    assert found.labels[0, 0] == 0
+    assert found.labels[7, 15] == 1
+
+
+def test_a_rival_may_win_a_place():
+    cells = fusion.cut(MaskProposals.from_masks(np.zeros((0, 8, 16), bool), np.zeros(0)))
+    found = fusion.fuse(cells, np.zeros((0, 2), np.float32), ("a",), 0.8, halves(0.9, 0.2))
+    assert (found.labels[:, :6] == 0).all()
+    assert (found.labels[:, 10:] == -1).all()

@@ -1,4 +1,7 @@
 import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
 
 from ovseg_demo.result import Segmentation
 
@@ -30,3 +33,54 @@ def test_resizing_repeats_pixels_and_returns():
 def test_nothing_labelled_has_an_empty_summary():
     empty = Segmentation(("a",), np.full((2, 2), -1, np.int32), *[np.zeros((2, 2), np.float32)] * 3)
     assert empty.summary() == []
+
+
+def probabilities(classes: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    return (4 * torch.randn(classes, *size, generator=torch.Generator().manual_seed(seed))).softmax(0)
+
+
+@pytest.mark.parametrize(
+    ("classes", "source", "size"),
+    [
+        (7, (9, 12), (150, 130)),  # three bands
+        (7, (40, 30), (64, 64)),
+        (7, (40, 30), (65, 20)),  # the last band is one row
+        (3, (200, 4), (20, 90)),
+        (2, (1, 1), (1, 1)),
+        (6, (3, 5), (1, 700)),
+        (1, (4, 4), (70, 3)),
+    ],
+)
+def test_probabilities_are_interpolated_as_a_whole(classes, source, size):
+    given = probabilities(classes, source)
+    names = tuple("abcdefg"[:classes])
+    found = Segmentation.from_probabilities(names, given, size)
+    whole = F.interpolate(given[None], size, mode="bilinear", align_corners=False)[0]
+    best, labels = (each.numpy() for each in whole.max(0))
+    kept = min(5, classes)
+    values = whole.topk(kept, 0).values.numpy()
+    clear = np.ones(size, bool) if kept == 1 else values[0] - values[1] > 1e-5
+    assert clear.mean() > 0.99
+    assert np.array_equal(found.labels[clear], labels[clear])
+    assert np.allclose(found.scores, best, atol=1e-5)
+    assert found.top_classes.shape == found.top_scores.shape == (kept, *size)
+    assert np.allclose(found.top_scores, values, atol=1e-5)
+    told = np.take_along_axis(whole.numpy(), found.top_classes, 0)
+    assert np.allclose(told, values, atol=1e-5)
+    types = (found.labels.dtype, found.scores.dtype, found.top_classes.dtype, found.top_scores.dtype)
+    assert types == (np.int32, np.float32, np.int32, np.float32)
+
+
+def test_what_a_rival_wins_stays_unlabelled():
+    given = torch.tensor([[0.5, 0.2], [0.1, 0.3], [0.4, 0.5]])[:, None]
+    found = Segmentation.from_probabilities(("a", "b"), given, (1, 2))
+    assert found.labels.tolist() == [[0, -1]]
+    assert np.allclose(found.scores, [[0.5, 0]])
+    assert found.top_classes.tolist() == [[[0, 1]], [[1, 0]]]
+    assert np.allclose(found.top_scores, [[[0.5, 0.3]], [[0.1, 0.2]]])
+
+
+def test_a_sure_result_is_never_surer_than_one():
+    given = torch.ones(1, 3, 7)
+    found = Segmentation.from_probabilities(("a",), given, (200, 333))
+    assert found.scores.max() == found.top_scores.max() == 1

@@ -90,3 +90,8 @@ def test_parsing_what_was_parsed_changes_nothing(classes):
     assert again == once
     assert again.notices == ()
     assert isinstance(again, Vocabulary)
+
+
+@pytest.mark.parametrize(("name", "read"), [("pottedplant", "potted plant"), ("TVmonitor", "tv monitor"), ("tv", "tv")])
+def test_names_that_voc_runs_together_are_read_apart(name, read):
+    assert readable(name) == read

@@ -4,6 +4,9 @@ import hashlib
 
 HELD_OUT_TENTHS = 3
 
+PARTS = {"held-out": True, "rest": False}
+"""What `held_out` says of the images of each part."""
+
 
 def held_out(key: str) -> bool:
     """Whether the image of this key is set aside for measuring; about 30 percent are, and training leaves them out."""

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods.base import PROPOSALS, Method
 from ovseg_demo.proposals.base import ProposalMaker
+
+if TYPE_CHECKING:
+    from ovseg_demo.vlm.mini import MiniVLM
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class MethodEntry:
         title: the name on the page.
         summary: one sentence on what it does.
         checkpoints: catalogue ids of the weights it needs.
-        uses_granularity: whether the granularity slider changes its result.
+        uses_masks: whether it paints mask proposals, which granularity and the search setting choose.
         build: makes it on a device; slow.
     """
 
@@ -27,7 +31,7 @@ class MethodEntry:
     title: str
     summary: str
     checkpoints: tuple[str, ...]
-    uses_granularity: bool
+    uses_masks: bool
     build: Callable[[str], Method]
 
     def missing(self) -> list[checkpoints.Checkpoint]:
@@ -48,11 +52,24 @@ def _sam(device: str) -> dict[str, ProposalMaker]:
     return {setting: SamProposals(model, setting) for setting in PROPOSALS}
 
 
-def _ovseg_mini(device: str) -> Method:
-    from ovseg_demo.methods.ovseg import OVSeg
+@cache
+def _mini(device: str) -> "MiniVLM":
     from ovseg_demo.vlm.mini import MiniVLM
 
-    return OVSeg(_sam(device), MiniVLM(device=device))
+    return MiniVLM(device=device)
+
+
+def _ovseg_mini(device: str) -> Method:
+    from ovseg_demo.methods.ovseg import OVSeg
+
+    vlm = _mini(device)
+    return OVSeg(_sam(device), vlm, vlm)
+
+
+def _mini_dense(device: str) -> Method:
+    from ovseg_demo.methods.mini_dense import MiniDense
+
+    return MiniDense(_mini(device))
 
 
 def _ovseg_clip(architecture: str, checkpoint_id: str) -> Callable[[str], Method]:
@@ -65,14 +82,24 @@ def _ovseg_clip(architecture: str, checkpoint_id: str) -> Callable[[str], Method
     return build
 
 
+_MINI = ("mini-image", "mini-text", "mini-anchors", "mini-heads")
+
 _ENTRIES = (
     MethodEntry(
         "ovseg-sam-mini",
         "OVSeg · mini",
         "MobileSAM masks, named by the bundled mini model. Reads English; needs no network.",
-        ("mobile-sam", "mini-image", "mini-text", "mini-anchors"),
+        ("mobile-sam", *_MINI),
         True,
         _ovseg_mini,
+    ),
+    MethodEntry(
+        "mini-dense",
+        "Mini · dense",
+        "The bundled mini model without masks: every place is named on its own, in a fraction of a second.",
+        _MINI,
+        False,
+        _mini_dense,
     ),
     MethodEntry(
         "ovseg-sam-vitb16",

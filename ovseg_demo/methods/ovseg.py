@@ -10,20 +10,24 @@ import torch
 
 from ovseg_demo import fusion
 from ovseg_demo.image import Photo
+from ovseg_demo.methods import words
 from ovseg_demo.methods.base import Options
 from ovseg_demo.proposals.base import ProposalMaker
 from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Stages
-from ovseg_demo.vlm.base import VisionLanguageModel
+from ovseg_demo.vlm.base import PlaceReader, VisionLanguageModel
 from ovseg_demo.vocabulary import Vocabulary
 
 
 class OVSeg:
-    """Proposals from one of `makers`, by setting; names from `vlm`."""
+    """Proposals from one of `makers`, by setting; names from `vlm`, shared with `places` where that is given."""
 
-    def __init__(self, makers: Mapping[str, ProposalMaker], vlm: VisionLanguageModel) -> None:
+    def __init__(
+        self, makers: Mapping[str, ProposalMaker], vlm: VisionLanguageModel, places: PlaceReader | None = None
+    ) -> None:
         self._makers = makers
         self._vlm = vlm
+        self._places = places
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         maker, vlm = self._makers[options.proposals], self._vlm
@@ -36,28 +40,8 @@ class OVSeg:
             ("regions", photo.key, maker.name, vlm.name),
             lambda report: vlm.embed_regions(photo.pixels, proposals, report),
         )
-        class_scores = torch.softmax(self._class_logits(regions, vocabulary, stages), dim=1)
+        texts = words.embed(vlm, vocabulary, stages)
+        class_scores = torch.softmax(texts.of_classes(vlm.logits(regions, texts.texts)), dim=1)
+        places = self._places and words.place_probabilities(self._places, photo, texts, stages)
         with stages.timed("Fusing"):
-            return fusion.fuse(cells, class_scores.cpu().numpy(), vocabulary.names, options.granularity)
-
-    def _class_logits(self, regions: torch.Tensor, vocabulary: Vocabulary, stages: Stages) -> torch.Tensor:
-        """Logits (N, C), or (N, 2) with the rival "others" behind a single class.
-
-        A class scores as its best word. A single class needs a rival, without which its softmax would always be 1.
-        """
-        vlm = self._vlm
-        owners, words = zip(*vocabulary.words(), strict=True)
-        texts = stages.each(
-            "Reading words",
-            [("text", vlm.name, word) for word in words],
-            # A row of a batch would keep the whole batch alive in the cache, hence the clones.
-            lambda missing: [row.clone() for row in vlm.embed_texts([words[i] for i in missing])],
-        )
-        owner, rows = torch.tensor(owners), torch.stack(texts)
-        if len(vocabulary) == 1:
-            (rival,) = stages.each("Reading rivals", [("rival", vlm.name, words)], lambda _: [vlm.embed_rival(words)])
-            owner = torch.cat([owner, torch.full((len(rival),), 1)])
-            rows = torch.cat([rows, rival])
-        logits = vlm.logits(regions, rows)
-        best = logits.new_full((len(logits), int(owner.max()) + 1), -torch.inf)
-        return best.scatter_reduce_(1, owner.to(logits.device).expand_as(logits), logits, "amax")
+            return fusion.fuse(cells, class_scores.cpu().numpy(), vocabulary.names, options.granularity, places)

@@ -164,7 +164,7 @@ def build(engine: Engine) -> gr.Blocks:
         granularity.input(**settle, trigger_mode="always_last")
         words.change(fragments.chips, words, chips, trigger_mode="always_last", **live)
         strip.click(_picked, None, [photo, words], **live)
-        method.change(_chosen, method, [method, granularity], **live)
+        method.change(_chosen, method, [method, granularity, proposals], **live)
         page.load(lambda: (gr.Radio(choices=_available()), fragments.unavailable()), None, [method, absent], **live)
     return page
 
@@ -253,10 +253,10 @@ def _available() -> list[tuple[str, str]]:
     return [(entry.title, entry.id) for entry in methods.REGISTRY.values() if not entry.missing()]
 
 
-def _chosen(method: str) -> tuple[dict, dict]:
-    """The summary of the method, and the slider only where it does something."""
+def _chosen(method: str) -> tuple[dict, dict, dict]:
+    """The summary of the method, and the settings only where they do something."""
     entry = methods.get(method)
-    return gr.Radio(info=entry.summary), gr.Slider(visible=entry.uses_granularity)
+    return gr.Radio(info=entry.summary), gr.Slider(visible=entry.uses_masks), gr.Radio(visible=entry.uses_masks)
 
 
 def _picked(event: gr.EventData) -> tuple[str, str]:

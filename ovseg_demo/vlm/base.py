@@ -1,7 +1,7 @@
 """The protocol that every vision-language model follows."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -9,12 +9,8 @@ from torch import Tensor
 from ovseg_demo.proposals.base import MaskProposals, Report
 
 
-class VisionLanguageModel(Protocol):
-    """Compares image regions with words.
-
-    `embed_regions` is slow and depends only on the image; `embed_texts` depends only on the words; `logits` is a
-    small matrix product. Callers cache the first two.
-    """
+class TextEncoder(Protocol):
+    """Reads words. What it returns depends only on the words, so callers cache it."""
 
     name: str
 
@@ -23,6 +19,13 @@ class VisionLanguageModel(Protocol):
 
     def embed_rival(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, float32 (R, D) with R >= 1, of "anything but `words`"."""
+
+
+class VisionLanguageModel(TextEncoder, Protocol):
+    """Compares image regions with words.
+
+    `embed_regions` is slow and depends only on the image, so callers cache it; `logits` is a small matrix product.
+    """
 
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
         """Region embeddings, float32 (N, E).
@@ -38,3 +41,13 @@ class VisionLanguageModel(Protocol):
 
         A softmax over a vocabulary's columns gives class probabilities.
         """
+
+
+class PlaceReader(TextEncoder, Protocol):
+    """Compares every place of a photo with words, without masks."""
+
+    def embed_photo(self, image: np.ndarray) -> Any:
+        """What is known of the places of a photo, uint8 (H, W, 3); has `nbytes`."""
+
+    def place_logits(self, photo: Any, texts: Tensor) -> Tensor:
+        """Similarity to each text (K, D) on a coarse grid over the photo, float32 (K, h, w)."""

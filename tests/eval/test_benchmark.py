@@ -305,7 +305,7 @@ def test_the_mini_model_is_measured_by_the_command(monkeypatch, tmp_path, capsys
     assert [point["classes"] for point in measured["points"]] == [2, 20]
     for point in measured["points"]:
         (seconds,), (stages,) = point["seconds"], point["stages"]
-        assert set(stages) == {"Finding masks", "Cutting cells", "Reading regions", "Fusing"}
+        assert set(stages) == {"Finding masks", "Cutting cells", "Reading regions", "Reading the photo", "Fusing"}
         assert min(point["words"], *stages.values()) > 0
         assert sum(stages.values()) <= seconds
         assert point["megabytes"] > 300

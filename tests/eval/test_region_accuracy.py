@@ -84,3 +84,18 @@ def test_a_missing_image_and_a_wrong_size_are_one_line(root):
     (root / "images" / "0.jpg").unlink()
     with pytest.raises(SystemExit, match="is missing"):
         benchmark.measured(Oracle(1), root, NAMES, None)
+
+
+def test_one_part_or_some_classes_only(root):
+    parts = [benchmark.measured(Oracle(1), root, NAMES, part=part).labels.tolist() for part in ("held-out", "rest")]
+    assert sorted(parts[0] + parts[1]) == [0, 1, 2, 3]
+    assert all(parts)
+    only = benchmark.measured(Oracle(1), root, NAMES, only=["dog", "sea"])
+    assert only.labels.tolist() == [1, 3]
+    assert only.logits.shape == (2, len(NAMES))
+
+
+def test_an_unknown_class_is_one_line(root, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["region_accuracy", "--root", str(root), "--only", "unicorn"])
+    with pytest.raises(SystemExit, match="no class unicorn"):
+        benchmark.main()

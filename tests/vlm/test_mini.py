@@ -12,7 +12,10 @@ from PIL import Image
 import ovseg_demo
 from ovseg_demo.checkpoints import load_state_dict
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.mini import MiniVLM, anchor_scores
+from ovseg_demo.vlm.mini import MiniVLM, _whole
+from ovseg_demo.vlm.mini.anchors import anchor_scores
+from ovseg_demo.vlm.mini.towers import ImageTower
+from ovseg_demo.vlm.regions import masked_crops
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 GALLERY = Path(ovseg_demo.__file__).parent / "gallery"
@@ -35,13 +38,39 @@ def embedded(mini: MiniVLM, image: np.ndarray, proposals: MaskProposals) -> torc
     return mini.embed_regions(image, proposals, lambda share: None)
 
 
+def noise(*size: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def published(**options) -> torch.nn.Module:
+    model = timm.create_model("tf_efficientnet_lite2", **options).eval()
+    state = {name: value.float() for name, value in load_state_dict("mini-image").items()}
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    return model
+
+
+def crops(height: int, width: int) -> torch.Tensor:
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
 @pytest.mark.parametrize("side", [224, 225])
 def test_fused_tower_equals_the_published_one(mini, side):
-    published = timm.create_model("tf_efficientnet_lite2").eval()
-    published.load_state_dict({name: value.float() for name, value in load_state_dict("mini-image").items()})
-    crops = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tower, pixels = mini._image_tower, crops(side, side)
     with torch.inference_mode():
-        torch.testing.assert_close(mini._image_tower(crops), published(crops), atol=1e-3, rtol=0)
+        torch.testing.assert_close(tower.classes(tower.pooled(pixels)), published()(pixels), atol=1e-3, rtol=0)
+
+
+def test_the_pyramid_equals_the_published_towers(mini):
+    pixels = crops(64, 96)
+    with torch.inference_mode():
+        *fine, coarse = mini._image_tower.pyramid(pixels)
+        expected = published(features_only=True, out_indices=(1, 2, 3))(pixels)
+        for level, right in zip(fine, expected, strict=True):
+            torch.testing.assert_close(level, right, atol=1e-3, rtol=1e-3)
+        found = [(level.shape[1], 64 // level.shape[2], 96 // level.shape[3]) for level in (*fine, coarse)]
+        assert found == [(c, s, s) for c, s in zip(ImageTower.CHANNELS, ImageTower.STRIDES, strict=True)]
+        torch.testing.assert_close(coarse, published().forward_features(pixels), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(coarse.mean((2, 3)), mini._image_tower.pooled(pixels), atol=1e-5, rtol=1e-4)
 
 
 def test_texts_match_the_original_weights(mini):
@@ -100,6 +129,75 @@ def test_regions_do_not_depend_on_their_batch(mini):
     together = embedded(mini, image, MaskProposals.from_masks(masks, np.ones(18)))
     alone = embedded(mini, image, MaskProposals.from_masks(masks[17:], np.ones(1)))
     torch.testing.assert_close(together[17:], alone, atol=1e-3, rtol=1e-3)
+
+
+def test_regions_without_masks_are_those_of_their_crops_alone(mini):
+    """The crop of an empty mask is all mean colour."""
+    masks = np.zeros((2, 40, 60), bool)
+    masks[1, :20] = True
+    empty, half = embedded(mini, noise(40, 60), MaskProposals.from_masks(masks, np.ones(2)))
+    with torch.inference_mode():
+        alone = mini._heads.regions(mini._image_tower.pooled(torch.zeros(1, 3, 224, 224)))[0]
+    torch.testing.assert_close(empty[-384:], alone, atol=1e-3, rtol=1e-3)
+    assert half.isfinite().all()
+
+
+def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
+    image, words = photo("pizza"), ["pizza", "bus", "a table"]
+    mask = np.zeros(image.shape[:2], bool)
+    mask[100:300, 200:500] = True
+    proposals = MaskProposals.from_masks(mask[None], np.ones(1))
+    texts = mini.embed_texts(words)
+    [crop] = masked_crops(image, proposals, size=224, mean=(127,) * 3, std=(128,) * 3, batch_size=1, antialias=True)
+    with torch.inference_mode():
+        features = mini._image_tower.pooled(crop)
+        anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.classes(features)), texts)
+        heads = mini._heads.regions(features) @ texts.T
+    logits = mini.logits(embedded(mini, image, proposals), texts)
+    torch.testing.assert_close(logits, anchors + heads, atol=1e-3, rtol=1e-3)
+    assert anchors.abs().max() > 0.1
+    assert heads.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        ((461, 640), (384, 512)),
+        ((333, 217), (512, 320)),
+        ((1, 1), (512, 512)),
+        ((3, 1000), (32, 512)),
+        ((1000, 3), (512, 32)),
+        ((31, 33), (480, 512)),
+    ],
+)
+def test_photos_of_every_shape_are_read(mini, size, read):
+    assert _whole(noise(*size)).shape[2:] == read
+    features = mini.embed_photo(noise(*size))
+    assert features.anchors.shape == (read[0] // 32, read[1] // 32, len(mini._anchors))
+    assert features.places.shape == (read[0] // 4, read[1] // 4, 384)
+    assert features.nbytes == 4 * features.anchors.numel() + 2 * features.places.numel()
+    logits = mini.place_logits(features, mini.embed_texts(["cat", "sky"]))
+    assert logits.shape == (2, read[0] // 4, read[1] // 4)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+def test_places_score_a_word_whatever_the_others_are(mini):
+    features, words = mini.embed_photo(photo("pizza")), ["pizza", "bus", "sky", "table"]
+    together = mini.place_logits(features, mini.embed_texts(words))
+    for index, word in enumerate(words):
+        alone = mini.place_logits(features, mini.embed_texts([word]))
+        torch.testing.assert_close(together[index], alone[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mini.place_logits(features, mini.embed_texts(words[::-1])).flip(0), together)
+
+
+def test_place_logits_are_those_of_the_anchors_and_of_the_dense_head(mini):
+    features, texts = mini.embed_photo(noise(64, 64)), mini.embed_texts(["cat", "sky"])
+    with torch.inference_mode():
+        coarse = mini._anchors.logits(features.anchors.flatten(0, 1), texts).view(16, 16, 2).movedim(-1, 0)
+        expected = torch.nn.functional.interpolate(coarse[None], (128, 128), mode="bilinear")[0]
+        expected = expected + torch.einsum("hwd,kd->khw", features.places.float(), texts)
+    torch.testing.assert_close(mini.place_logits(features, texts), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_progress_rises_to_one_and_may_cancel(mini):

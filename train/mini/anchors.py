@@ -1,11 +1,11 @@
 """Make the anchors of the mini model: what its image tower knows, placed in the text space.
 
-    python -m train.mini_anchors
+    python -m train.mini.anchors
 
-reads mini_concepts.json, embeds the 1000 ImageNet names and the concept words with the bundled text tower, writes
+reads concepts.json, embeds the 1000 ImageNet names and the concept words with the bundled text tower, writes
 checkpoints/mini-anchors.safetensors and prints its catalogue line. Nothing here is learnt from images.
 
-mini_concepts.json maps words ("sky, cloud") to the ImageNet classes whose presence speaks for them; "a .. b" is a
+concepts.json maps words ("sky, cloud") to the ImageNet classes whose presence speaks for them; "a .. b" is a
 run of classes in ImageNet's order. It names things ImageNet has only by their kinds ("dog"), only by what comes
 with them ("person", by clothes), or by common words ("car").
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from ovseg_demo.checkpoints import BUNDLED, sha256_of
 from ovseg_demo.vlm.mini import TextTower
 
-CONCEPTS = Path(__file__).with_name("mini_concepts.json")
+CONCEPTS = Path(__file__).with_name("concepts.json")
 
 
 def classes(item: str) -> list[int]:
@@ -46,7 +46,7 @@ def anchors() -> dict[str, Tensor]:
     evidence = torch.zeros(len(table), len(IMAGENET_CLASSNAMES), dtype=torch.uint8)
     for row, spoken in zip(evidence, table.values(), strict=True):
         if not spoken:
-            raise SystemExit("a concept has no evidence: a class name in mini_concepts.json is not ImageNet's")
+            raise SystemExit("a concept has no evidence: a class name in concepts.json is not ImageNet's")
         row[spoken] = 1
     embeddings = TextTower()([*IMAGENET_CLASSNAMES, *table])
     return {"embeddings": embeddings.half(), "evidence": evidence}

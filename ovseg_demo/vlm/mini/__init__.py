@@ -1,97 +1,71 @@
-"""The bundled mini model: an ImageNet classifier and a sentence encoder, aligned without any training.
+"""The bundled mini model: an ImageNet classifier and a sentence encoder, aligned by a formula and by trained heads.
 
-The image tower scores 1000 classes; the text tower places their names, and common concepts that several of the
-classes speak for, as anchors in its space. For each region, kernel ridge regression carries the scores from the
-anchors to every other text. checkpoints/MODEL_CARD.md has the formula, the origins and the measurements.
+`anchors` carries what the classifier knows to any word, without training; `heads` were trained on masks, captions and
+tags. Their logits add up, which keeps the open vocabulary of the first and the accuracy of the second.
+checkpoints/MODEL_CARD.md has the formulas, the origins and the measurements.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import timm
 import torch
-from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.bert import BertConfig, BertModel
 
-from ovseg_demo import checkpoints
 from ovseg_demo.crew import crew
-from ovseg_demo.fused import fuse
 from ovseg_demo.proposals.base import MaskProposals, Report
+from ovseg_demo.vlm.mini.anchors import Anchors
+from ovseg_demo.vlm.mini.heads import Heads
+from ovseg_demo.vlm.mini.towers import MEAN, STD, ImageTower, TextTower, loaded
 from ovseg_demo.vlm.regions import masked_crops
 from ovseg_demo.vocabulary import readable
 
 SIZE = 224
 """Side of the crops. The tower was trained at 260; on masked regions 224 is better, and a quarter faster."""
 
-SHARPNESS = 6.0
-"""A concept scores as a soft maximum over its evidence; infinity would be the maximum, 0 the mean."""
-
-LOGIT_SCALE = 1.5
-"""Makes the softmax over a handful of words roughly calibrated (chosen on coco_train, see the model card)."""
+SIDE = 512
+"""Longest side, in pixels, at which whole photos are read."""
 
 RIVALS = ("object", "background", "landscape", "room")
 """What else a region may be when the vocabulary is a single word: broad texts that score middling everywhere."""
 
 _SAME = 0.6  # cosine above which a rival means what the person typed
-_MEAN, _STD = (127.0,) * 3, (128.0,) * 3
 _BATCH = 8  # on a CPU: its maps stay in the last cache
 _GPU_BATCH = 64
-_TEXT_BATCH = 16
-_MAX_TOKENS = 64
+_COARSEST = ImageTower.STRIDES[-1]
 
 
-class TextTower:
-    """all-MiniLM-L6-v2 as sentence-transformers runs it: mean over the tokens, then unit length.
+@dataclass(frozen=True)
+class PhotoFeatures:
+    """What is known of every place of a photo.
 
-    Raises CheckpointError when the weights are missing, damaged or do not fit.
+    Attributes:
+        anchors: weights of the anchors at stride 32, float32 (h, w, A).
+        places: embeddings of the dense head at stride 4, float16 (8h, 8w, D).
     """
 
-    WIDTH = 384
+    anchors: Tensor
+    places: Tensor
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
-        config = BertConfig(
-            hidden_size=self.WIDTH, num_hidden_layers=6, num_attention_heads=12, intermediate_size=4 * self.WIDTH
-        )
-        self._device = torch.device(device)
-        self._bert = _loaded(BertModel(config, add_pooling_layer=False), "mini-text").to(self._device)
-        fuse(self._bert)
-        self._tokenizer = Tokenizer.from_file(str(checkpoints.BUNDLED / "mini-text-tokenizer.json"))
-        self._tokenizer.enable_truncation(_MAX_TOKENS)
-        self._tokenizer.enable_padding()
-
-    @torch.inference_mode()
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 (len(texts), WIDTH)."""
-        embeddings = torch.empty(len(texts), self.WIDTH, device=self._device)
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(texts), _TEXT_BATCH):
-            chosen = by_length[start : start + _TEXT_BATCH]
-            tokens = self._tokenizer.encode_batch([texts[i] for i in chosen])
-            ids = torch.tensor([t.ids for t in tokens], device=self._device)
-            mask = torch.tensor([t.attention_mask for t in tokens], device=self._device)
-            hidden = self._bert(input_ids=ids, attention_mask=mask).last_hidden_state
-            embeddings[chosen] = F.normalize((hidden * mask[..., None]).sum(1), dim=-1)
-        return embeddings
+    @property
+    def nbytes(self) -> int:
+        return self.anchors.nbytes + self.places.nbytes
 
 
 class MiniVLM:
-    """EfficientNet-Lite2 and all-MiniLM-L6-v2. Raises CheckpointError when weights are missing or damaged."""
+    """EfficientNet-Lite2 and all-MiniLM-L6-v2, with the bundled heads or those of a file.
+
+    Raises CheckpointError when weights are missing or damaged.
+    """
 
     name = "mini"
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu", heads: str | Path = "mini-heads") -> None:
         self._device = torch.device(device)
-        tower = _loaded(timm.create_model("tf_efficientnet_lite2"), "mini-image")
-        fuse(tower)
-        self._image_tower = tower.to(self._device, memory_format=torch.channels_last)
-        self._text_tower = TextTower(self._device)
-        stored = checkpoints.load_state_dict("mini-anchors")
-        anchors = stored["embeddings"].float()
-        smoother = torch.linalg.inv(_kernel(anchors, anchors) + torch.eye(len(anchors)))
-        self._anchors, self._smoother = anchors.to(self._device), smoother.to(self._device)
-        self._evidence = stored["evidence"].bool().to(self._device)
+        self._image_tower, self._text_tower = ImageTower(device), TextTower(device)
+        self._anchors, self._heads = Anchors(device), loaded(Heads(), heads).to(device)
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), 384)."""
@@ -105,50 +79,48 @@ class MiniVLM:
 
     @torch.inference_mode()
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
-        """Weights of the anchors (N, A) in each region's regression."""
-        classes = [torch.empty(0, self._evidence.shape[1], device=self._device)]
+        """Weights of the anchors and embeddings of the trained head, (N, A + 384)."""
+        pooled = [torch.empty(0, ImageTower.WIDTH, device=self._device)]
         size = _BATCH if self._device.type == "cpu" else _GPU_BATCH
-        crops = masked_crops(image, proposals, size=SIZE, mean=_MEAN, std=_STD, batch_size=size, antialias=True)
+        crops = masked_crops(
+            image, proposals, size=SIZE, mean=(MEAN,) * 3, std=(STD,) * 3, batch_size=size, antialias=True
+        )
         done = 0
         with crew(self._device) as workers:
             for batch in crops:
-                batch = batch.to(self._device, memory_format=torch.channels_last)
-                classes += workers.map(self._image_tower, workers.pieces(batch))
+                pooled += workers.map(self._image_tower.pooled, workers.pieces(batch))
                 done += len(batch)
                 report(done / len(proposals))
-        return anchor_scores(torch.cat(classes), self._evidence) @ self._smoother
+        features = torch.cat(pooled)
+        weights = self._anchors.weights(self._image_tower.classes(features))
+        return torch.cat([weights, self._heads.regions(features)], 1)
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
-        """Regression of each region's anchor scores (N, A) at each text (K, 384), scaled: (N, K)."""
-        return LOGIT_SCALE * regions @ _kernel(self._anchors, texts.to(self._device))
+        """Of regions (N, A + 384) at texts (K, 384): the anchors' regression and the head's product, (N, K)."""
+        weights, embedded = regions.split([len(self._anchors), TextTower.WIDTH], dim=1)
+        texts = texts.to(self._device)
+        return self._anchors.logits(weights, texts) + embedded @ texts.T
+
+    @torch.inference_mode()
+    def embed_photo(self, image: np.ndarray) -> PhotoFeatures:
+        """Every place of a photo, uint8 (H, W, 3), without proposals."""
+        pyramid = self._image_tower.pyramid(_whole(image))
+        coarse = pyramid[-1][0].movedim(0, -1)
+        weights = self._anchors.weights(self._image_tower.classes(coarse.flatten(0, 1)))
+        return PhotoFeatures(weights.unflatten(0, coarse.shape[:2]), self._heads.places(pyramid)[0].half())
+
+    @torch.inference_mode()
+    def place_logits(self, photo: PhotoFeatures, texts: Tensor) -> Tensor:
+        """Logits of each text (K, 384) at every fourth pixel of the photo as it was read, float32 (K, h, w)."""
+        texts = texts.to(self._device)
+        coarse = self._anchors.logits(photo.anchors.flatten(0, 1), texts).unflatten(0, photo.anchors.shape[:2])
+        fine = (photo.places.float() @ texts.T).movedim(-1, 0)
+        return fine + F.interpolate(coarse.movedim(-1, 0)[None], fine.shape[1:], mode="bilinear")[0]
 
 
-def anchor_scores(classes: Tensor, evidence: Tensor) -> Tensor:
-    """What each region says about each anchor: the classes' own scores, then the concepts'.
-
-    Args:
-        classes: logits of the image tower, (N, 1000); standardised here within each region, because an unsure
-            tower flattens all of them.
-        evidence: bool (C, 1000), the classes that speak for each concept.
-
-    Returns:
-        (N, 1000 + C); a concept scores log-mean-exp of its evidence, in standard deviations.
-    """
-    spread, mean = torch.std_mean(classes, 1, keepdim=True)
-    standard = (classes - mean) / spread
-    spoken = torch.where(evidence, SHARPNESS * standard[:, None], -torch.inf)
-    concepts = (spoken.logsumexp(-1) - evidence.sum(1).log()) / SHARPNESS
-    return torch.cat([standard, concepts], 1)
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Gaussian kernel exp(-|a - b|²) between unit vectors (M, D) and (K, D), as (M, K)."""
-    return (2 * (a @ b.T - 1)).exp()
-
-
-def _loaded(module: nn.Module, checkpoint_id: str) -> nn.Module:
-    """`module` with a checkpoint's weights in single precision, ready for inference."""
-    state = checkpoints.load_state_dict(checkpoint_id)
-    single = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    checkpoints.load_strict(module, single, checkpoints.get(checkpoint_id).file)
-    return module.eval().requires_grad_(False)
+def _whole(image: np.ndarray) -> Tensor:
+    """The photo with its longest side SIDE and both sides multiples of 32, normalised, float32 (1, 3, h, w)."""
+    scale = SIDE / max(image.shape[:2])
+    size = [max(1, round(length * scale / _COARSEST)) * _COARSEST for length in image.shape[:2]]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    return (F.interpolate(pixels, size, mode="bicubic", antialias=True) - MEAN) / STD

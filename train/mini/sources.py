@@ -1,0 +1,147 @@
+"""What the mini model learns from: folders of photos with masks, captions or tags.
+
+    DATA/NAME_train/images/KEY.jpg
+                    masks/KEY.png + classes.json   every class of every photo is a region with a word
+                    captions.json                  {"KEY": ["a caption", ...]}
+                    tags.json                      {"KEY": ["a word"]}; of several the first counts
+
+Every folder whose name ends in "_train" is used, for all that it has. Labelled photos that `eval.datasets.split` holds
+out are left out always, so that they can measure what was learnt.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eval import datasets
+from eval.datasets.base import Dataset, DatasetError, Sample
+from eval.datasets.split import held_out
+from ovseg_demo import image
+from ovseg_demo.errors import ImageError
+from ovseg_demo.image import Photo
+from train.mini.words import RESTRICTED, UNSEEN_VOC
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Photos with the class of each pixel.
+
+    Attributes:
+        name: of the folder, unique among the sets.
+        dataset: the photos and their labels.
+        taught: of each class, whether its word is taught; never that of background.
+    """
+
+    name: str
+    dataset: Dataset
+    taught: tuple[bool, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dataset.vocabulary.names
+
+    @property
+    def keys(self) -> list[str]:
+        return [sample.key for sample in self.dataset]
+
+    def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """A photo, uint8 (H, W, 3), and its labels, int32 (H, W)."""
+        photo, labels = opened(sample.image), self.dataset.load_labels(sample)
+        if photo.original_size != labels.shape:
+            raise DatasetError(
+                f"{sample.image} and {sample.labels} differ in size: {photo.original_size}, {labels.shape}."
+            )
+        return photo.pixels, resized(labels, photo.pixels.shape[:2])
+
+    def restricted(self) -> "Labelled":
+        """Without what measures the open vocabulary: masks of the classes in RESTRICTED, and, of a set with the classes
+        of VOC, every photo that shows one of its unseen classes.
+        """
+        dataset = self.dataset
+        if set(self.names) >= UNSEEN_VOC:
+            unseen = [self.names.index(name) for name in UNSEEN_VOC]
+            kept = [sample for sample in dataset if not np.isin(dataset.load_labels(sample), unseen).any()]
+            dataset = replace(dataset, samples=tuple(kept))
+        taught = tuple(t and name not in RESTRICTED for t, name in zip(self.taught, self.names, strict=True))
+        return replace(self, dataset=dataset, taught=taught)
+
+
+@dataclass(frozen=True)
+class Described:
+    """Photos with texts.
+
+    Attributes:
+        name: of the folder, unique among the sets: with the kind of its texts where the folder has other labels too.
+        photos: their paths.
+        texts: the texts of each.
+        tags: whether the texts are single words, of which other photos have the same.
+    """
+
+    name: str
+    photos: tuple[Path, ...]
+    texts: tuple[tuple[str, ...], ...]
+    tags: bool
+
+
+def find(data: Path, limit: int | None = None) -> tuple[list[Labelled], list[Described]]:
+    """The sets of a folder that have photos to learn from, in the order of their names; of each the first `limit`.
+
+    Raises DatasetError when none has masks, or one is broken.
+    """
+    folders = sorted(path for path in data.glob("*_train") if path.is_dir())
+    labelled = [_labelled(path, limit) for path in folders if (path / "masks").is_dir()]
+    described = [
+        _described(path, kind, limit)
+        for path in folders
+        for kind in ("captions", "tags")
+        if (path / f"{kind}.json").exists()
+    ]
+    labelled, described = [s for s in labelled if len(s.dataset)], [s for s in described if s.photos]
+    if not labelled:
+        raise DatasetError(f"{data} holds no folder NAME_train with images/, masks/ and classes.json to learn from.")
+    return labelled, described
+
+
+def opened(path: Path) -> Photo:
+    """A photo. Raises DatasetError with its path, without which one of thousands is not found."""
+    try:
+        return image.load(path)
+    except ImageError as error:
+        raise DatasetError(f"The photo {path} cannot be used: {error}") from error
+
+
+def resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another size, by nearest neighbour."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
+    return labels[np.ix_(rows, columns)]
+
+
+def _labelled(path: Path, limit: int | None) -> Labelled:
+    dataset = datasets.open("folder", path)
+    kept = [sample for sample in dataset if not held_out(sample.key)]
+    taught = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
+    return Labelled(path.name, replace(dataset, samples=tuple(kept[:limit])), taught)
+
+
+def _described(path: Path, kind: str, limit: int | None) -> Described:
+    file, tags = path / f"{kind}.json", kind == "tags"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be read as JSON: {error}.") from error
+    if not isinstance(table, dict) or not all(map(_is_texts, table.values())):
+        raise DatasetError(f"{file} does not hold lists of texts by key.")
+    keys = [key for key in sorted(table) if table[key]][:limit]
+    others = (path / "masks").is_dir() or (tags and (path / "captions.json").exists())
+    return Described(
+        f"{path.name}-{kind}" if others else path.name,
+        tuple(path / "images" / f"{key}.jpg" for key in keys),
+        tuple(tuple(table[key]) for key in keys),
+        tags,
+    )
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) and text.strip() for text in value)
