@@ -28,7 +28,7 @@ from eval.datasets.split import PARTS, held_out
 from eval.journal import Record, write_whole
 from ovseg_demo import methods
 from ovseg_demo.engine import Engine, available, check_device
-from ovseg_demo.errors import UserError
+from ovseg_demo.errors import exit_status
 from ovseg_demo.methods.base import PROPOSALS, Options
 
 _PATIENCE = timedelta(days=7)
@@ -39,22 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
     typed = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _parser().parse_args(typed)
+    return exit_status(
+        lambda: _launched(chosen, "python -m eval.evaluate " + shlex.join(typed)),
+        "Interrupted; finished images are kept, and the same command goes on from there.",
+    )
+
+
+def _launched(chosen: argparse.Namespace, command: str) -> int:
+    """Run as one of the launcher's processes."""
     device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        check_device(device)  # accelerate would fall back to the CPU in silence
-        state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
-        chosen.device = str(state.device) if device == "cuda" else device
-        if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
-            print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
-        status = _run(chosen, state, "python -m eval.evaluate " + shlex.join(typed))
-        state.destroy_process_group()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; finished images are kept, and the same command goes on from there.", file=sys.stderr)
-        return 130
+    check_device(device)  # accelerate would fall back to the CPU in silence
+    state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
+    chosen.device = str(state.device) if device == "cuda" else device
+    if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
+        print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
+    status = _run(chosen, state, command)
+    state.destroy_process_group()
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from eval.datasets import DATASETS, DatasetError, spec
 from eval.datasets.labels import encoder
 from eval.datasets.layout import Place, absent, places
 from eval.datasets.spec import Conversion
-from ovseg_demo.errors import UserError
+from ovseg_demo.errors import UserError, exit_status
 
 _FORMATS = {
     ".png": {"format": "PNG"},
@@ -160,14 +160,11 @@ def _write(target: Path, pixels: np.ndarray) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status is 0, or 1 when a file or the count is not as it should be, or 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    try:
-        outcome = prepare(chosen.name, chosen.root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Cancelled; the same command goes on from here.", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(chosen), "Cancelled; the same command goes on from here.")
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    outcome = prepare(chosen.name, chosen.root)
     print(f"{outcome.written} files written to {outcome.folder}, {outcome.kept} were there.", file=sys.stderr)
     expected = spec(chosen.name).images
     if outcome.failures:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
 from ovseg_demo.engine import Engine, how_to_get
-from ovseg_demo.errors import ImageError, UserError
+from ovseg_demo.errors import ImageError, UserError, exit_status
 from ovseg_demo.methods.base import PROPOSALS, Options
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -19,14 +19,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    try:
-        return chosen.run(chosen)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Cancelled.", file=sys.stderr)
-        return 130
+    return exit_status(lambda: chosen.run(chosen))
 
 
 def _parser() -> argparse.ArgumentParser:

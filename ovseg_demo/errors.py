@@ -1,5 +1,8 @@
 """The errors a person can cause. Each message is one sentence that says what to do."""
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Base of every error that the page, the command line and the API show as one line."""
@@ -26,3 +29,15 @@ class Cancelled(UserError):
 
     def __init__(self) -> None:
         super().__init__("Cancelled.")
+
+
+def exit_status(run: Callable[[], int], interrupted: str = "Cancelled.") -> int:
+    """The exit status of a command: that of `run`, 1 after a UserError, 130 after Ctrl-C, both told in one line."""
+    try:
+        return run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130

@@ -17,22 +17,19 @@ from pathlib import Path
 from eval.benchmark import interactive, memory
 from eval.benchmark import methods as by_classes
 from ovseg_demo import gallery, methods
-from ovseg_demo.errors import UserError
+from ovseg_demo.errors import exit_status
 from ovseg_demo.methods.base import PROPOSALS, Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 when it failed, or 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    try:
-        with _tidy_when_terminated():
-            print(chosen.run(chosen))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Cancelled.", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(chosen))
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    with _tidy_when_terminated():
+        print(chosen.run(chosen))
     return 0
 
 

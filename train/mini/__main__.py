@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ovseg_demo import memory
 from ovseg_demo.checkpoints import sha256_of
-from ovseg_demo.errors import UserError
+from ovseg_demo.errors import exit_status
 from ovseg_demo.proposals import mobile_sam
 from ovseg_demo.proposals.sam import SamProposals
 from ovseg_demo.vlm.mini.heads import HIDDEN, WIDTH, DenseHead, Heads, ProjectionHead
@@ -85,14 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # However long the main process takes over the features, the others wait.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     try:
-        _run(chosen, state)
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last state.", file=sys.stderr)
-        return 130
+        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last state.")
     finally:
         state.destroy_process_group()
 
@@ -109,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> None:
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     limit = SMOKE_PHOTOS if chosen.smoke else None
     labelled, described = sources.find(chosen.data, limit)
     config = _config(chosen, labelled, described)
@@ -133,6 +126,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> None:
     dense_head = _dense(config, folder, taught, towers[0], lexicon)
     if state.is_main_process:
         _export(folder, projection, dense_head)
+    return 0
 
 
 def _config(chosen: argparse.Namespace, labelled: list[Labelled], described: list[Described]) -> Config:
