@@ -29,7 +29,7 @@ from eval.journal import Record, write_whole
 from ovseg_demo import methods
 from ovseg_demo.engine import Engine, available, check_device
 from ovseg_demo.errors import exit_status
-from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.methods.base import PROPOSALS, Options, granularity
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for slower ones; the half hour that is usual would end long runs."""
@@ -66,7 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
-    parser.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
+    parser.add_argument(
+        "--granularity", type=granularity, default=Options.granularity, help="0 to 1, or auto (default %(default)s)"
+    )
+    parser.add_argument(
+        "--ensemble",
+        type=_ensemble,
+        metavar="W",
+        help="MaskFormer methods: OVSeg's evaluation with CLIP's weight W from 0 to 1, or 'published' for the paper's",
+    )
     parser.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--samples", type=_count, default=3, metavar="N", help="best, median and worst images shown")
@@ -83,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
-    options = Options(chosen.granularity, chosen.proposals)
+    options = Options(chosen.granularity, chosen.proposals, _published(chosen.ensemble, chosen.dataset))
     for method in chosen.method:
         available(method)  # before an hour is spent on the methods named first
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
@@ -139,6 +147,19 @@ def _write(
     title = f"{content['settings']['method']} on {dataset.name}"
     page = samples_page.write(folder, title, dataset, groups, predict)
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
+
+
+def _ensemble(text: str) -> float | str:
+    return text if text == "published" else float(text)
+
+
+def _published(ensemble: float | str | None, dataset: str) -> float | None:
+    """The weight of CLIP; a benchmark's own for "published". Raises DatasetError for one that has none."""
+    if ensemble != "published":
+        return ensemble
+    if (known := datasets.spec(dataset).ensemble) is None:
+        raise DatasetError(f"OVSeg published no weight of CLIP for {dataset}; give --ensemble a number.")
+    return known
 
 
 def _count(text: str) -> int:

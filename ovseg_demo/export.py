@@ -58,6 +58,8 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
         "generator": f"ovseg-demo {__version__}",
         "method": method,
         **asdict(options),
+        "granularity": result.granularity,
+        "granularity_reason": result.granularity_reason,
         "width": width,
         "height": height,
         "vocabulary": [{"name": n, "synonyms": s} for n, s in zip(result.names, synonyms, strict=True)],

@@ -36,6 +36,8 @@ class Segmentation:
         top_classes: int32 (K, H, W), the K <= TOP best classes of each pixel, best first. Kept instead of all C
             scores because (C, H, W) is a gigabyte for 847 classes.
         top_scores: float32 (K, H, W) in [0, 1], their scores; 0 where nothing is known of the pixel.
+        granularity: the value that was used, 0 to 1; None for a method without it.
+        granularity_reason: one sentence on why that value was chosen; empty where a person chose it.
         timings: seconds by stage; 0 for a stage answered from the cache.
         notes: sentences a person should read.
     """
@@ -45,6 +47,8 @@ class Segmentation:
     scores: np.ndarray
     top_classes: np.ndarray
     top_scores: np.ndarray
+    granularity: float | None = None
+    granularity_reason: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -54,20 +58,20 @@ class Segmentation:
         return self.labels.shape
 
     @classmethod
-    def from_probabilities(cls, names: tuple[str, ...], probabilities: Tensor, size: tuple[int, int]) -> "Segmentation":
-        """The most likely class of each pixel of an image of size (H, W); see `filled`."""
+    def from_scores(cls, names: tuple[str, ...], class_scores: Tensor, size: tuple[int, int]) -> "Segmentation":
+        """The best class of each pixel of an image of size (H, W); see `filled`."""
         kept = min(TOP, len(names))
         labels, scores = np.full(size, UNLABELLED, np.int32), np.zeros(size, np.float32)
         best, best_scores = np.zeros((kept, *size), np.int32), np.zeros((kept, *size), np.float32)
-        return cls(names, labels, scores, best, best_scores).filled(probabilities, np.ones(size, bool))
+        return cls(names, labels, scores, best, best_scores).filled(class_scores, np.ones(size, bool))
 
-    def filled(self, probabilities: Tensor, where: np.ndarray) -> "Segmentation":
+    def filled(self, class_scores: Tensor, where: np.ndarray) -> "Segmentation":
         """The same with some pixels named anew.
 
         Args:
-            probabilities: float32 (C', h, w) with C' >= C, summing to 1 over the first axis, at any resolution; they
-                are interpolated bilinearly. Classes beyond C are rivals: they are never drawn, but a pixel they win
-                stays unlabelled.
+            class_scores: float32 (C', h, w) with C' >= C, not negative, at any resolution; they are interpolated
+                bilinearly, and a pixel's confidence is its class's share in the sum of all. Classes beyond C are
+                rivals: they are never drawn, but a pixel they win stays unlabelled. So does one where all scores are 0.
             where: bool (H, W), the pixels.
         """
         height, width = self.size
@@ -78,13 +82,11 @@ class Segmentation:
         for start in range(0, len(flat), _PIXELS):  # all scores of all pixels may be gigabytes
             rows, columns = np.divmod(flat[start : start + _PIXELS], width)
             points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
-            grid = torch.from_numpy(points).to(probabilities)[None, None]
-            # Interpolation may round a sure 1 up.
-            found = F.grid_sample(probabilities[None], grid, padding_mode="border", align_corners=False)[0, :, 0].clamp(
-                max=1
-            )
+            grid = torch.from_numpy(points).to(class_scores)[None, None]
+            found = F.grid_sample(class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+            found = F.normalize(found, p=1, dim=0)
             score, winner = found.max(0)
-            drawn = winner < len(self.names)
+            drawn = (winner < len(self.names)) & (score > 0)
             labels[rows, columns] = torch.where(drawn, winner, UNLABELLED).cpu()
             scores[rows, columns] = torch.where(drawn, score, 0).cpu()
             values, classes = found[: len(self.names)].topk(len(best), 0)

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,15 +56,16 @@ def test_many_classes_need_sixteen_bits(random, classes, depth, unlabelled):
 
 def test_files_have_the_size_of_the_original(tmp_path, random):
     photo = image.Photo(random.integers(0, 255, (13, 17, 3), np.uint8), (26, 34))
-    result = example(random, 3)
-    files = export.write(tmp_path / "new", "photo", photo, result, words(result), "some-method", Options(0.5))
+    result = replace(example(random, 3), granularity=0.4, granularity_reason="so")
+    files = export.write(tmp_path / "new", "photo", photo, result, words(result), "some-method", Options(None))
     overlay, labels, described = files
     assert [p.name for p in files] == ["photo.overlay.png", "photo.labels.png", "photo.json"]
     assert Image.open(labels).size == (34, 26)
     assert Image.open(overlay).size == (17, 13)
     content = json.loads(described.read_text())
     assert (content["height"], content["width"]) == (26, 34)
-    assert (content["granularity"], content["proposals"]) == (0.5, "balanced")
+    assert (content["granularity"], content["granularity_reason"]) == (0.4, "so")
+    assert content["proposals"] == "balanced"
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, random):

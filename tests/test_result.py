@@ -54,7 +54,7 @@ def probabilities(classes: int, size: tuple[int, int], seed: int = 0) -> torch.T
 def test_probabilities_are_interpolated_as_a_whole(classes, source, size):
     given = probabilities(classes, source)
     names = tuple("abcdefg"[:classes])
-    found = Segmentation.from_probabilities(names, given, size)
+    found = Segmentation.from_scores(names, given, size)
     whole = F.interpolate(given[None], size, mode="bilinear", align_corners=False)[0]
     best, labels = (each.numpy() for each in whole.max(0))
     kept = min(5, classes)
@@ -73,7 +73,7 @@ def test_probabilities_are_interpolated_as_a_whole(classes, source, size):
 
 def test_what_a_rival_wins_stays_unlabelled():
     given = torch.tensor([[0.5, 0.2], [0.1, 0.3], [0.4, 0.5]])[:, None]
-    found = Segmentation.from_probabilities(("a", "b"), given, (1, 2))
+    found = Segmentation.from_scores(("a", "b"), given, (1, 2))
     assert found.labels.tolist() == [[0, -1]]
     assert np.allclose(found.scores, [[0.5, 0]])
     assert found.top_classes.tolist() == [[[0, 1]], [[1, 0]]]
@@ -82,5 +82,5 @@ def test_what_a_rival_wins_stays_unlabelled():
 
 def test_a_sure_result_is_never_surer_than_one():
     given = torch.ones(1, 3, 7)
-    found = Segmentation.from_probabilities(("a",), given, (200, 333))
+    found = Segmentation.from_scores(("a",), given, (200, 333))
     assert found.scores.max() == found.top_scores.max() == 1

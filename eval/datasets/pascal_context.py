@@ -95,7 +95,7 @@ _CONTEXT_59 = Spec(
 )
 
 SPECS = {
-    "context_59": _CONTEXT_59,
+    "context_59": replace(_CONTEXT_59, ensemble=0.6),
     "context_60": replace(
         _CONTEXT_59,
         title="PASCAL-Context val, 59 classes and background",
@@ -110,5 +110,6 @@ SPECS = {
         names="context_459",
         layouts=(_DETECTRON2_459, _SAN_459, _PUBLISHED_459),
         conversions=(Conversion(_PUBLISHED_459, _DETECTRON2_459),),
+        ensemble=0.6,
     ),
 }

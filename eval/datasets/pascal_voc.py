@@ -35,7 +35,7 @@ _VOC_20 = Spec(
 )
 
 SPECS = {
-    "voc_20": _VOC_20,
+    "voc_20": replace(_VOC_20, ensemble=0.45),
     "voc_20b": replace(
         _VOC_20,
         title="PASCAL VOC 2012 val, 20 classes and a background that 39 words of PASCAL-Context stand for",

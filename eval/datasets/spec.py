@@ -34,6 +34,7 @@ class Spec:
         background: as of Dataset.
         rivals: how many names at the end of the list are rivals, as of Dataset; the background takes their place.
         unseen: as of Dataset; all other classes are seen.
+        ensemble: OVSeg's published weight of CLIP beside MaskFormer's own classes; None where there is none.
         ignores_rest: whether pixels of the class that means "none of the others" are ignored instead of counted.
     """
 
@@ -46,4 +47,5 @@ class Spec:
     background: int | None = None
     rivals: int = 0
     unseen: tuple[int, ...] = ()
+    ensemble: float | None = None
     ignores_rest: bool = False

@@ -17,20 +17,30 @@ class Options:
     """Settings of one request; a method ignores those it does not use.
 
     Attributes:
-        granularity: 0 to 1, see `fusion.select`.
+        granularity: 0 to 1, see `fusion.select`; None chooses it for this photo and these words (`granularity`).
         proposals: how thoroughly masks are searched, one of PROPOSALS.
+        ensemble: None names masks by CLIP alone, as OVSeg's demo does. From 0 to 1, OVSeg's evaluation instead: soft
+            masks, and MaskFormer's own class probabilities A with CLIP's C as A^(1 - ensemble) C^ensemble.
 
     Raises MethodError for a value outside its range.
     """
 
-    granularity: float = 0.8
+    granularity: float | None = 0.8
     proposals: str = "balanced"
+    ensemble: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.granularity <= 1:
-            raise MethodError(f"Granularity must lie between 0 and 1; got {self.granularity}.")
+        for name in ("granularity", "ensemble"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise MethodError(f"{name.capitalize()} must lie between 0 and 1; got {value}.")
         if self.proposals not in PROPOSALS:
             raise MethodError(f"Unknown proposal setting '{self.proposals}'; choose one of {', '.join(PROPOSALS)}.")
+
+
+def granularity(text: str) -> float | None:
+    """A command line's granularity: a number, or "auto". Raises ValueError for another word."""
+    return None if text == "auto" else float(text)
 
 
 class Method(Protocol):

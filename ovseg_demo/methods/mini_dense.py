@@ -22,4 +22,4 @@ class MiniDense:
         texts = words.embed(self._reader, vocabulary, stages)
         places = words.place_probabilities(self._reader, photo, texts, stages)
         with stages.timed("Naming pixels"):
-            return Segmentation.from_probabilities(vocabulary.names, places, photo.pixels.shape[:2])
+            return Segmentation.from_scores(vocabulary.names, places, photo.pixels.shape[:2])

@@ -5,10 +5,10 @@ demo: class scores of a region are a softmax over the vocabulary alone, and gran
 """
 
 from collections.abc import Mapping
-
-import torch
+from dataclasses import replace
 
 from ovseg_demo import fusion
+from ovseg_demo import granularity as automatic
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import words
 from ovseg_demo.methods.base import Options
@@ -41,7 +41,12 @@ class OVSeg:
             lambda report: vlm.embed_regions(photo.pixels, proposals, report),
         )
         texts = words.embed(vlm, vocabulary, stages)
-        class_scores = torch.softmax(texts.of_classes(vlm.logits(regions, texts.texts)), dim=1)
+        class_scores = texts.of_classes(vlm.logits(regions, texts.texts)).softmax(1).cpu().numpy()
         places = self._places and words.place_probabilities(self._places, photo, texts, stages)
         with stages.timed("Fusing"):
-            return fusion.fuse(cells, class_scores.cpu().numpy(), vocabulary.names, options.granularity, places)
+            value, reason = options.granularity, ""
+            if value is None:
+                choice = automatic.choose(cells, class_scores, len(vocabulary))
+                value, reason = choice.value, choice.reason
+            result = fusion.fuse(cells, class_scores, vocabulary.names, value, places)
+        return replace(result, granularity=value, granularity_reason=reason)

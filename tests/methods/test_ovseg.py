@@ -107,10 +107,22 @@ def test_only_what_changed_is_computed_again(photo):
     assert (house.maker.calls, house.model.regions_read) == (2, 8)
 
 
-@pytest.mark.parametrize("granularity", [-0.1, 1.1, float("nan")])
-def test_granularity_has_a_range(granularity):
-    with pytest.raises(MethodError, match="between 0 and 1"):
-        Options(granularity)
+def test_automatic_granularity_is_told_and_is_what_is_painted(photo):
+    house = House()
+    automatic, stages = house.segment(photo, "red, green, blue", granularity=None)
+    fixed, _ = house.segment(photo, "red, green, blue", granularity=automatic.granularity)
+    assert automatic.granularity_reason.startswith(f"{automatic.granularity}: ")
+    assert fixed.granularity_reason == ""
+    assert fixed.granularity == automatic.granularity
+    assert np.array_equal(automatic.labels, fixed.labels)
+    assert not stages.timings.keys() - house.segment(photo, "red, green, blue")[1].timings.keys()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("option", ["granularity", "ensemble"])
+def test_options_have_a_range(option, value):
+    with pytest.raises(MethodError, match=f"{option.capitalize()} must lie between 0 and 1"):
+        Options(**{option: value})
 
 
 def test_proposal_settings_have_names():
