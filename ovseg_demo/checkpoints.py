@@ -2,22 +2,21 @@
 
 `checkpoints/catalogue.json` lists every weight file that the demo knows. A file counts as present when it
 lies in the checkpoints folder under its catalogued name; it is used only after its sha256 (or, where no hash
-is published, its tensor names and shapes) has been checked.
+is published, what its publisher states instead) has been checked.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ovseg_demo.errors import CheckpointError
+from ovseg_demo.weight_file import read, tensors
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 """The repository's own folder."""
@@ -40,9 +39,12 @@ class Checkpoint:
         licence: SPDX name, or a sentence where there is none.
         bundled: True when the file ships in this repository.
         sources: where it comes from, best first. "hub:models/OWNER/REPO/FILE" or "hub:spaces/OWNER/REPO/FILE" is a
-            file of the Hugging Face Hub; "build:COMMAND" remakes a bundled file.
+            file of the Hugging Face Hub, "drive:ID" one of Google Drive; "build:COMMAND" remakes a bundled file.
         sha256: hex digest, or None where the publisher gives none.
         size: bytes, or None when unknown.
+        md5_prefix: the first hex digits of its md5, where that is all that is published.
+        shapes: shapes of some of its tensors by name, enough to tell the file from the others where there is no sha256.
+        paper: mean IoU in percent that its paper reports, by benchmark.
     """
 
     id: str
@@ -53,6 +55,9 @@ class Checkpoint:
     sources: tuple[str, ...]
     sha256: str | None = None
     size: int | None = None
+    md5_prefix: str | None = None
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict, hash=False)
+    paper: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def path(self) -> Path:
@@ -61,6 +66,11 @@ class Checkpoint:
     @property
     def present(self) -> bool:
         return self.path.is_file()
+
+    @property
+    def published(self) -> bool:
+        """Whether there is something to compare the file with: its size or a hash."""
+        return not (self.sha256 is None and self.size is None and self.md5_prefix is None)
 
 
 @cache
@@ -81,15 +91,23 @@ def get(checkpoint_id: str) -> Checkpoint:
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _digest(path, hashlib.sha256)
 
 
 def verify(checkpoint: Checkpoint) -> Path:
-    """The path of a checkpoint whose size and hash are right. Raises CheckpointError otherwise."""
-    path = checkpoint.path
+    """The path of a checkpoint that is as published. Raises CheckpointError otherwise."""
     if not checkpoint.present:
+        path = checkpoint.path
         raise CheckpointError(f"{checkpoint.title} is not here: {path.name} is missing from {path.parent}.")
+    check_published(checkpoint.path, checkpoint)
+    return checkpoint.path
+
+
+def check_published(path: Path, checkpoint: Checkpoint) -> None:
+    """Compare a file with the size and the hashes that are published for a checkpoint.
+
+    Raises CheckpointError that says what differs.
+    """
     size = path.stat().st_size
     if checkpoint.size is not None and size != checkpoint.size:
         raise CheckpointError(
@@ -97,7 +115,37 @@ def verify(checkpoint: Checkpoint) -> Path:
         )
     if checkpoint.sha256 is not None and sha256_of(path) != checkpoint.sha256:
         raise CheckpointError(f"{path.name} is damaged: its sha256 is not the catalogued one; fetch it again.")
-    return path
+    if checkpoint.md5_prefix is not None:
+        digits = _digest(path, partial(hashlib.md5, usedforsecurity=False))[: len(checkpoint.md5_prefix)]
+        if digits != checkpoint.md5_prefix:
+            raise CheckpointError(
+                f"{path.name} is damaged, or another file: its md5 begins with {digits} instead of the published "
+                f"{checkpoint.md5_prefix}; fetch it again."
+            )
+
+
+def check_content(path: Path, checkpoint: Checkpoint) -> None:
+    """Read a file and see that it holds the tensors that tell a checkpoint from the others.
+
+    Raises CheckpointError for a file without tensors, and for one that is something else: it says what, if that is in
+    the catalogue.
+    """
+    found = {name: list(tensor.shape) for name, tensor in tensors(read(path)).items()}
+    if not found:
+        raise CheckpointError(f"{path.name} holds no tensors.")
+    if not _fits(checkpoint, found):
+        known = [f"{c.title} ({c.id})" for c in catalogue().values() if c.shapes and _fits(c, found)]
+        told = f"it looks like {' or '.join(known)}" if known else f"it lacks {' or '.join(checkpoint.shapes)}"
+        raise CheckpointError(f"{path.name} is not {checkpoint.title}: {told}.")
+
+
+def _fits(checkpoint: Checkpoint, shapes: Mapping[str, list[int]]) -> bool:
+    return all(shapes.get(name) == list(shape) for name, shape in checkpoint.shapes.items())
+
+
+def _digest(path: Path, algorithm: Callable) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
@@ -106,20 +154,6 @@ def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
     Raises CheckpointError when the file is missing, fails verification, or cannot be read.
     """
     return read(verify(get(checkpoint_id)))
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, in its precision, unverified. Raises CheckpointError when it cannot be read."""
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the readers raise nearly anything
-        raise CheckpointError(
-            f"{path.name} cannot be read as weights: it is damaged, or holds more than tensors."
-        ) from error
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
 from ovseg_demo.engine import Engine, how_to_get
 from ovseg_demo.errors import ImageError, UserError, exit_status
-from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.methods.base import PROPOSALS, Options, granularity
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -30,8 +30,16 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("photos", nargs="+", metavar="PHOTO")
     segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
     segment.add_argument("--method", default=methods.DEFAULT, choices=list(methods.REGISTRY))
-    segment.add_argument("--granularity", type=float, default=Options.granularity, help="0 to 1 (default %(default)s)")
+    segment.add_argument(
+        "--granularity", type=granularity, default=Options.granularity, help="0 to 1, or auto (default %(default)s)"
+    )
     segment.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
+    segment.add_argument(
+        "--ensemble",
+        type=float,
+        metavar="W",
+        help="MaskFormer methods: name masks as OVSeg's evaluation does, with CLIP's weight W from 0 to 1",
+    )
     segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     segment.set_defaults(run=_segment)
@@ -40,15 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_methods)
 
     weights = commands.add_parser("checkpoints", help="list the weight files, verify or download them")
-    weights.add_argument("--download", metavar="ID", help="download a weight file (needs a network)")
-    weights.add_argument("--verify", action="store_true", help="check size and sha256 of the files that are here")
-    weights.set_defaults(run=_checkpoints)
+    weights.add_argument("--download", metavar="ID", help="download a weight file; interrupted, it goes on next time")
+    weights.add_argument("--from", dest="file", type=Path, metavar="FILE", help="with --download: take this copy")
+    weights.add_argument("--verify", action="store_true", help="check the files that are here")
+    weights.set_defaults(run=_checkpoints, refuse=weights.error)
     return parser
 
 
 def _segment(chosen: argparse.Namespace) -> int:
     words = vocabulary.parse(chosen.vocabulary)
-    options = Options(chosen.granularity, chosen.proposals)
+    options = Options(chosen.granularity, chosen.proposals, chosen.ensemble)
     for notice in words.notices:
         print(notice, file=sys.stderr)
     own = chosen.out.resolve()
@@ -84,22 +93,48 @@ def _methods(_: argparse.Namespace) -> int:
 
 def _checkpoints(chosen: argparse.Namespace) -> int:
     if chosen.download:
-        from ovseg_demo.download import download
-
-        print(download(checkpoints.get(chosen.download)))
-        return 0
+        interrupted = "Interrupted." if chosen.file else "Interrupted; the same command goes on from there."
+        return exit_status(lambda: _fetch(checkpoints.get(chosen.download), chosen.file), interrupted)
+    if chosen.file:
+        chosen.refuse("--from needs --download ID, which says what the file is")
     failed = 0
     for entry in checkpoints.catalogue().values():
         state = ("bundled" if entry.bundled else "present") if entry.present else "absent"
         if chosen.verify and entry.present:
             try:
-                checkpoints.verify(entry)
-                state += ", verified"
+                state += f", {_verified(entry)}"
             except UserError as error:
                 failed += 1
                 state = f"DAMAGED: {error}"
-        print(f"{entry.id:20} {state:18} {entry.licence:16} {entry.file}")
+        print(f"{entry.id:22} {state:18} {entry.licence:16} {entry.file}")
+        if entry.paper:
+            scores = ", ".join(f"{benchmark} {score}" for benchmark, score in entry.paper.items())
+            print(f"{'':22} mean IoU in its paper: {scores}")
     return 1 if failed else 0
+
+
+def _fetch(entry: checkpoints.Checkpoint, file: Path | None) -> int:
+    """Bring one weight file here, showing bytes and their rate, and print its path."""
+    from ovseg_demo import download
+
+    with tqdm(desc=entry.file, unit="B", unit_scale=True, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            if not bar.n:
+                bar.initial = bar.n = done  # what an earlier call brought says nothing about the rate
+            bar.total = total
+            bar.update(done - bar.n)
+
+        path = download.take(entry, file, show) if file else download.download(entry, show)
+    print(path)
+    return 0
+
+
+def _verified(entry: checkpoints.Checkpoint) -> str:
+    checkpoints.verify(entry)
+    if entry.sha256 is None:
+        checkpoints.check_content(entry.path, entry)
+    return "verified" if entry.published else "readable (nothing is published to compare it with)"
 
 
 def _expand(arguments: Sequence[str]) -> Iterator[Path]:

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ovseg_demo import checkpoints, download
+from ovseg_demo import checkpoints
 from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import CheckpointError
 
@@ -16,7 +18,6 @@ from ovseg_demo.errors import CheckpointError
 def entry(tmp_path, monkeypatch) -> Checkpoint:
     """A catalogued file in a folder of its own."""
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
-    monkeypatch.setattr(download, "FOLDER", tmp_path)
     save_file({"weight": torch.ones(2, 3)}, tmp_path / "tiny.safetensors")
     made = Checkpoint(
         "tiny", "Tiny", "tiny.safetensors", "MIT", False, ("hub:models/owner/repo/folder/tiny.safetensors",)
@@ -104,73 +105,58 @@ def test_many_faults_are_shortened():
         checkpoints.load_strict(nn.Identity(), state, "file.pt")
 
 
-def fetch_stub(content: bytes):
-    def fetch(repo, name, *, repo_type, local_dir):
-        assert (repo, name, repo_type) == ("owner/repo", "folder/tiny.safetensors", "model")
-        path = Path(local_dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return str(path)
-
-    return fetch
-
-
-def test_a_download_appears_under_its_name(entry, monkeypatch):
-    content = entry.path.read_bytes()
-    entry.path.unlink()
-    monkeypatch.setattr(download, "hf_hub_download", fetch_stub(content))
-    assert download.download(entry).read_bytes() == content
-    assert [p.name for p in entry.path.parent.iterdir() if p.is_file()] == ["tiny.safetensors"]
-
-
-def test_a_damaged_file_is_fetched_again(entry, monkeypatch):
-    content = entry.path.read_bytes()
-    entry.path.write_bytes(b"damaged")
-    monkeypatch.setattr(download, "hf_hub_download", fetch_stub(content))
-    assert download.download(entry).read_bytes() == content
-    monkeypatch.setattr(download, "hf_hub_download", None)
-    assert download.download(entry) == entry.path
-
-
 def test_a_folder_of_ones_own_leaves_the_bundled_files_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
     assert checkpoints.get("mini-text").present
     assert checkpoints.get("clip-vit-b16").path.parent == tmp_path
 
 
-def test_a_damaged_download_never_appears(entry, monkeypatch):
-    entry.path.unlink()
-    monkeypatch.setattr(download, "hf_hub_download", fetch_stub(b"damaged"))
-    with pytest.raises(CheckpointError, match="arrived damaged"):
-        download.download(entry)
-    assert not entry.present
+@pytest.mark.parametrize(
+    ("digits", "told"), [("", None), ("abcdef", "md5 begins with .* instead of the published abcdef")]
+)
+def test_the_first_digits_of_the_md5_are_compared(entry, digits, told):
+    true = hashlib.md5(entry.path.read_bytes()).hexdigest()[:6]
+    known = replace(entry, sha256=None, size=None, md5_prefix=digits or true)
+    if told:
+        with pytest.raises(CheckpointError, match=told):
+            checkpoints.check_published(entry.path, known)
+    else:
+        checkpoints.check_published(entry.path, known)
+
+
+def write(path: Path, shapes: dict[str, list[int]]) -> Path:
+    torch.save({"model": {name: torch.empty(shape) for name, shape in shapes.items()}, "iteration": 9}, path)
+    return path
+
+
+@pytest.mark.parametrize("checkpoint", [c for c in checkpoints.catalogue().values() if c.shapes], ids=lambda c: c.id)
+def test_a_file_is_recognised_by_its_tensors(checkpoint, tmp_path):
+    checkpoints.check_content(write(tmp_path / "own.pth", checkpoint.shapes), checkpoint)
+    other = checkpoints.get(
+        "ovseg-swinb-vitl14" if checkpoint.shapes.keys() == {"visual.conv1.weight"} else "clip-vit-b16"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(f"other.pth is not {checkpoint.title}: it looks like")) as told:
+        checkpoints.check_content(write(tmp_path / "other.pth", other.shapes), checkpoint)
+    assert f"{other.title} ({other.id})" in str(told.value)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (OSError(28, "No space left on device"), "no room on the disk"),
-        (ConnectionError("down"), "cannot be downloaded"),
-    ],
+    ("shapes", "told"), [({}, "holds no tensors"), ({"head.bias": [3]}, "it lacks visual.conv1.weight")]
 )
-def test_a_failed_download_is_one_sentence(entry, monkeypatch, error, told):
-    def fail(*_, **__):
-        raise error
-
-    entry.path.unlink()
-    monkeypatch.setattr(download, "hf_hub_download", fail)
+def test_a_file_of_something_else_is_told(tmp_path, shapes, told):
     with pytest.raises(CheckpointError, match=told):
-        download.download(entry)
-    assert not entry.present
+        checkpoints.check_content(write(tmp_path / "a.pth", shapes), checkpoints.get("clip-vit-l14"))
 
 
-def test_a_bundled_file_is_not_downloaded(entry):
-    entry.path.unlink()
-    with pytest.raises(CheckpointError, match="not published on a hub"):
-        download.download(replace(entry, sources=("build:python -m train.mini.convert",)))
+@pytest.mark.parametrize("checkpoint", ["ovseg-r101c-vitb16", "ovseg-swinb-vitl14"])
+def test_what_ovseg_publishes_is_catalogued(checkpoint):
+    entry = checkpoints.get(checkpoint)
+    assert list(entry.paper) == ["A-847", "PC-459", "A-150", "PC-59", "PAS-20"]
+    assert len(entry.md5_prefix) == 6
+    assert entry.licence == "CC-BY-NC-4.0"
 
 
 def test_the_catalogue_is_well_formed():
     entries = json.loads((checkpoints._CATALOGUE).read_text())
     assert len({e["id"] for e in entries}) == len({e["file"] for e in entries}) == len(entries)
-    assert all(source.split(":")[0] in ("hub", "build") for e in entries for source in e["sources"])
+    assert all(source.split(":")[0] in ("hub", "drive", "build") for e in entries for source in e["sources"])

@@ -2,9 +2,11 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from ovseg_demo import gallery
+from ovseg_demo import checkpoints, gallery
 from ovseg_demo.cli import main
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
@@ -91,3 +93,56 @@ def test_an_unwritable_folder_is_told(shared_engine, tmp_path, capsys):
     photo = shutil.copy(gallery.FOLDER / "pizza.jpg", tmp_path)
     assert run("segment", photo, "--vocabulary", "pizza, bus", "--out", tmp_path / "file") == 1
     assert "Cannot write into" in capsys.readouterr().err
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A checkpoints folder of one's own, and a file that passes for OpenAI's CLIP ViT-L/14."""
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "weights")
+    file = tmp_path / "from a friend.bin"
+    save_file({"visual.conv1.weight": torch.zeros(1024, 3, 14, 14)}, file)
+    return file
+
+
+def test_checkpoints_show_what_their_papers_report(capsys):
+    assert run("checkpoints") == 0
+    listed = capsys.readouterr().out
+    assert "ovseg-swinb-vitl14     absent             CC-BY-NC-4.0     ovseg_swinbase_vitL14_ft_mpt.pth" in listed
+    assert "mean IoU in its paper: A-847 9.0, PC-459 12.4, A-150 29.6, PC-59 55.7, PAS-20 94.5" in listed
+
+
+def test_a_checkpoint_is_taken_from_a_file_and_verified(weights, capsys):
+    assert run("checkpoints", "--download", "clip-vit-l14", "--from", weights) == 0
+    path = checkpoints.FOLDER / "clip-vit-l14.safetensors"
+    assert capsys.readouterr().out == f"{path}\n"
+    assert run("checkpoints", "--verify") == 0
+    assert "clip-vit-l14           present, readable (nothing is published" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run("checkpoints", "--verify") == 1
+    assert "clip-vit-l14           DAMAGED: clip-vit-l14.safetensors cannot be read" in capsys.readouterr().out
+
+
+def test_a_file_of_another_checkpoint_is_refused(weights, capsys):
+    assert run("checkpoints", "--download", "ovseg-swinb-vitl14", "--from", weights) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: from a friend.bin is not OVSeg, Swin-B and CLIP ViT-L/14: it looks like CLIP ViT-L/14"
+    )
+    assert told.count("\n") == 1
+    assert not checkpoints.FOLDER.exists()
+
+
+def test_a_file_needs_to_be_named(weights, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("checkpoints", "--from", weights)
+    assert ended.value.code == 2
+    assert "--from needs --download ID" in capsys.readouterr().err
+
+
+def test_an_interrupted_download_says_how_to_go_on(weights, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ovseg_demo.download.download", interrupt)
+    assert run("checkpoints", "--download", "clip-vit-l14") == 130
+    assert capsys.readouterr().err == "Interrupted; the same command goes on from there.\n"

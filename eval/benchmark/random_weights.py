@@ -35,6 +35,8 @@ def _clip(architecture: str) -> Callable[[], dict[str, Tensor]]:
 
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": _clip("ViT-B-16-quickgelu"),
+    "clip-vit-l14": _clip("ViT-L-14-quickgelu"),
+    "ovseg-clip-vit-b16": _clip("ViT-B-16-quickgelu"),
     "ovseg-clip-vit-l14": _clip("ViT-L-14-quickgelu"),
 }
 """By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
@@ -65,7 +67,7 @@ def _check_replaceable(checkpoint: Checkpoint) -> None:
     why = None
     if checkpoint.bundled:
         why = "it ships with the demo and is read from there only"
-    elif checkpoint.sha256 is not None or checkpoint.size is not None:
+    elif checkpoint.published:
         why = "its catalogued hash or size would not match"
     elif checkpoint.id not in BUILDERS:
         why = "its architecture is not in the benchmark's table"
