@@ -36,10 +36,15 @@ WORDS = 5
 DRAWS = 20
 SEED = 0
 
-OPEN_CLIP = {"clip-vit-b16": "ViT-B-16-quickgelu", "ovseg-clip-vit-l14": "ViT-L-14-quickgelu"}
+OPEN_CLIP = {
+    "clip-vit-b16": "ViT-B-16-quickgelu",
+    "clip-vit-l14": "ViT-L-14-quickgelu",
+    "ovseg-clip-vit-b16": "ViT-B-16-quickgelu",
+    "ovseg-clip-vit-l14": "ViT-L-14-quickgelu",
+}
 """open_clip architectures by checkpoint id."""
 
-VLM_HELP = f"mini, the path of other heads of the mini model, {' or '.join(OPEN_CLIP)} (default: %(default)s)"
+VLM_HELP = f"mini, the path of other heads of the mini model, or {', '.join(OPEN_CLIP)} (default: %(default)s)"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,12 @@ from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_ONE_DNN = {nn.Identity: ("none", [], ""), nn.GELU: ("gelu", [], "none"), nn.ReLU6: ("hardtanh", [0.0, 6.0], "")}
+_ONE_DNN = {
+    nn.Identity: ("none", [], ""),
+    nn.GELU: ("gelu", [], "none"),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.SiLU: ("swish", [], ""),
+}
 """Activations as oneDNN's operators name them: operation, numbers, algorithm."""
 
 

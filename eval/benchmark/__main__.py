@@ -3,6 +3,7 @@
     python -m eval.benchmark interactive   first result, slider and new words, beside segment-anything's generator
     python -m eval.benchmark memory        the serving process after many large photos
     python -m eval.benchmark methods       every method against the number of classes, with a plot
+    python -m eval.benchmark regions       reading regions by CLIP, beside the way of OVSeg's release
 
 Figures are ratios and medians of the machine they ran on; nothing in the tests asserts a time. Needs Linux.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import interactive, memory
+from eval.benchmark import interactive, memory, regions
 from eval.benchmark import methods as by_classes
 from ovseg_demo import gallery, methods
 from ovseg_demo.errors import exit_status
@@ -63,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
     every.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
     every.set_defaults(run=_methods)
+
+    clip = commands.add_parser("regions", help="reading regions by CLIP, beside the way of OVSeg's release")
+    clip.add_argument(
+        "--clip", default=regions.ARCHITECTURES[-1], choices=regions.ARCHITECTURES, help="default: %(default)s"
+    )
+    clip.add_argument("--regions", type=_between(2, regions.MOST), default=60, metavar="N", help="default %(default)s")
+    clip.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    clip.add_argument("--prompts", action="store_true", help="with mask prompts")
+    clip.set_defaults(run=_regions)
     return parser
 
 
@@ -71,6 +81,11 @@ def _methods(chosen: argparse.Namespace) -> str:
     options = Options(proposals=chosen.proposals)
     counts = sorted(set(chosen.classes))
     return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)
+
+
+def _regions(chosen: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return regions.report(chosen.clip, chosen.regions, chosen.repeats, chosen.prompts, photo)
 
 
 def _photos(count: int) -> list[Path]:

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import tiny_clip
 import torch
 
 from ovseg_demo import checkpoints
 from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.open_clip import OpenClipVLM, clip_state_dict
+from ovseg_demo.vlm.open_clip import SINGLE, VILD, OpenClipVLM, build, clip_state_dict, encode_texts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+PUBLISHED = json.loads((FIXTURES / "ovseg_clip_adapter.json").read_text())
 ARCHITECTURE = "ViT-B-16-quickgelu"
 
 
@@ -82,14 +84,110 @@ def test_regions_and_words_meet(catalogued, random):
     assert vlm.embed_rival(["cat"]).shape == (1, 512)
 
 
-def test_the_activation_is_the_one_the_weights_were_trained_with(catalogued):
-    vlm = OpenClipVLM(ARCHITECTURE, catalogued.id)
-    kinds = {type(m).__name__ for m in vlm._model.modules()}
-    assert "QuickGELU" in kinds
-    assert "GELU" not in kinds
-
-
 def test_a_file_of_another_architecture_is_told(catalogued, state, file):
     torch.save({k: v for k, v in state.items() if "resblocks.11" not in k}, file)
     with pytest.raises(CheckpointError, match=r"24 missing \(transformer.resblocks.11"):
         OpenClipVLM(ARCHITECTURE, catalogued.id)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A maker of small models from given tensors."""
+    tiny_clip.register(tmp_path)
+
+    def make(state: dict, **options) -> OpenClipVLM:
+        return OpenClipVLM(tiny_clip.ARCHITECTURE, "tiny", state=state, **options)
+
+    return make
+
+
+def test_the_activation_is_the_one_the_weights_were_trained_with(tiny):
+    """Taking the exact GELU for QuickGELU raises nothing, but costs accuracy."""
+    state = tiny_clip.weights(0)
+    quick, exact = (tiny_clip.stock(quick_gelu) for quick_gelu in (True, False))
+    tower, crops = tiny(state, precision="float32")._model.visual, torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(tower(crops), quick.encode_image(crops), atol=1e-4, rtol=1e-4)
+        assert (tower(crops) - exact.encode_image(crops)).abs().max() > 1e-2
+
+
+def test_words_are_those_of_the_released_adapter(tiny):
+    words = ["cat", "diningtable", "the very tall building of a city"]
+    texts = tiny(tiny_clip.weights(), templates=VILD).embed_texts(words)
+    torch.testing.assert_close(texts, torch.tensor(PUBLISHED["texts"]), atol=1e-5, rtol=0)
+
+
+def test_a_word_does_not_depend_on_its_company(tiny):
+    vlm = tiny(tiny_clip.weights())
+    words = ["cat", "the very tall building of a city", *(f"word {i}" for i in range(70))]
+    together = vlm.embed_texts(words)
+    torch.testing.assert_close(together, torch.cat([vlm.embed_texts([word]) for word in words]), atol=1e-6, rtol=0)
+
+
+def test_texts_are_cut_exactly(tiny):
+    clip = build(tiny_clip.ARCHITECTURE, tiny_clip.weights(0), "tiny")
+    tokens = open_clip.get_tokenizer(tiny_clip.ARCHITECTURE)(["cat", "a photo of a dog", "word " * 100])
+    assert int(tokens[2, -1]) > 0
+    with torch.inference_mode():
+        for some in (tokens, tokens[:2]):
+            torch.testing.assert_close(encode_texts(clip, some), clip.encode_text(some), atol=1e-5, rtol=0)
+
+
+def test_templates_part_the_cached_words(tiny):
+    names = {tiny(tiny_clip.weights(), templates=t).name for t in (SINGLE, VILD, VILD[:1])}
+    assert len(names) == 3
+    assert "tiny" in names
+
+
+@pytest.mark.parametrize(("prompts", "key"), [(tiny_clip.PATCHES, "prompts"), (1, "one_prompt"), (0, "plain")])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-5), ("bfloat16", 0.02)])
+def test_regions_are_those_of_the_released_adapter(tiny, prompts, key, precision, tolerance):
+    """With prompts when the weights bring them, without when they do not."""
+    vlm = tiny(tiny_clip.weights(prompts), precision=precision)
+    proposals = MaskProposals.from_masks(tiny_clip.masks(), np.ones(5))
+    regions = vlm.embed_regions(tiny_clip.image(), proposals, lambda _: None)
+    torch.testing.assert_close(regions, torch.tensor(PUBLISHED[key]), atol=tolerance, rtol=0)
+
+
+def test_regions_keep_their_order_over_batches(tiny):
+    vlm = tiny(tiny_clip.weights(), precision="float32")
+    masks = np.concatenate([tiny_clip.masks()] * 4)[:19]
+    news: list[float] = []
+    regions = vlm.embed_regions(tiny_clip.image(), MaskProposals.from_masks(masks, np.ones(19)), news.append)
+    torch.testing.assert_close(regions, torch.tensor(PUBLISHED["prompts"] * 4)[:19], atol=5e-5, rtol=0)
+    assert news == sorted(news)
+    assert news[-1] == 1
+    one = MaskProposals.from_masks(masks[1:2], np.ones(1))
+    torch.testing.assert_close(vlm.embed_regions(tiny_clip.image(), one, lambda _: None), regions[1:2])
+    nothing = MaskProposals.from_masks(np.zeros((1, 90, 120), bool), np.ones(1))
+    assert vlm.embed_regions(tiny_clip.image(), nothing, lambda _: None).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"visual.mask_embedding": torch.zeros(3, 15, 128)}, r"1 misshapen \(visual.mask_embedding\)"),
+        ({"visual.mask_embedding": torch.zeros(15, 128)}, r"1 misshapen \(visual.mask_embedding\)"),
+        ({"visual.proj": torch.zeros(3, 3)}, r"1 misshapen \(visual.proj\)"),
+        ({"visual.attn_pool": torch.zeros(3)}, r"1 unexpected \(visual.attn_pool\)"),
+        ({"visual.proj": None}, r"1 missing \(visual.proj\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(tiny, change, told):
+    state = {name: value for name, value in (tiny_clip.weights() | change).items() if value is not None}
+    with pytest.raises(CheckpointError, match=f"tiny does not fit CLIP: {told}"):
+        tiny(state)
+
+
+@pytest.mark.parametrize("published", [[], {}, {"state_dict": 3}, {"state_dict": {}}, {"epoch": 1}, torch.zeros(2)])
+def test_what_holds_no_weights_is_told(published):
+    with pytest.raises(CheckpointError, match="no CLIP weights"):
+        clip_state_dict(published)
+
+
+def test_what_training_saves_loads_back(tiny, tmp_path):
+    clip = build(tiny_clip.ARCHITECTURE, tiny_clip.weights(0), "tiny")
+    clip.visual.start_prompts()
+    saved = {"state_dict": {f"module.{name}": value for name, value in clip.state_dict().items()}}
+    vlm = tiny(saved)
+    assert torch.equal(vlm._model.visual.mask_embedding, clip.visual.mask_embedding)

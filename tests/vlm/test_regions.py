@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.regions import masked_crops
+from ovseg_demo.vlm.regions import masked_crops, masked_regions
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
 
@@ -73,3 +73,15 @@ def test_batches_keep_order_and_bound_their_size(image):
     assert [len(batch) for batch in batches] == [2, 2, 1]
     singly = torch.cat([crops(image, masks[i : i + 1]) for i in range(5)])
     assert torch.equal(torch.cat(batches), singly)
+
+
+def test_each_crop_has_the_mask_of_its_box(image):
+    masks = np.zeros((3, 12, 20), bool)
+    masks[0, 2:6, 5:9] = np.eye(4, dtype=bool)
+    masks[1, 11, 19] = True
+    proposals = MaskProposals.from_masks(masks, np.ones(3))
+    (_, inside), (_, empty) = masked_regions(image, proposals, size=8, mean=MEAN, std=STD, batch_size=2)
+    assert torch.equal(inside[0], torch.eye(4, dtype=torch.bool).repeat_interleave(2, 0).repeat_interleave(2, 1))
+    assert inside[1].all()
+    assert empty.shape == (1, 8, 8)
+    assert not empty.any()

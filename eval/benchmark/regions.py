@@ -1,0 +1,162 @@
+"""Seconds and memory of reading regions by CLIP, beside the way of OVSeg's release.
+
+The release puts all masks of a photo, at most 100, through the stock image tower in one float32 batch. That is done
+here with open_clip's own layers, with the same weights and crops as ours. The weights are random: seconds and memory
+do not depend on them; how far bfloat16 moves the embeddings of trained weights may.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from eval import environment
+from eval.benchmark.process import alone, peak
+from eval.markdown import table
+from ovseg_demo import checkpoints, image
+from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.vlm.clip_inference import native_precision
+from ovseg_demo.vlm.mask_prompts import DEPTH
+from ovseg_demo.vlm.regions import masked_regions
+
+ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
+"""open_clip's names of what OVSeg is published with."""
+
+RELEASED = "as released"
+"""The contender that reads all regions in one float32 batch of stock layers."""
+
+MOST = 100
+"""Regions in the batch of the release, which has as many queries."""
+
+Embed = Callable[[np.ndarray, MaskProposals], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender.
+
+    Attributes:
+        seconds: of each repeat, from the photo and its masks to the embeddings.
+        megabytes: peak resident memory of the process, from its start: reading the weights is included.
+        embeddings: unit vectors, float32 (N, D).
+    """
+
+    seconds: list[float]
+    megabytes: float
+    embeddings: np.ndarray
+
+
+def report(architecture: str, count: int, repeats: int, prompts: bool, photo: Path) -> str:
+    """The table of `python -m eval.benchmark regions`."""
+    names = [RELEASED, "float32"]
+    if native_precision(torch.device("cpu")) == "bfloat16":
+        names.append("bfloat16")
+    runs = {}
+    with tempfile.TemporaryDirectory(prefix="random-weights-") as folder:
+        weights = Path(folder) / "clip.safetensors"
+        alone(write_weights, architecture, prompts, weights)
+        for name in names:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            runs[name] = alone(contend, name, architecture, weights, photo, count, repeats)
+    place = environment.environment("cpu", 1)["processor"]
+    told = f"{architecture}{' with mask prompts' if prompts else ''}, random weights, {count} regions"
+    return f"{told}, medians of {repeats}, on {place}, {torch.get_num_threads()} threads.\n\n{compared(runs)}"
+
+
+def write_weights(architecture: str, prompts: bool, path: Path) -> None:
+    """A file of random weights, in half precision as published."""
+    import open_clip
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
+    state = {name: value.half() for name, value in state.items()}
+    if prompts:
+        tokens, width = state["visual.positional_embedding"].shape
+        state["visual.mask_embedding"] = torch.randn(DEPTH, tokens - 1, width).half()
+    save_file(state, path)
+
+
+def contend(name: str, architecture: str, weights: Path, photo: Path, count: int, repeats: int) -> Run:
+    """Run a contender in this process, after a warm-up: RELEASED, or the name of a precision."""
+    embed = _released(architecture, weights) if name == RELEASED else _ours(architecture, weights, name)
+    pixels = image.load(photo).pixels
+    embed(pixels, ellipses(2, pixels.shape[:2]))
+    proposals, seconds = ellipses(count, pixels.shape[:2]), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        embeddings = embed(pixels, proposals)
+        seconds.append(time.perf_counter() - start)
+    return Run(seconds, peak(), embeddings.numpy())
+
+
+def ellipses(count: int, size: tuple[int, int]) -> MaskProposals:
+    """As many ellipses of all sizes within an image of (H, W), always the same."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    centres, radii = rng.uniform(0, size, (count, 2)), rng.uniform(4, np.array(size) / 2, (count, 2))
+    masks = [
+        ((rows - y) / b) ** 2 + ((columns - x) / a) ** 2 <= 1 for (y, x), (b, a) in zip(centres, radii, strict=True)
+    ]
+    return MaskProposals.from_masks(np.stack(masks), np.ones(count))
+
+
+def compared(runs: dict[str, Run]) -> str:
+    """A row a contender: seconds, memory, and how its embeddings compare with those of RELEASED.
+
+    "Same neighbour" is the share of regions whose most similar other region is the same, the embeddings being centred.
+    """
+    base = runs[RELEASED]
+    rows = []
+    for name, run in runs.items():
+        seconds = statistics.median(run.seconds)
+        faster = statistics.median(base.seconds) / seconds
+        cosine = (run.embeddings * base.embeddings).sum(1).min()
+        same = (_neighbours(run.embeddings) == _neighbours(base.embeddings)).mean()
+        rows.append([name, f"{seconds:.1f}", f"{faster:.1f}", f"{run.megabytes:.0f}", f"{cosine:.6f}", f"{same:.0%}"])
+    return table(["", "s", "times faster", "peak memory, MB", "least cosine", "same neighbour"], rows)
+
+
+def _neighbours(embeddings: np.ndarray) -> np.ndarray:
+    """For each row of (N, D), N > 1, the most similar other row once their mean is taken off, (N,)."""
+    centred = F.normalize(torch.from_numpy(embeddings - embeddings.mean(0)), dim=1)
+    return (centred @ centred.T).fill_diagonal_(-torch.inf).argmax(1).numpy()
+
+
+def _ours(architecture: str, weights: Path, precision: str) -> Embed:
+    from ovseg_demo.vlm.open_clip import OpenClipVLM
+
+    vlm = OpenClipVLM(architecture, weights.name, state=checkpoints.read(weights), precision=precision)
+    return lambda pixels, proposals: vlm.embed_regions(pixels, proposals, lambda _: None)
+
+
+def _released(architecture: str, weights: Path) -> Embed:
+    """Without prompts open_clip's own model; with them, its layers and the rule of `MaskPromptedTower`."""
+    import open_clip
+
+    from ovseg_demo.vlm.open_clip import MEAN, PROMPTS, STD, build, clip_state_dict
+
+    state = clip_state_dict(checkpoints.read(weights))
+    prompted = PROMPTS in state
+    if prompted:
+        clip = build(architecture, state, weights.name)
+    else:
+        clip = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).eval()
+        clip.load_state_dict(state)
+    size = clip.visual.image_size[0]
+
+    @torch.no_grad()
+    def embed(pixels: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
+        batches = masked_regions(pixels, proposals, size=size, mean=MEAN, std=STD, batch_size=MOST)
+        read = [clip.visual(crops, masks) if prompted else clip.encode_image(crops) for crops, masks in batches]
+        return F.normalize(torch.cat(read), dim=-1)
+
+    return embed
