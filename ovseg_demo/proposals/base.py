@@ -49,6 +49,14 @@ class MaskProposals:
         """All masks, bool (N, H, W)."""
         return np.unpackbits(self.packed, axis=-1, count=self.width).view(bool)
 
+    def resized(self, size: tuple[int, int]) -> "MaskProposals":
+        """The same at another size (H, W), by nearest neighbour."""
+        if size == self.size:
+            return self
+        rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, self.size, strict=True))
+        packed = [np.packbits(self.mask(number)[np.ix_(rows, columns)], axis=-1) for number in range(len(self))]
+        return MaskProposals(np.array(packed, np.uint8).reshape(len(self), size[0], -1), self.scores, size[1])
+
     def boxes(self) -> np.ndarray:
         """Tight boxes, int64 (N, 4): x0, y0, x1, y1 with exclusive x1, y1; zeros for an empty mask."""
         masks = self.masks()

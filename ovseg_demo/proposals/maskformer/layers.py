@@ -1,0 +1,66 @@
+"""What the backbones and the pixel decoder share."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.ops import FrozenBatchNorm2d
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without a bias that keeps the size, up to its stride, and the norm on its output.
+
+    Published weights name the norm's tensors after the convolution ("conv1.weight", "conv1.norm.weight").
+
+    Args:
+        width: channels of the input.
+        out_width: channels of the output.
+        kernel: side of the kernel, odd.
+        norm: makes the norm of that many channels.
+        stride, dilation: as in nn.Conv2d.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        out_width: int,
+        kernel: int,
+        *,
+        norm: Callable[[int], nn.Module],
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        padding = kernel // 2 * dilation
+        super().__init__(width, out_width, kernel, stride, padding, dilation, bias=False)
+        self.norm = norm(out_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) to (B, out_width, H / stride, W / stride)."""
+        return self.norm(super().forward(x))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Take a frozen batch norm into the convolution's own weight and bias; the function stays the same."""
+        norm = self.norm
+        if isinstance(norm, FrozenBatchNorm2d):
+            self.weight, self.bias = fuse_conv_bn_weights(
+                self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            self.norm = nn.Identity()
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them, from the first width to the last."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., widths[0]) to (..., widths[-1])."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = layer(x).relu()
+        return last(x)

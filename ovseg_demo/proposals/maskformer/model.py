@@ -1,0 +1,78 @@
+"""MaskFormer (Cheng et al. 2021) for open vocabularies, as OVSeg (Liang et al. 2023) trains it: class-agnostic masks,
+each with an embedding in CLIP's text space.
+
+State-dict names are those of OVSeg's released files.
+"""
+
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from ovseg_demo import fused
+from ovseg_demo.proposals.maskformer.decoder import Predictions, Predictor
+from ovseg_demo.proposals.maskformer.layers import ConvNorm
+from ovseg_demo.proposals.maskformer.pixel_decoder import PixelDecoder
+from ovseg_demo.proposals.maskformer.resnet import ResNet
+from ovseg_demo.proposals.maskformer.swin import Swin
+
+BACKBONES = {"r101c": ResNet, "swinb": Swin}
+"""Backbones of the released models; called without arguments they have the released sizes."""
+
+STRIDE = 32
+"""Images must be a multiple of it on both sides."""
+
+
+class MaskFormer(nn.Module):
+    """A backbone, a pixel decoder and a transformer decoder.
+
+    Args:
+        backbone: gives four maps of strides 4 to 32 and names their `channels`.
+        text_width: D, of CLIP's text space.
+        width: channels of the pixel decoder and of the queries, a multiple of 32.
+        **sizes: further keyword sizes of `Predictor`.
+    """
+
+    def __init__(self, backbone: ResNet | Swin, text_width: int, *, width: int = 256, **sizes) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = nn.ModuleDict(
+            {
+                "pixel_decoder": PixelDecoder(backbone.channels, width),
+                "predictor": Predictor(backbone.channels[-1], text_width, width=width, **sizes),
+            }
+        )
+
+    def forward(self, images: Tensor, *, every_layer: bool = True) -> list[Predictions]:
+        """Predictions of each decoder layer; the last one's are the result.
+
+        Args:
+            images: float32 (B, 3, H, W), RGB, normalised with the mean and deviation of ImageNet; H and W are
+                multiples of 32.
+            every_layer: False leaves out all but the last layer's predictions.
+        """
+        maps = self.backbone(images)
+        mask_features = self.sem_seg_head["pixel_decoder"](maps)
+        return self.sem_seg_head["predictor"](maps[-1], mask_features, every_layer=every_layer)
+
+
+def build(backbone: str, text_width: int) -> MaskFormer:
+    """A released architecture with fresh weights.
+
+    Args:
+        backbone: "r101c" or "swinb".
+        text_width: of CLIP's text space: 512 for ViT-B/16, 768 for ViT-L/14.
+    """
+    return MaskFormer(BACKBONES[backbone](), text_width)
+
+
+def fuse(model: MaskFormer) -> None:
+    """Fold batch norms and fuse linear layers with their activations, in place, for inference in float32.
+
+    The function stays the same, but not the names of the tensors: load the weights first.
+    """
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
+    fused.fuse(model.backbone)
+    for module in model.backbone.modules():
+        if isinstance(module, Mlp):
+            module.fc1.activation, module.act = module.act, nn.Identity()

@@ -1,0 +1,82 @@
+"""From a photo to MaskFormer's masks and class embeddings, as OVSeg prepares its images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo.proposals.maskformer.model import STRIDE, MaskFormer
+
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+_MASK_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What MaskFormer says about one image of h x w pixels, after resizing, with Q queries.
+
+    Attributes:
+        classes: float32 (Q, D), class embeddings, not normalised, on the model's device.
+        masks: float32 (Q, h, w), mask logits, on the model's device.
+        pixels: uint8 (h, w, 3), the resized image, RGB.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    pixels: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.classes.nbytes + self.masks.nbytes + self.pixels.nbytes
+
+
+class Reader:
+    """Resizes and normalises an image, runs the model, brings the masks to the resized image's size.
+
+    Args:
+        model: in evaluation mode.
+        shortest: pixels that the image's shorter side is resized to; released: 512 for r101c, 640 for swinb.
+        longest: at most as many pixels of the longer side; released: 2048 and 2560.
+    """
+
+    def __init__(self, model: MaskFormer, shortest: int, longest: int) -> None:
+        self.model, self.shortest, self.longest = model, shortest, longest
+
+    @torch.inference_mode()
+    def read(self, image: np.ndarray) -> Reading:
+        """Read an RGB image, uint8 (H, W, 3), of any size and shape."""
+        height, width = scaled(image.shape[:2], self.shortest, self.longest)
+        pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        device = next(self.model.parameters()).device
+        predictions = self.model(normalised(pixels).to(device), every_layer=False)[-1]
+        masks = F.interpolate(predictions.masks, scale_factor=_MASK_STRIDE, mode="bilinear", align_corners=False)
+        return Reading(predictions.classes[0], masks[0, :, :height, :width], pixels)
+
+
+def scaled(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
+    """The size (height, width) whose shorter side is `shortest`, or whose longer side is `longest` if that is smaller.
+
+    The aspect ratio is kept up to rounding to the nearest pixel; no side is below 1.
+    """
+    height, width = size
+    scale = shortest / min(size)
+    # The shorter side is not multiplied, so that rounding falls as in Detectron2's ResizeShortestEdge.
+    sides = (shortest, width * scale) if height < width else (height * scale, shortest)
+    shrink = min(1.0, longest / max(sides))
+    return tuple(max(1, int(side * shrink + 0.5)) for side in sides)
+
+
+def normalised(pixels: np.ndarray) -> Tensor:
+    """RGB pixels, uint8 (h, w, 3), as the model's input: float32 (1, 3, H, W), padded with 0 to multiples of 32.
+
+    Mean and deviation are ImageNet's; the padding is on the right and below, and comes after normalising, so it is the
+    mean colour.
+    """
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+    below, right = (-side % STRIDE for side in pixels.shape[:2])
+    return F.pad((x - mean) / std, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
