@@ -41,7 +41,9 @@ class Visitor:
 
     def change_words(self, words: str, method: str, options: Options) -> float:
         """Press Segment again with other words; seconds to the complete answer. Raises RuntimeError when it fails."""
-        data = [self._photo, words, method, options.granularity, options.proposals]
+        automatic = options.granularity is None
+        value = Options.granularity if automatic else options.granularity
+        data = [self._photo, words, method, value, automatic, options.proposals]
         start = time.perf_counter()
         event = self._event("segment", "click")
         self._http.post(

@@ -23,7 +23,7 @@ class MethodEntry:
         title: the name on the page.
         summary: one sentence on what it does.
         checkpoints: catalogue ids of the weights it needs.
-        uses_masks: whether it paints mask proposals, which granularity and the search setting choose.
+        uses: names of the Options that change something.
         build: makes it on a device; slow.
     """
 
@@ -31,7 +31,7 @@ class MethodEntry:
     title: str
     summary: str
     checkpoints: tuple[str, ...]
-    uses_masks: bool
+    uses: tuple[str, ...]
     build: Callable[[str], Method]
 
     def missing(self) -> list[checkpoints.Checkpoint]:
@@ -82,7 +82,44 @@ def _ovseg_clip(architecture: str, checkpoint_id: str) -> Callable[[str], Method
     return build
 
 
+def _ovseg_prompted(checkpoint_id: str) -> Callable[[str], Method]:
+    """SAM's masks with the CLIP of a whole OVSeg model."""
+
+    def build(device: str) -> Method:
+        from ovseg_demo.methods import ovseg_maskformer
+        from ovseg_demo.methods.ovseg import OVSeg
+
+        return OVSeg(_sam(device), ovseg_maskformer.load_clip(checkpoint_id, device))
+
+    return build
+
+
+def _ovseg_maskformer(checkpoint_id: str) -> Callable[[str], Method]:
+    def build(device: str) -> Method:
+        from ovseg_demo.methods import ovseg_maskformer
+
+        return ovseg_maskformer.load(checkpoint_id, device)
+
+    return build
+
+
 _MINI = ("mini-image", "mini-text", "mini-anchors", "mini-heads")
+_B16, _L14 = "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"
+_SAM = ("granularity", "proposals")
+_MASKFORMER = ("granularity", "ensemble")
+
+
+def _sam_entry(method: str, clip: str, told: str, weights: str, build: Callable[[str], Method]) -> MethodEntry:
+    return MethodEntry(
+        method, f"OVSeg · {clip}", f"MobileSAM masks, named by {told}.", ("mobile-sam", weights), _SAM, build
+    )
+
+
+def _maskformer_entry(method: str, models: str, told: str, weights: str) -> MethodEntry:
+    summary = f"OVSeg as published: MaskFormer's masks, named by {told}."
+    build = _ovseg_maskformer(weights)
+    return MethodEntry(method, f"OVSeg-MaskFormer · {models}", summary, (weights,), _MASKFORMER, build)
+
 
 _ENTRIES = (
     MethodEntry(
@@ -90,7 +127,7 @@ _ENTRIES = (
         "OVSeg · mini",
         "MobileSAM masks, named by the bundled mini model. Reads English; needs no network.",
         ("mobile-sam", *_MINI),
-        True,
+        _SAM,
         _ovseg_mini,
     ),
     MethodEntry(
@@ -98,24 +135,68 @@ _ENTRIES = (
         "Mini · dense",
         "The bundled mini model without masks: every place is named on its own, in a fraction of a second.",
         _MINI,
-        False,
+        (),
         _mini_dense,
     ),
-    MethodEntry(
+    _sam_entry(
         "ovseg-sam-vitb16",
-        "OVSeg · CLIP ViT-B/16",
-        "MobileSAM masks, named by OpenAI's CLIP ViT-B/16.",
-        ("mobile-sam", "clip-vit-b16"),
-        True,
-        _ovseg_clip("ViT-B-16-quickgelu", "clip-vit-b16"),
+        "CLIP ViT-B/16",
+        "OpenAI's CLIP ViT-B/16",
+        "clip-vit-b16",
+        _ovseg_clip(_B16, "clip-vit-b16"),
     ),
-    MethodEntry(
+    _sam_entry(
+        "ovseg-sam-vitl14-openai",
+        "CLIP ViT-L/14",
+        "OpenAI's CLIP ViT-L/14",
+        "clip-vit-l14",
+        _ovseg_clip(_L14, "clip-vit-l14"),
+    ),
+    _sam_entry(
+        "ovseg-sam-vitb16-adapted",
+        "adapted CLIP ViT-B/16",
+        "OVSeg's CLIP ViT-B/16, fine-tuned on masked crops",
+        "ovseg-clip-vit-b16",
+        _ovseg_clip(_B16, "ovseg-clip-vit-b16"),
+    ),
+    _sam_entry(
         "ovseg-sam-vitl14",
-        "OVSeg · adapted CLIP ViT-L/14",
-        "MobileSAM masks, named by OVSeg's CLIP ViT-L/14, fine-tuned on masked crops.",
-        ("mobile-sam", "ovseg-clip-vit-l14"),
-        True,
-        _ovseg_clip("ViT-L-14-quickgelu", "ovseg-clip-vit-l14"),
+        "adapted CLIP ViT-L/14",
+        "OVSeg's CLIP ViT-L/14, fine-tuned on masked crops",
+        "ovseg-clip-vit-l14",
+        _ovseg_clip(_L14, "ovseg-clip-vit-l14"),
+    ),
+    _sam_entry(
+        "ovseg-sam-vitb16-prompts",
+        "adapted CLIP ViT-B/16 with mask prompts",
+        "the CLIP ViT-B/16 of OVSeg's published model, with mask prompts",
+        "ovseg-r101c-vitb16",
+        _ovseg_prompted("ovseg-r101c-vitb16"),
+    ),
+    _sam_entry(
+        "ovseg-sam-vitl14-prompts",
+        "adapted CLIP ViT-L/14 with mask prompts",
+        "the CLIP ViT-L/14 of OVSeg's published model, with mask prompts",
+        "ovseg-swinb-vitl14",
+        _ovseg_prompted("ovseg-swinb-vitl14"),
+    ),
+    _maskformer_entry(
+        "ovseg-maskformer-r101c",
+        "R101c, ViT-B/16",
+        "its CLIP ViT-B/16 with mask prompts",
+        "ovseg-r101c-vitb16",
+    ),
+    _maskformer_entry(
+        "ovseg-maskformer-swinb",
+        "Swin-B, ViT-L/14",
+        "its CLIP ViT-L/14 with mask prompts",
+        "ovseg-swinb-vitl14",
+    ),
+    _maskformer_entry(
+        "ovseg-maskformer-swinb-mpt",
+        "Swin-B, ViT-L/14, prompts only",
+        "OpenAI's CLIP ViT-L/14 with trained mask prompts",
+        "ovseg-swinb-vitl14-mpt",
     ),
 )
 

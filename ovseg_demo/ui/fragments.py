@@ -3,12 +3,17 @@
 import base64
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import cv2
 
 from ovseg_demo import draw, engine, gallery, methods, vocabulary
 from ovseg_demo.errors import UserError
+from ovseg_demo.methods import MethodEntry
 from ovseg_demo.stages import Progress
+
+if TYPE_CHECKING:
+    from ovseg_demo.ui.comparison import Panel
 
 _THUMBNAIL_HEIGHT = 132
 _CHIPS_SHOWN = 40
@@ -38,6 +43,12 @@ def chips(text: str) -> str:
     return f"<div class='chips'>{''.join(pieces)}</div>{told}"
 
 
+def doing(progress: Progress) -> str:
+    """What a running stage does, as plain text."""
+    how = "waiting for another photo" if progress.waiting else f"{100 * progress.fraction:.0f} %"
+    return f"{progress.stage} … {how}"
+
+
 def status(news: Sequence[Progress], state: str = "running") -> str:
     """The stages so far, the last one with its progress bar.
 
@@ -45,40 +56,93 @@ def status(news: Sequence[Progress], state: str = "running") -> str:
         news: the latest progress of each stage, in order.
         state: "running", "done", "cancelling" or "cancelled".
     """
-    done = "".join(
+    done = [
         f"<li>{escape(p.stage)}{' <small>cached</small>' if p.cached else ''}</li>" for p in news if p.fraction >= 1
-    )
+    ]
     current = next((p for p in reversed(news) if p.fraction < 1), None)
+    return _status(state, "" if current is None else _meter(doing(current), current.fraction), done)
+
+
+def comparing(panels: Sequence["Panel"], state: str = "running") -> str:
+    """Every method of a comparison with how far it is, the running one with its progress bar.
+
+    Args:
+        panels: one a method.
+        state: as of `status`.
+    """
+    current = next((p for p in panels if p.state == "running" and p.progress), None)
+    line = "" if current is None else _meter(f"{current.title}: {doing(current.progress)}", current.progress.fraction)
+    ends = [(p, p.line if p.state == "done" else p.state) for p in panels if p.state in ("done", "failed")]
+    items = [f"<li class='{p.state}'>{escape(p.title)} <small>{escape(end)}</small></li>" for p, end in ends]
+    return _status(state, line, items)
+
+
+def _status(state: str, running: str, done: Sequence[str]) -> str:
     if state in _ENDINGS:
-        line = f"<p class='stage-now'>{_ENDINGS[state]}</p>"
-    elif state == "done" or current is None:
-        line = ""
-    else:
-        share = f"{100 * current.fraction:.0f}"
-        doing = "waiting for another photo" if current.waiting else f"{share} %"
-        line = (
-            f"<p class='stage-now'>{escape(current.stage)} … {doing}</p><div class='meter' role='progressbar' "
-            f"aria-valuemin='0' aria-valuemax='100' aria-valuenow='{share}'><span style='width:{share}%'></span></div>"
-        )
-    return f"<div class='status' data-state='{state}'>{line}<ul>{done}</ul></div>"
+        running = f"<p class='stage-now'>{_ENDINGS[state]}</p>"
+    elif state == "done":
+        running = ""
+    return f"<div class='status' data-state='{state}'>{running}<ul>{''.join(done)}</ul></div>"
+
+
+def _meter(line: str, fraction: float) -> str:
+    share = f"{100 * fraction:.0f}"
+    return (
+        f"<p class='stage-now'>{escape(line)}</p><div class='meter' role='progressbar' "
+        f"aria-valuemin='0' aria-valuemax='100' aria-valuenow='{share}'><span style='width:{share}%'></span></div>"
+    )
 
 
 def finished(news: Sequence[Progress], seconds: float) -> str:
     """The stages of a finished request and how long it took."""
-    return f"<p class='stage-total'>Done in {seconds:.1f} s</p>" + status(news, "done")
+    return _total(seconds) + status(news, "done")
+
+
+def compared(panels: Sequence["Panel"], seconds: float) -> str:
+    """The methods of a finished comparison and how long it took."""
+    return _total(seconds) + comparing(panels, "done")
+
+
+def _total(seconds: float) -> str:
+    return f"<p class='stage-total'>Done in {seconds:.1f} s</p>"
+
+
+def reason(sentence: str) -> str:
+    """Why a granularity was chosen."""
+    return f"<p class='reason'>{escape(sentence)}</p>" if sentence else ""
 
 
 def unavailable() -> str:
-    """The methods whose weights are absent, with the way to get them; empty when there is none."""
-    rows = [
-        f"<li><label><input type='radio' disabled> {escape(entry.title)}</label> "
-        f"<details><summary>needs weights</summary>{escape(entry.summary)} Missing: "
-        f"<code>{escape(', '.join(c.file for c in entry.missing()))}</code>. {escape(engine.how_to_get(entry))}, "
-        f"then reload this page.</details></li>"
-        for entry in methods.REGISTRY.values()
-        if entry.missing()
-    ]
-    return f"<ul class='unavailable'>{''.join(rows)}</ul>" if rows else ""
+    """The methods whose weights are absent, folded away, by what brings them; empty when there is none."""
+    absent: dict[str, list[MethodEntry]] = {}
+    for entry in methods.REGISTRY.values():
+        if entry.missing():
+            absent.setdefault(engine.how_to_get(entry), []).append(entry)
+    if not absent:
+        return ""
+    count = sum(map(len, absent.values()))
+    told = f"{count} more method{'s need' if count > 1 else ' needs'} weights"
+    groups = "".join(_group(how, entries) for how, entries in absent.items())
+    return f"<details class='unavailable'><summary>{told}</summary>{groups}<p>Then reload this page.</p></details>"
+
+
+def _group(how: str, entries: Sequence[MethodEntry]) -> str:
+    """Methods that the same weights bring."""
+    rows = "".join(
+        f"<li><label><input type='radio' disabled> {escape(e.title)}</label><p>{escape(e.summary)}</p></li>"
+        for e in entries
+    )
+    files = escape(", ".join(c.file for c in entries[0].missing()))
+    return f"<ul>{rows}</ul><p class='how'>Missing: {files}. {escape(how)}</p>"
+
+
+def comparable() -> str:
+    """What a comparison still needs; empty when there are methods enough."""
+    ready = [entry.title for entry in methods.REGISTRY.values() if not entry.missing()]
+    if len(ready) > 1:
+        return ""
+    have = f"only {ready[0]} is ready" if ready else "none is ready"
+    return f"<p class='chips-error'>A comparison takes two methods; {escape(have)}. Others need weights, see below.</p>"
 
 
 def strip() -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import matplotlib
@@ -28,21 +29,37 @@ def payload(result: Segmentation, photo: Photo | None, key: str) -> dict:
     """
     height, width = result.size
     return {
-        "id": next(_numbers),
         "key": key,
         "width": width,
         "height": height,
+        "photo": photo and photo_url(photo),
+        "heat": _HEAT,
+        **classes(result.names),
+        **layer(result),
+    }
+
+
+def layer(result: Segmentation) -> dict:
+    """What the browser gets of a result beside the photo and the classes, under a number of its own."""
+    return {
+        "id": next(_numbers),
         "depth": len(result.top_classes),
         "planes": _data_url(".png", planes(result), [cv2.IMWRITE_PNG_COMPRESSION, 1]),
-        "photo": photo and _data_url(".jpg", photo.pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]),
-        "names": list(result.names),
-        "colours": ["#" + bytes(rgb).hex() for rgb in draw.colours(result.names)],
-        "heat": _HEAT,
         "legend": [
             {"index": c.index, "share": float(c.share), "confidence": float(c.confidence)} for c in result.summary()
         ],
         "notes": list(result.notes),
     }
+
+
+def classes(names: Sequence[str]) -> dict:
+    """The classes and their colours."""
+    return {"names": list(names), "colours": ["#" + bytes(rgb).hex() for rgb in draw.colours(names)]}
+
+
+def photo_url(photo: Photo) -> str:
+    """The photo as the models see it, as a data URL."""
+    return _data_url(".jpg", photo.pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def planes(result: Segmentation) -> np.ndarray:

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -31,11 +32,12 @@ class Request:
     options: Options
 
     @classmethod
-    def read(cls, path: str | None, words: str, method: str, granularity: float, proposals: str) -> "Request":
-        """Raises UserError for an absent or unreadable photo, an unusable vocabulary or option."""
+    def read(cls, path: str | None, words: str, method: str, granularity: float | None, proposals: str) -> "Request":
+        """Granularity None is automatic. Raises UserError for an absent or unreadable photo, an unusable vocabulary or
+        option."""
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
-        if not isinstance(granularity, int | float):
+        if granularity is not None and not isinstance(granularity, int | float):
             raise UserError("Granularity must be a number between 0 and 1.")
         parsed, options = vocabulary.parse(words or ""), Options(granularity, proposals)
         return cls(image.load(path), parsed, method, options)
@@ -104,18 +106,25 @@ class Running:
             flag.cancel_for_person()
 
 
-def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -> Iterator[Progress | Answer]:
-    """Do the work in a thread of its own, yielding its progress (and CANCELLING) as it comes and its result last.
+@dataclass(frozen=True)
+class _Finished:
+    """What the work returned."""
+
+    result: Any
+
+
+def follow(running: Running, session: str, work: Callable[[Listener], Any]) -> Iterator[Any]:
+    """Do the work in a thread of its own, yielding its news (and CANCELLING) as they come and its result last.
 
     Closing the iterator cancels the work. Raises what the work raises, or Superseded instead of Cancelled, or of a
     result, that nobody waits for any more.
     """
-    news: queue.Queue[Progress | Answer | BaseException] = queue.Queue()
+    news: queue.Queue[Any] = queue.Queue()
     flag = running.start(session, news.put)
 
     def labour() -> None:
         try:
-            news.put(work(flag))
+            news.put(_Finished(work(flag)))
         except BaseException as error:  # carried to the caller's thread, which raises it
             news.put(error)
 
@@ -123,12 +132,13 @@ def follow(running: Running, session: str, work: Callable[[Listener], Answer]) -
     try:
         while True:
             item = news.get()
-            if flag.superseded and not isinstance(item, Progress):
+            ended = isinstance(item, _Finished | BaseException)
+            if ended and flag.superseded:
                 raise Superseded
             if isinstance(item, BaseException):
                 raise item
-            yield item
-            if isinstance(item, Answer):
+            yield item.result if ended else item
+            if ended:
                 return
     finally:
         flag.cancel()

@@ -34,13 +34,21 @@ def test_a_photo_comes_back_as_three_files(client):
         ("", "ovseg-sam-mini", 0.8, "at least one word"),
         (None, "ovseg-sam-mini", 0.8, "at least one word"),
         ("cat", "magic", 0.8, "Unknown method 'magic'"),
-        ("cat", "ovseg-sam-mini", None, "must be a number"),
         ("cat", "ovseg-sam-mini", 7, "between 0 and 1"),
     ],
 )
 def test_bad_input_is_one_sentence(client, words, method, granularity, told):
     with pytest.raises(AppError, match=told):
         client.predict(handle_file(str(gallery.FOLDER / "pizza.jpg")), words, method, granularity, api_name="/segment")
+
+
+def test_no_granularity_is_automatic(client):
+    photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
+    *_, content = client.predict(photo, "pizza, horse, bus", "ovseg-sam-mini", None, api_name="/segment")
+    with open(content) as file:
+        found = json.load(file)
+    assert 0 <= found["granularity"] <= 1
+    assert found["granularity_reason"]
 
 
 def test_only_the_documented_endpoint_is_public(client):

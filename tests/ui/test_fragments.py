@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 
 from ovseg_demo import methods
 from ovseg_demo.stages import Progress
 from ovseg_demo.ui import fragments
+from ovseg_demo.ui.comparison import Panel
 
 ATTACK = "<img src=x onerror=alert(1)>"
 
@@ -59,6 +62,47 @@ def test_absent_methods_are_disabled_with_a_way_out(monkeypatch):
         assert all(c.id in shown for c in entry.missing())
     monkeypatch.setattr(methods, "REGISTRY", {})
     assert fragments.unavailable() == ""
+
+
+def entry(title: str, *missing: str) -> SimpleNamespace:
+    files = [SimpleNamespace(id=each, file=f"{each}.pth") for each in missing]
+    return SimpleNamespace(title=title, summary=f"About {title}.", missing=lambda: files)
+
+
+def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
+    entries = [entry("One", "big"), entry("Two", "small"), entry("Three", "big"), entry("Ready")]
+    monkeypatch.setattr(methods, "REGISTRY", {each.title: each for each in entries})
+    shown = fragments.unavailable()
+    assert "3 more methods need weights" in shown
+    assert shown.count("--download big") == shown.count("--download small") == 1
+    assert shown.index("One") < shown.index("Three") < shown.index("--download big") < shown.index("Two")
+    assert "Ready" not in shown
+
+
+def test_a_comparison_needs_two_methods(monkeypatch):
+    entries = {"a": entry("Only"), "b": entry("Absent", "file")}
+    monkeypatch.setattr(methods, "REGISTRY", entries)
+    assert "only Only is ready" in fragments.comparable()
+    monkeypatch.setattr(methods, "REGISTRY", {"b": entries["b"]})
+    assert "none is ready" in fragments.comparable()
+    monkeypatch.setattr(methods, "REGISTRY", {"a": entries["a"], "c": entry("Another")})
+    assert fragments.comparable() == ""
+
+
+def test_methods_of_a_comparison_are_told_one_by_one():
+    panels = [
+        Panel("First", "done", "1.2 s"),
+        Panel("Second", "failed", "why"),
+        Panel(ATTACK, "running", progress=Progress("Finding masks", 0.42)),
+        Panel("Last"),
+    ]
+    shown = fragments.comparing(panels)
+    assert shown.count("<li") == 2
+    assert "First <small>1.2 s</small>" in shown
+    assert "Second <small>failed</small>" in shown
+    assert "onerror=alert(1)&gt;: Finding masks … 42 %" in shown
+    assert "<img" not in shown
+    assert "Done in 2.0 s" in fragments.compared(panels[:2], 2)
 
 
 def test_every_example_is_a_button_with_its_licence():

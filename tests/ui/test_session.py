@@ -18,6 +18,7 @@ PIZZA = str(gallery.FOLDER / "pizza.jpg")
         ((None, "cat", "m", 0.8, "fast"), "Choose a photo"),
         ((PIZZA, " ", "m", 0.8, "fast"), "at least one word"),
         ((PIZZA, "cat", "m", 3.0, "fast"), "between 0 and 1"),
+        ((PIZZA, "cat", "m", "much", "fast"), "must be a number"),
         ((PIZZA, "cat", "m", 0.8, "perfect"), "Unknown proposal setting"),
         (("absent.jpg", "cat", "m", 0.8, "fast"), "no file"),
     ],

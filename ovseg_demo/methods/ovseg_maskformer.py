@@ -1,0 +1,166 @@
+"""OVSeg as published: MaskFormer's masks, named by the CLIP that was adapted to them.
+
+Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023), in both of its forms: that of
+the demo, where CLIP alone names binary masks and granularity chooses among them, and that of the evaluation, where
+soft masks add up with the class probabilities of MaskFormer and CLIP together.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo import checkpoints
+from ovseg_demo.image import Photo
+from ovseg_demo.methods import words
+from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.methods.ovseg import OVSeg
+from ovseg_demo.proposals import maskformer
+from ovseg_demo.proposals.base import MaskProposals, Report
+from ovseg_demo.proposals.maskformer import Reader, Reading
+from ovseg_demo.result import Segmentation
+from ovseg_demo.stages import Stages
+from ovseg_demo.vlm.base import VisionLanguageModel
+from ovseg_demo.vlm.open_clip import LOGIT_SCALE, VILD, OpenClipVLM
+from ovseg_demo.vocabulary import Vocabulary
+
+DEMO_THRESHOLD = 0.35
+"""Mask probability from which a pixel belongs to a mask, in OVSeg's demo."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the published models with one backbone share beside it.
+
+    Attributes:
+        architecture: open_clip name of the CLIP.
+        shortest, longest: sides in pixels that a photo is resized to.
+        threshold: mask probability from which a pixel belongs to a mask, in evaluation.
+    """
+
+    architecture: str
+    shortest: int
+    longest: int
+    threshold: float
+
+
+SETTINGS = {
+    "r101c": Settings("ViT-B-16-quickgelu", 512, 2048, 0.5),
+    "swinb": Settings("ViT-L-14-quickgelu", 640, 2560, 0.4),
+}
+
+
+class MaskFormerProposals:
+    """MaskFormer's masks as binary proposals, those without any pixel left out."""
+
+    def __init__(self, reader: Reader, name: str, threshold: float) -> None:
+        self.name = name
+        self._reader = reader
+        self._threshold = threshold
+
+    def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
+        """Up to 100 masks of an RGB image, uint8 (H, W, 3). Their scores are the mean probability of their pixels."""
+        found, _ = binary(self._reader.read(image), self._threshold)
+        report(1)
+        return found.resized(image.shape[:2])
+
+
+class OVSegMaskFormer:
+    """MaskFormer and CLIP of one published model.
+
+    Args:
+        reader: MaskFormer.
+        vlm: the CLIP.
+        non_object: (1, D), the text embedding of "no object", which MaskFormer was trained with.
+        name: names the weights in caches.
+        threshold: as in Settings.
+    """
+
+    def __init__(
+        self, reader: Reader, vlm: VisionLanguageModel, non_object: Tensor, name: str, threshold: float
+    ) -> None:
+        self._reader, self._vlm, self._name, self._threshold = reader, vlm, name, threshold
+        self._non_object = F.normalize(non_object.float(), dim=-1)
+        maker = MaskFormerProposals(reader, f"maskformer-{name}", DEMO_THRESHOLD)
+        self._by_clip_alone = OVSeg(dict.fromkeys(PROPOSALS, maker), vlm)
+
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+        if options.ensemble is None:
+            return self._by_clip_alone.segment(photo, vocabulary, options, stages)
+        reading = stages.heavy(
+            "Finding masks", ("reading", photo.key, self._name), lambda _: self._reader.read(photo.pixels)
+        )
+        proposals, valid = binary(reading, self._threshold)
+        regions = stages.heavy(
+            "Reading regions",
+            ("regions", photo.key, self._name, self._threshold, self._vlm.name),
+            lambda report: self._vlm.embed_regions(reading.pixels, proposals, report),
+        )
+        texts = words.embed(self._vlm, vocabulary, stages)
+        with stages.timed("Fusing"):
+            by_clip = texts.of_classes(self._vlm.logits(regions, texts.texts)).softmax(-1).cpu()
+            by_maskformer = self._class_probabilities(reading.classes.cpu(), texts)
+            scores = ensembled(by_maskformer, by_clip, valid, options.ensemble)
+            return Segmentation.from_scores(vocabulary.names, soft_sum(scores, reading.masks), photo.pixels.shape[:2])
+
+    def _class_probabilities(self, classes: Tensor, texts: words.ClassTexts) -> Tensor:
+        """MaskFormer's own, (Q, C): a softmax over the classes and "no object", which then is left out."""
+        queries = F.normalize(classes, dim=-1)
+        logits = texts.of_classes(LOGIT_SCALE * queries @ texts.texts.T.cpu())
+        nothing = LOGIT_SCALE * queries @ self._non_object.T
+        return torch.cat([logits, nothing], 1).softmax(-1)[:, :-1]
+
+
+def binary(reading: Reading, threshold: float) -> tuple[MaskProposals, Tensor]:
+    """The masks with a pixel above a probability, at the reading's size, and which of all Q they are, bool (Q,)."""
+    probabilities = reading.masks.sigmoid()
+    inside = probabilities > threshold
+    valid = inside.flatten(1).any(1)
+    sure = (probabilities * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+    return MaskProposals.from_masks(inside[valid].cpu().numpy(), sure[valid].cpu().numpy()), valid.cpu()
+
+
+def ensembled(by_maskformer: Tensor, by_clip: Tensor, valid: Tensor, weight: float) -> Tensor:
+    """Class scores (Q, C): A^(1 - weight) C^weight (Liang et al. 2023, section 4.1).
+
+    Args:
+        by_maskformer: A, (Q, C) in [0, 1].
+        by_clip: C, (V, C) in [0, 1], of the V valid masks.
+        valid: bool (Q,). Of masks that CLIP has not seen, A^(1 - weight) stands alone, except at a weight of 0: the
+            released code then takes CLIP's scores, and the other masks are left out.
+        weight: 0 to 1.
+    """
+    everywhere = torch.full_like(by_maskformer, float(weight != 0))
+    everywhere[valid] = by_clip
+    return everywhere if weight == 0 else by_maskformer ** (1 - weight) * everywhere**weight
+
+
+def soft_sum(scores: Tensor, masks: Tensor) -> Tensor:
+    """Scores of all masks at every pixel, each mask's weighted by its probability there, float32 (C, h, w).
+
+    Args:
+        scores: (Q, C).
+        masks: logits (Q, h, w).
+    """
+    return torch.einsum("qc,qhw->chw", scores.to(masks), masks.sigmoid())
+
+
+def load(checkpoint_id: str, device: str) -> OVSegMaskFormer:
+    """A published model. Raises CheckpointError when its file is missing, damaged or does not fit."""
+    released = _released(checkpoint_id)
+    settings = SETTINGS[released.backbone]
+    reader = Reader(maskformer.load(released, device), settings.shortest, settings.longest)
+    clip = OpenClipVLM(settings.architecture, checkpoint_id, device, state=released.clip, templates=VILD)
+    return OVSegMaskFormer(reader, clip, released.non_object.to(device), checkpoint_id, settings.threshold)
+
+
+def load_clip(checkpoint_id: str, device: str) -> OpenClipVLM:
+    """The CLIP of a published model alone, with its mask prompts, reading words as OVSeg's demo does."""
+    released = _released(checkpoint_id)
+    return OpenClipVLM(SETTINGS[released.backbone].architecture, checkpoint_id, device, state=released.clip)
+
+
+def _released(checkpoint_id: str) -> maskformer.Released:
+    return maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoints.get(checkpoint_id).file)

@@ -1,0 +1,72 @@
+// What the components of the page share; it runs before each of their scripts. User words only ever enter the document
+// as textContent.
+
+const find = (selector) => element.querySelector(selector);
+const findAll = (selector) => [...element.querySelectorAll(selector)];
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function percent(share) {
+  if (share > 0 && share < 0.0005) return "<0.1 %";
+  return share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toFixed(1)} %`;
+}
+
+const someOf = (names) => names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "");
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+function swatch(colour) {
+  const node = make("span", "swatch");
+  if (colour) node.style.background = colour;
+  return node;
+}
+
+function bar(className, share, colour) {
+  const node = make("span", className);
+  const fill = make("span");
+  fill.style.width = `${100 * share}%`;
+  fill.style.background = colour;
+  node.append(fill);
+  return node;
+}
+
+// One of several tabs is chosen, by click or by arrow keys. Returns the function that marks it.
+function tabbed(tabs, choose) {
+  const mark = (chosen) => {
+    for (const tab of tabs) {
+      tab.setAttribute("aria-selected", tab === chosen);
+      tab.tabIndex = tab === chosen ? 0 : -1;
+    }
+  };
+  tabs.forEach((tab, at) => {
+    tab.addEventListener("click", () => choose(tab));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = tabs[(at + step + tabs.length) % tabs.length];
+      next.focus();
+      choose(next);
+    });
+  });
+  return mark;
+}
+
+// Highlights while a row is under the pointer or has the focus.
+function highlights(row, index, highlight) {
+  row.tabIndex = 0;
+  for (const event of ["pointerenter", "focus"]) row.addEventListener(event, () => highlight(index));
+  for (const event of ["pointerleave", "blur"]) row.addEventListener(event, () => highlight(null));
+}
+
+// Puts a card beside the pointer, away from the nearer edge, and never over the edge of its stage.
+function placeCard(card, event, stage) {
+  const box = stage.getBoundingClientRect();
+  const place = (at, size, room) => Math.max(4, Math.min(at > room / 2 ? at - size - 14 : at + 14, room - size - 4));
+  card.style.left = `${place(event.clientX - box.left, card.offsetWidth, box.width)}px`;
+  card.style.top = `${place(event.clientY - box.top, card.offsetHeight, box.height)}px`;
+}

@@ -1,0 +1,150 @@
+// Panes that show the same part of one picture, whichever of them a person zooms or drags.
+
+const MOST_ZOOM = 24;
+
+// `stage` holds the panes, nodes of the class "pane" and of one size, each with canvases of the size that `sizeOf()`
+// tells: { width, height }, or null while there is none. `told` hears of { point, tap, leave, moved }.
+function linkPanes(stage, sizeOf, told) {
+  const at = { zoom: 1, x: 0.5, y: 0.5 }; // the point in the middle of every pane, in shares of the picture's size
+
+  const panes = () => [...stage.querySelectorAll(".pane")];
+
+  // Screen pixels for one of the picture's.
+  const scaleIn = (pane) => at.zoom * Math.min(pane.clientWidth / sizeOf().width, pane.clientHeight / sizeOf().height);
+
+  function place() {
+    const [first] = panes();
+    if (!first?.clientWidth || !sizeOf()) return;
+    const { width, height } = sizeOf();
+    const scale = scaleIn(first);
+    const within = (value, room, size) => {
+      const half = room / (2 * scale * size);
+      return half >= 0.5 ? 0.5 : clamp(value, half, 1 - half);
+    };
+    at.x = within(at.x, first.clientWidth, width);
+    at.y = within(at.y, first.clientHeight, height);
+    for (const pane of panes()) {
+      const left = pane.clientWidth / 2 - at.x * scale * width;
+      const top = pane.clientHeight / 2 - at.y * scale * height;
+      for (const canvas of pane.querySelectorAll("canvas")) {
+        canvas.style.transform = `translate(${left.toFixed(2)}px, ${top.toFixed(2)}px) scale(${scale.toFixed(5)})`;
+        canvas.style.imageRendering = scale > 2 ? "pixelated" : "auto";
+      }
+    }
+    stage.classList.toggle("zoomed", at.zoom > 1);
+    told.moved(at.zoom);
+  }
+
+  // Zooms by a factor; what lies `dx`, `dy` screen pixels from the middle of a pane stays there.
+  function zoomBy(factor, dx = 0, dy = 0) {
+    const [first] = panes();
+    if (!first || !sizeOf()) return;
+    const before = scaleIn(first);
+    at.zoom = clamp(at.zoom * factor, 1, MOST_ZOOM);
+    const gained = 1 / before - 1 / scaleIn(first);
+    at.x += (dx * gained) / sizeOf().width;
+    at.y += (dy * gained) / sizeOf().height;
+    place();
+  }
+
+  function panBy(dx, dy) {
+    const [first] = panes();
+    if (!first || !sizeOf()) return;
+    const scale = scaleIn(first);
+    at.x -= dx / (scale * sizeOf().width);
+    at.y -= dy / (scale * sizeOf().height);
+    place();
+  }
+
+  function reset() {
+    Object.assign(at, { zoom: 1, x: 0.5, y: 0.5 });
+    place();
+  }
+
+  function fromMiddle(pane, { clientX, clientY }) {
+    const box = pane.getBoundingClientRect();
+    return [clientX - box.left - box.width / 2, clientY - box.top - box.height / 2];
+  }
+
+  // Where an event lies: its pane, the place in it, and the picture's pixel. Null outside the picture.
+  function pixelAt(event) {
+    const pane = event.target.closest(".pane");
+    if (!pane || !sizeOf()) return null;
+    const { width, height } = sizeOf();
+    const [dx, dy] = fromMiddle(pane, event);
+    const x = Math.floor(at.x * width + dx / scaleIn(pane));
+    const y = Math.floor(at.y * height + dy / scaleIn(pane));
+    if (x < 0 || y < 0 || x >= width || y >= height) return null;
+    return { pane, left: pane.clientWidth / 2 + dx, top: pane.clientHeight / 2 + dy, pixel: y * width + x };
+  }
+
+  const keys = {
+    "+": () => zoomBy(1.25),
+    "=": () => zoomBy(1.25),
+    "-": () => zoomBy(0.8),
+    0: reset,
+    ArrowLeft: () => panBy(40, 0),
+    ArrowRight: () => panBy(-40, 0),
+    ArrowUp: () => panBy(0, 40),
+    ArrowDown: () => panBy(0, -40),
+  };
+
+  stage.addEventListener("keydown", (event) => {
+    if (!Object.hasOwn(keys, event.key) || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+
+  stage.addEventListener(
+    "wheel",
+    (event) => {
+      const pane = event.target.closest(".pane");
+      if (!pane || !sizeOf()) return;
+      event.preventDefault();
+      const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
+      zoomBy(Math.exp(-clamp(event.deltaY * lines, -150, 150) / 400), ...fromMiddle(pane, event));
+    },
+    { passive: false },
+  );
+
+  // One pointer drags, two pinch; a press that hardly moves is a tap.
+  const down = new Map(); // the latest event of each pressed pointer
+  let travelled = 0;
+
+  function pinch(event, before, other) {
+    const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) || 1;
+    const middle = { clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 };
+    zoomBy(apart(event) / apart(before), ...fromMiddle(before.target.closest(".pane"), middle));
+    panBy((event.clientX - before.clientX) / 2, (event.clientY - before.clientY) / 2);
+  }
+
+  stage.addEventListener("pointerdown", (event) => {
+    const pane = event.target.closest(".pane");
+    if (!pane || event.button > 0) return;
+    pane.setPointerCapture(event.pointerId);
+    travelled = down.size ? Infinity : 0;
+    down.set(event.pointerId, event);
+  });
+
+  stage.addEventListener("pointermove", (event) => {
+    const before = down.get(event.pointerId);
+    if (!before) return told.point(event);
+    const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
+    travelled += Math.hypot(dx, dy);
+    const other = [...down.values()].find(({ pointerId }) => pointerId !== event.pointerId);
+    if (other) pinch(event, before, other);
+    else if (travelled > 4) {
+      told.leave();
+      panBy(dx, dy);
+    }
+    down.set(event.pointerId, event);
+  });
+
+  stage.addEventListener("pointerup", (event) => {
+    if (down.delete(event.pointerId) && travelled <= 4) told.tap(event);
+  });
+  stage.addEventListener("pointercancel", (event) => down.delete(event.pointerId));
+  stage.addEventListener("dblclick", reset);
+
+  return { place, zoomBy, reset, pixelAt };
+}

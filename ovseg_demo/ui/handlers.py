@@ -1,0 +1,217 @@
+"""What the events of the page do, on top of one engine."""
+
+import atexit
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gradio as gr
+
+from ovseg_demo import export
+from ovseg_demo.engine import Engine
+from ovseg_demo.errors import Cancelled, UserError
+from ovseg_demo.stages import Listener, Progress
+from ovseg_demo.ui import comparison, fragments
+from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.payload import payload
+from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
+
+_EXPORTS = Path(tempfile.mkdtemp(prefix="ovseg-demo-"))
+atexit.register(shutil.rmtree, _EXPORTS, ignore_errors=True)
+FILE_AGE_SECONDS = 3600
+_PROGRESS_SECONDS = 0.5
+"""A comparison's progress is not told more often: the browser takes the whole value each time, pictures and all."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The request whose result a person sees, without the result, and the granularity that was used.
+
+    Attributes:
+        request: what was asked for.
+        granularity: 0 to 1; None for a method without it.
+        reason: why it was chosen; empty where the person chose it.
+    """
+
+    request: Request
+    granularity: float | None
+    reason: str
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Shown":
+        return cls(answer.request, answer.result.granularity, answer.result.granularity_reason)
+
+
+class Handlers:
+    """The page's events."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._running = Running()
+
+    def segment(
+        self,
+        photo: str | None,
+        words: str,
+        method: str,
+        granularity: float,
+        automatic: bool,
+        proposals: str,
+        request: gr.Request,
+    ) -> Iterator[tuple]:
+        """Yields the status, the viewer's value, what is shown, and the Cancel button."""
+        news: dict[str, Progress] = {}
+        began = time.perf_counter()
+
+        def work(listener: Listener) -> Answer:
+            listener(Progress("Reading the photo", 0))
+            asked = Request.read(photo, words, method, _asked(granularity, automatic), proposals)
+            listener(Progress("Reading the photo", 1))
+            return asked.answer(self._engine, listener)
+
+        try:
+            for item in follow(self._running, request.session_hash, work):
+                if isinstance(item, Answer):
+                    took = fragments.finished(list(news.values()), time.perf_counter() - began)
+                    sent = payload(item.result, item.request.photo, item.request.photo.key)
+                    yield took, sent, Shown.of(item), _stop(False)
+                elif item is CANCELLING:
+                    yield fragments.status((), "cancelling"), gr.skip(), gr.skip(), _stop(False)
+                else:
+                    news[item.stage] = item
+                    yield fragments.status(list(news.values())), gr.skip(), gr.skip(), _stop(True)
+        except Superseded:
+            # gradio repeats the last outputs when a request ends; they must not cover those of its successor.
+            yield (gr.skip(),) * 4
+        except Cancelled:
+            yield fragments.status((), "cancelled"), gr.skip(), gr.skip(), _stop(False)
+        except Exception as error:  # every failure becomes one sentence on the page
+            yield "", gr.skip(), gr.skip(), _stop(False)
+            raise toast(error) from error
+
+    def compare(
+        self,
+        photo: str | None,
+        words: str,
+        chosen: Sequence[str],
+        granularity: float,
+        automatic: bool,
+        proposals: str,
+        request: gr.Request,
+    ) -> Iterator[tuple]:
+        """Yields the status, the comparison's value and the Cancel button.
+
+        The value is sent with each piece of news, whole, of which gradio passes on the changes; the browser keeps the
+        newest comparison, whatever an older one still says.
+        """
+        board: Board | None = None
+        began = last = time.perf_counter()
+
+        def work(listener: Listener) -> None:
+            asked = comparison.read(photo, words, chosen, _asked(granularity, automatic), proposals)
+            listener(Board(asked))
+            comparison.run(asked, self._engine, listener)
+
+        try:
+            for item in follow(self._running, request.session_hash, work):
+                if item is CANCELLING:
+                    yield fragments.status((), "cancelling"), board.value() if board else gr.skip(), _stop(False)
+                    continue
+                if isinstance(item, Board):
+                    board = item
+                elif isinstance(item, Step) and not board.take(item) and time.perf_counter() - last < _PROGRESS_SECONDS:
+                    continue
+                last = time.perf_counter()
+                yield fragments.comparing(board.panels), board.value(), _stop(True)
+            yield fragments.compared(board.panels, time.perf_counter() - began), board.value(), _stop(False)
+        except Superseded:
+            yield gr.skip(), _cancelled(board), gr.skip()
+        except Cancelled:
+            yield fragments.status((), "cancelled"), _cancelled(board), _stop(False)
+        except Exception as error:  # every failure becomes one sentence on the page
+            yield "", _cancelled(board), _stop(False)
+            raise toast(error) from error
+
+    def cancel(self, request: gr.Request) -> None:
+        self._running.cancel(request.session_hash)
+
+    def settle(self, granularity: float, automatic: bool, shown: Shown | None, request: gr.Request) -> tuple:
+        """Fuse again when the settings differ from what is shown; a running request will look at them when it ends.
+
+        Returns the viewer's value, what is shown, the slider, which follows an automatic choice, and its reason.
+        """
+        if shown is None or self._running.busy(request.session_hash):
+            return (gr.skip(),) * 4
+        sent, asked = gr.skip(), _asked(granularity, automatic)
+        if asked != shown.request.options.granularity:
+            try:
+                options = replace(shown.request.options, granularity=asked)
+                answer = replace(shown.request, options=options).answer(self._engine)
+            except Exception as error:  # every failure becomes one sentence on the page
+                raise toast(error) from error
+            shown, sent = Shown.of(answer), payload(answer.result, None, answer.request.photo.key)
+        follows = automatic and shown.granularity is not None
+        moved = gr.Slider(value=round(shown.granularity, 2)) if follows else gr.skip()
+        return sent, shown, moved, fragments.reason(shown.reason)
+
+    def take_over(self, granularity: float, shown: Shown | None, request: gr.Request) -> tuple:
+        """The slider was moved by hand: no longer automatic. Returns value, shown, automatic and reason."""
+        sent, shown, _, _ = self.settle(granularity, False, shown, request)
+        return sent, shown, False, ""
+
+    def file(self, kind: str, shown: Shown | None) -> str:
+        """The path of one file of the result that is shown; its stages are cached, so this is fast."""
+        if shown is None:
+            raise toast(UserError("Segment a photo first, or again: results are forgotten after an hour."))
+        try:
+            return _files(shown.request.answer(self._engine), [kind])[0]
+        except Exception as error:  # every failure becomes one sentence on the page
+            raise toast(error) from error
+
+    def api(
+        self, photo: str | None, vocabulary: str, method: str, granularity: float | None, proposals: str
+    ) -> tuple[str, str, str]:
+        """Segment a photo with your own words; granularity null chooses it automatically.
+
+        Returns the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
+        confidences and COCO run lengths of every class found.
+        """
+        try:
+            answer = Request.read(photo, vocabulary, method, granularity, proposals).answer(self._engine)
+            return tuple(_files(answer, ["overlay", "labels", "json"]))
+        except Exception as error:  # every failure becomes one sentence for the caller
+            raise gr.Error(told(error), print_exception=False) from error
+
+
+def _stop(possible: bool) -> gr.Button:
+    return gr.Button(interactive=possible)
+
+
+def _asked(granularity: float, automatic: bool) -> float | None:
+    return None if automatic else granularity
+
+
+def _cancelled(board: Board | None) -> dict:
+    if board is None:
+        return gr.skip()
+    board.cancel()
+    return board.value()
+
+
+def _files(answer: Answer, kinds: Sequence[str]) -> list[str]:
+    """Written beside those of other requests, which go when they are old; gradio hands out copies of its own."""
+    for old in _EXPORTS.iterdir():
+        with suppress(FileNotFoundError):  # another request may be doing the same
+            if time.time() - old.stat().st_mtime > FILE_AGE_SECONDS:
+                shutil.rmtree(old)
+    folder, asked = Path(tempfile.mkdtemp(dir=_EXPORTS)), answer.request
+    return [
+        str(path)
+        for path in export.write(
+            folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
+        )
+    ]

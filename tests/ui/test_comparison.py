@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pytest
+
+from ovseg_demo import gallery, methods
+from ovseg_demo.errors import Cancelled, MethodError, UserError
+from ovseg_demo.methods import MethodEntry
+from ovseg_demo.result import Segmentation
+from ovseg_demo.stages import Progress
+from ovseg_demo.ui import comparison
+from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.session import Answer
+
+PIZZA = str(gallery.FOLDER / "pizza.jpg")
+THREE = ["first", "second", "third"]
+
+
+class FakeEngine:
+    """Answers with a result of one label; the second method fails."""
+
+    def segment(self, photo, vocabulary, method, options, listener):
+        listener(Progress("Working", 0.5))
+        if method == "second":
+            raise MethodError("no <b>weights</b>")
+        return result(photo.pixels.shape[:2], vocabulary.names)
+
+
+def result(size, names, **known) -> Segmentation:
+    labels, scores = np.zeros(size, np.int32), np.zeros(size, np.float32)
+    timings = {"Finding masks": 0.0, "Fusing": 0.25}
+    return Segmentation(names, labels, scores, labels[None], scores[None], timings=timings, **known)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    fakes = {name: MethodEntry(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
+    monkeypatch.setattr(methods, "REGISTRY", fakes)
+
+
+def asked(chosen=THREE):
+    return comparison.read(PIZZA, "pizza, horse", chosen, 0.5, "fast")
+
+
+def test_the_requests_differ_in_their_method_only():
+    requests = asked()
+    assert [request.method for request in requests] == THREE
+    assert all(r.photo is requests[0].photo and r.options == requests[0].options for r in requests)
+
+
+@pytest.mark.parametrize("chosen", [[], ["first"], ["first", "first"], [*THREE, "fourth", "fifth"]])
+def test_two_to_four_methods_are_compared(chosen):
+    with pytest.raises(UserError, match="two to four"):
+        asked(chosen)
+
+
+def test_automatic_granularity_is_passed_on():
+    assert comparison.read(PIZZA, "pizza", THREE, None, "fast")[2].options.granularity is None
+
+
+def test_a_method_that_fails_does_not_lose_the_others():
+    steps = []
+    comparison.run(asked(), FakeEngine(), steps.append)
+    ends = {step.number: step.news for step in steps if not isinstance(step.news, Progress)}
+    assert isinstance(ends[0], Answer)
+    assert ends[1] == "no <b>weights</b>"
+    assert isinstance(ends[2], Answer)
+    assert [s.number for s in steps if isinstance(s.news, Progress)] == [0, 1, 2]
+
+
+def test_cancelling_ends_the_whole_comparison():
+    def cancel(step):
+        if step.number == 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        comparison.run(asked(), FakeEngine(), cancel)
+
+
+def test_the_board_tells_what_became_of_each_method():
+    board = Board(asked())
+    assert [p["state"] for p in board.value()["panels"]] == ["waiting"] * 3
+    assert board.take(Step(0, Progress("Finding masks", 0.4)))
+    assert not board.take(Step(0, Progress("Finding masks", 0.42)))
+    assert (board.panels[0].state, board.panels[0].line) == ("running", "Finding masks … 42 %")
+    comparison.run(asked()[:2], FakeEngine(), board.take)
+    board.cancel()
+    value = json.loads(json.dumps(board.value()))
+    assert [p["state"] for p in value["panels"]] == ["done", "failed", "cancelled"]
+    assert value["panels"][0]["line"] == "0.2 s · 1 of 2 cached"
+    assert value["panels"][0]["detail"] == "Finding masks cached, Fusing 0.25 s"
+    assert value["panels"][0]["layer"]["legend"][0]["share"] == 1
+    assert value["panels"][1]["line"] == "no <b>weights</b>"
+    assert value["names"] == ["pizza", "horse"]
+
+
+def test_an_automatic_granularity_is_told_with_its_reason():
+    requests = asked()
+    board = Board(requests)
+    chosen = result((4, 4), ("pizza", "horse"), granularity=0.37, granularity_reason="Most stable there.")
+    board.take(Step(0, Answer(requests[0], chosen)))
+    assert board.panels[0].line.endswith("granularity 0.37")
+    assert board.panels[0].reason == "Most stable there."
+
+
+def test_a_layer_keeps_its_number_and_a_new_comparison_has_a_higher_one():
+    board = Board(asked())
+    comparison.run(asked()[:1], FakeEngine(), board.take)
+    again = [board.value()["panels"][0]["layer"]["id"] for _ in range(2)]
+    assert again[0] == again[1]
+    assert Board(asked()).value()["run"] > board.value()["run"]
