@@ -23,6 +23,7 @@ from torch import Tensor
 from eval.datasets.split import PARTS, held_out
 from ovseg_demo.errors import UserError
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.vlm import by_name
 from ovseg_demo.vlm.base import VisionLanguageModel
 
 IGNORE = 255
@@ -35,16 +36,6 @@ SMALLEST = 0.001
 WORDS = 5
 DRAWS = 20
 SEED = 0
-
-OPEN_CLIP = {
-    "clip-vit-b16": "ViT-B-16-quickgelu",
-    "clip-vit-l14": "ViT-L-14-quickgelu",
-    "ovseg-clip-vit-b16": "ViT-B-16-quickgelu",
-    "ovseg-clip-vit-l14": "ViT-L-14-quickgelu",
-}
-"""open_clip architectures by checkpoint id."""
-
-VLM_HELP = f"mini, the path of other heads of the mini model, or {', '.join(OPEN_CLIP)} (default: %(default)s)"
 
 
 @dataclass(frozen=True)
@@ -60,17 +51,6 @@ class Regions:
     logits: Tensor
     labels: Tensor
     photos: Tensor
-
-
-def model(name: str) -> VisionLanguageModel:
-    """The model of a --vlm choice; imported late, because each brings heavy libraries."""
-    if name not in OPEN_CLIP:
-        from ovseg_demo.vlm.mini import MiniVLM
-
-        return MiniVLM() if name == "mini" else MiniVLM(heads=Path(name))
-    from ovseg_demo.vlm.open_clip import OpenClipVLM
-
-    return OpenClipVLM(OPEN_CLIP[name], name)
 
 
 def class_names(root: Path) -> list[str]:
@@ -169,7 +149,7 @@ def _share(values: Tensor) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of a vision-language model on ground-truth regions.")
     parser.add_argument("--root", type=Path, required=True, help="folder with images/, masks/ and classes.json")
-    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=VLM_HELP)
+    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{by_name.HELP} (%(default)s)")
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="count only these names' regions")
     parser.add_argument("--first", type=int, help="only the first so many names (80: the things of COCO)")
@@ -179,7 +159,8 @@ def main() -> None:
     if unknown := set(arguments.only) - set(names):
         raise SystemExit(f"{arguments.root.name} has no class {', '.join(sorted(unknown))}.")
     try:
-        regions = measured(model(arguments.vlm), arguments.root, names, arguments.limit, arguments.part, arguments.only)
+        vlm = by_name.model(arguments.vlm)
+        regions = measured(vlm, arguments.root, names, arguments.limit, arguments.part, arguments.only)
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(regions.labels)} regions\n")

@@ -161,7 +161,12 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
-    wanted = module.state_dict()
+    check_tensors(module.state_dict(), state, f"{source} does not fit {type(module).__name__}")
+    module.load_state_dict(state)
+
+
+def check_tensors(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], complaint: str) -> None:
+    """Raises CheckpointError, `complaint` and the names, unless names and shapes are the same."""
     faults = [
         ("missing", sorted(wanted.keys() - state.keys())),
         ("unexpected", sorted(state.keys() - wanted.keys())),
@@ -169,8 +174,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     ]
     told = [f"{len(names)} {kind} ({_shortened(names)})" for kind, names in faults if names]
     if told:
-        raise CheckpointError(f"{source} does not fit {type(module).__name__}: {'; '.join(told)}.")
-    module.load_state_dict(state)
+        raise CheckpointError(f"{complaint}: {'; '.join(told)}.")
 
 
 def _shortened(names: list[str]) -> str:

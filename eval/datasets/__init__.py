@@ -14,19 +14,24 @@ from eval.datasets.spec import Spec
 from ovseg_demo.errors import VocabularyError
 from ovseg_demo.vocabulary import Vocabulary
 
-__all__ = ["DATASETS", "IGNORE", "Dataset", "DatasetError", "Sample", "open", "spec"]
+__all__ = ["DATASETS", "IGNORE", "TRAINING", "Dataset", "DatasetError", "Sample", "open", "spec"]
 
 DATASETS: dict[str, Spec] = (
     ade20k.SPECS | pascal_context.SPECS | pascal_voc.SPECS | coco.SPECS | cityscapes.SPECS | folder.SPECS
 )
 """Every benchmark by name."""
 
+TRAINING: dict[str, Spec] = coco.TRAINING
+"""Splits to train on, by name."""
+
 
 def spec(name: str) -> Spec:
-    """What is known of a benchmark. Raises DatasetError for an unknown name, with those that there are."""
-    if name not in DATASETS:
-        raise DatasetError(f"There is no dataset '{name}'; there are {', '.join(DATASETS)}.")
-    return DATASETS[name]
+    """What is known of a benchmark or a training split. Raises DatasetError for an unknown name, with those that there
+    are."""
+    known = DATASETS | TRAINING
+    if name not in known:
+        raise DatasetError(f"There is no dataset '{name}'; there are {', '.join(known)}.")
+    return known[name]
 
 
 def open(name: str, root: str | Path, vocabulary: str | None = None) -> Dataset:

@@ -41,6 +41,13 @@ _OBJECT_TABLE = dict.fromkeys(range(256), 0) | {i: label for label, i in enumera
 
 _OBJECT_SOURCES = tuple(replace(layout, table=_OBJECT_TABLE) for layout in (_FROM_MMSEGMENTATION, _FROM_OVSEG))
 
+
+def _training(layout: Layout) -> Layout:
+    """The same preparation's training split."""
+    images = tuple(folder.replace("val2017", "train2017") for folder in layout.images)
+    return replace(layout, images=images, labels=layout.labels.replace("val2017", "train2017"))
+
+
 SPECS = {
     "coco_stuff_171": Spec(
         title="COCO-Stuff 164k val2017, 171 classes, 15 of them unseen",
@@ -65,3 +72,14 @@ SPECS = {
         background=0,
     ),
 }
+
+TRAINING = {
+    "coco_stuff_171_train": Spec(
+        title="COCO-Stuff 164k train2017, 171 classes",
+        names="coco_stuff_171",
+        publisher="ovseg",
+        images=118_287,
+        layouts=tuple(_training(layout) for layout in (_OVSEG, _SED, _MMSEGMENTATION, _FROM_OVSEG)),
+    ),
+}
+"""To learn from, not to measure by."""

@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from torch import nn
 
+from eval.datasets import DatasetError
 from train.common import loop
+from train.common.draws import seeds
 from train.common.folder import RunFolder, TrainingError
-from train.common.loop import Schedule, fit
+from train.common.loop import Schedule, Turn, fit
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = Schedule(steps=12, learning_rate=0.05, warmup=3, averaging=0.8, save_every=4, log_every=5)
@@ -133,16 +136,51 @@ def test_processes_train_one_model_and_go_on(tmp_path):
     assert len(set(batches) | set(others)) == 2 * SCHEDULE.steps
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert_same(tmp_path / "whole", tmp_path / "stopped")
+    head, *lines = log(tmp_path / "ranked")
+    assert [dict(zip(head, line, strict=True))["rank"] for line in lines] == ["0.5"] * 3, "a mean over the processes"
     with pytest.raises(TrainingError, match=r"is of a run in 2 processes, not 1\.$"):
         train(tmp_path / "whole")
 
 
 def test_every_step_draws_anew_and_apart_from_dropout():
     drawn = []
-    for seed, step, process in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)):
-        generator = loop._seeded(seed, step, process)
-        drawn += [torch.rand(1, generator=generator).item(), torch.rand(1).item(), random.random(), np.random.rand()]
+    for place in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)):
+        set_seed(seeds(*place)[1])
+        turn = Turn(*place, 2)
+        assert (turn.step, turn.process, turn.processes) == (*place[1:], 2)
+        drawn += [torch.rand(1, generator=turn).item(), torch.rand(1).item(), random.random(), np.random.rand()]
     assert len(set(drawn)) == len(drawn)
+
+
+def test_layers_draw_anew_at_every_step(tmp_path):
+    drawn = []
+
+    class Drawing(Net):
+        def forward(self, batch: dict) -> dict:
+            drawn.append(torch.rand(1).item())
+            return super().forward(batch)
+
+    train(tmp_path, net=Drawing())
+    assert len(set(drawn)) == len(drawn) == SCHEDULE.steps
+
+
+def test_batches_that_are_drawn_ahead_are_the_same(whole, tmp_path):
+    train(tmp_path, workers=2, stop_after=5)
+    net = train(tmp_path, net=strange(), workers=1)
+    assert_same(whole[0], tmp_path)
+    torch.testing.assert_close(net.state_dict(), whole[1].state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_the_data_ends_the_run_as_itself(tmp_path, workers):
+    def broken(turn):
+        if turn.step == 5:
+            raise DatasetError("photo.jpg cannot be used.")
+        return draw(turn)
+
+    with pytest.raises(DatasetError, match=r"^photo\.jpg cannot be used\.$"):
+        train(tmp_path, draw=broken, workers=workers)
+    assert state(tmp_path)["step"] == 4
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 704 vs 598")])
@@ -212,6 +250,17 @@ def test_weights_are_averaged_exponentially(tmp_path):
     torch.testing.assert_close(net.head.weight.detach(), average)
 
 
+def test_without_averaging_the_last_weights_are_kept(tmp_path):
+    schedule = replace(SCHEDULE, averaging=0)
+    net = train(tmp_path / "whole", schedule)
+    train(tmp_path / "stopped", schedule, stop_after=7)
+    train(tmp_path / "stopped", schedule, net=strange())
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    last = state(tmp_path / "whole")
+    assert "averaged" not in last
+    torch.testing.assert_close(net.head.weight, nn.Parameter(last["module"]["head.weight"]), rtol=0, atol=0)
+
+
 def test_frozen_parameters_are_neither_changed_nor_stored(whole):
     folder, net = whole
     stored = state(folder)
@@ -227,6 +276,13 @@ class Rootless(Net):
 
     def forward(self, batch: dict) -> dict:
         return super().forward(batch) | {"root": (0 * self.head.weight).sqrt().sum()}
+
+
+class Ranked(Net):
+    """Its loss tells which process it is in."""
+
+    def forward(self, batch: dict) -> dict:
+        return {"rank": 0 * sum(super().forward(batch).values()) + PartialState().process_index}
 
 
 @pytest.mark.parametrize("what", ["fit is inf", "gradient is nan"])
@@ -252,6 +308,32 @@ def test_the_learning_rate_rises_and_falls_to_zero(whole, tmp_path):
     assert [row[1] for row in log(whole[0])[1:]] == [f"{0.05 * factors[step]:.3g}" for step in (4, 9, 11)]
 
 
+def test_the_learning_rate_of_detectron2():
+    """Its WarmupPolyLR, for the 120,000 steps of OVSeg with a warm-up of 1,500 from a millionth."""
+    schedule = Schedule(steps=120_000, learning_rate=2e-4, warmup=1500, decay="poly")
+    factors = [schedule.factor(step) for step in (0, 750, 1500, 60_000, 120_000)]
+    halfway = (1e-6 * 0.5 + 0.5) * (1 - 750 / 120_000) ** 0.9
+    assert factors == pytest.approx([1e-6, halfway, 0.9875**0.9, 0.5**0.9, 0])
+    assert Schedule(steps=4, learning_rate=1, warmup=0, decay="poly").factor(0) == 1
+
+
+def test_the_optimiser_is_as_the_schedule_says(tmp_path):
+    train(tmp_path, replace(SCHEDULE, betas=(0.9, 0.98), epsilon=1e-6, weight_decay=0.2), stop_after=1)
+    for group in state(tmp_path)["optimizer"]["param_groups"]:
+        assert (group["betas"], group["eps"]) == ((0.9, 0.98), 1e-6)
+        assert group["weight_decay"] in (0.0, 0.2)
+
+
+def test_names_choose_rates_and_decay(tmp_path):
+    net = nn.ModuleDict({"net": Net(), "network": nn.Linear(2, 2)})
+    net.forward = lambda batch: net["net"](batch) | {"none": 0 * net["network"](batch["labels"][0]).sum()}
+    rates = {"net.head": 0.5, "net": 0.1}
+    train(tmp_path, net=net, rates=rates, decays=lambda name, _: name.endswith("head.bias"), stop_after=3)
+    groups = state(tmp_path)["optimizer"]["param_groups"]
+    found = {(round(group["lr"], 6), group["weight_decay"], len(group["params"])) for group in groups}
+    assert found == {(0.005, 0.0, 2), (0.025, 0.0, 1), (0.025, 0.05, 1), (0.05, 0.0, 2)}
+
+
 def test_parts_have_their_own_rates_and_vectors_do_not_decay(tmp_path):
     train(tmp_path, stop_after=3, rates={"head": 0.5, "tower": 0.1})
     groups = state(tmp_path)["optimizer"]["param_groups"]
@@ -264,6 +346,9 @@ def test_parts_have_their_own_rates_and_vectors_do_not_decay(tmp_path):
     [
         ({"steps": 0}, {}, r"steps is 0, but must be 1 or more\."),
         ({"save_every": 0}, {}, r"save_every is 0"),
+        ({"decay": "linear"}, {}, r"decay is 'linear', but must be one of cosine, poly\."),
+        ({"betas": (0.9, 1.0)}, {}, r"cannot be used: Invalid beta parameter at index 1: 1\.0"),
+        ({}, {"rates": {"hea": 1.0}}, r"cannot be used: no parameters are named hea$"),
         ({"seed": -1}, {}, r"seed is -1, but must be 0 or more\."),
         ({"averaging": 2.0}, {}, r"cannot be used: Invalid decay value 2\.0"),
         ({"learning_rate": -1.0}, {}, r"cannot be used: Invalid learning rate: -1\.0"),
@@ -338,6 +423,7 @@ def spread(folder: Path) -> None:
     net = train(folder / "whole", draw=watched)
     train(folder / "stopped", stop_after=5)
     train(folder / "stopped", net=strange())
+    train(folder / "ranked", net=Ranked())
     torch.save((drawn, dict(net.named_parameters())), folder / f"{os.environ['RANK']}.pt")
 
 

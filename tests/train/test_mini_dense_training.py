@@ -5,9 +5,10 @@ from mini_data import CHANNELS, KEYS, VOC, Colours, halves, labelled, spelling
 from PIL import Image
 
 from ovseg_demo.vlm.mini.heads import DenseHead
-from train.mini import sources
+from train.common import sources
 from train.mini.dense import STRIDE, DenseData, DenseTraining, Sizes
 from train.mini.words import Lexicon
+from train.mini.words import restricted as kept_from
 
 SIZES = Sizes(windows=4, side=64, places=30, distractors=20)
 PLACES = (64 // STRIDE) ** 2
@@ -16,7 +17,7 @@ PLACES = (64 // STRIDE) ** 2
 def data(folder, restricted: bool = False, sizes: Sizes = SIZES) -> DenseData:
     found, _ = sources.find(folder)
     lexicon = Lexicon([name for source in found for name in source.names if name != "background"], spelling, False)
-    found = [source.restricted() for source in found] if restricted else found
+    found = [kept_from(source) for source in found] if restricted else found
     return DenseData(found, lexicon, Colours(), sizes)
 
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 from mini_data import KEYS, Colours, described, halves, labelled
 
+from train.common import sources
 from train.common.folder import RunFolder, TrainingError
-from train.mini import features, sources, views
+from train.mini import features, views
 from train.mini.features import Views
 
 

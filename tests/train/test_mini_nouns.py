@@ -8,9 +8,9 @@ from PIL import Image
 
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
+from train.common.sources import Described
 from train.mini import views
 from train.mini.nouns import NOUNS, Matcher
-from train.mini.sources import Described
 
 
 class Halves:

@@ -6,8 +6,9 @@ from mini_data import HELD_OUT, KEYS, VOC, described, halves, labelled
 from PIL import Image
 
 from eval.datasets.base import IGNORE, DatasetError
-from train.mini import sources
-from train.mini.sources import resized
+from train.common import sources
+from train.common.sources import resized
+from train.mini.words import restricted
 
 
 def one(tmp_path, **arguments):
@@ -77,7 +78,7 @@ def test_a_restricted_set_shows_nothing_that_is_kept_from_it(tmp_path):
     }
     labelled(tmp_path / "voc_train", VOC, masks)
     labelled(tmp_path / "coco_train", ["cat", "couch", "train", "snow"], {kept: halves(1, 0)})
-    coco, voc = (source.restricted() for source in sources.find(tmp_path)[0])
+    coco, voc = (restricted(source) for source in sources.find(tmp_path)[0])
     assert voc.keys == sorted([kept, empty])
     untaught = {"pottedplant", "sheep", "sofa", "train", "tvmonitor", "background"}
     assert {name for name, taught in zip(voc.names, voc.taught, strict=True) if not taught} == untaught

@@ -7,13 +7,11 @@ as far as the kernels repeat themselves).
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device, set_seed
@@ -21,41 +19,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from train.common.draws import Batch, Draw, Turn, drawn, seeds
 from train.common.folder import Log, RunFolder, TrainingError
+from train.common.schedule import Decays, Schedule, kernels, parameter_groups
 
-Batch = Mapping[str, Any]
-Draw = Callable[[torch.Generator], Batch]
-"""Draws the batch of a step. All its randomness comes from the generator."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn.
-
-    The learning rate rises linearly over `warmup` steps and falls to zero along a half cosine.
-    """
-
-    steps: int = field(metadata={"help": "optimiser steps"})
-    learning_rate: float = field(metadata={"help": "highest learning rate"})
-    warmup: int = field(default=50, metadata={"help": "steps until the learning rate is highest"})
-    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices and kernels"})
-    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
-    averaging: float = field(default=0.99, metadata={"help": "decay of the averaged weights, which are kept"})
-    precision: str = field(default="no", metadata={"help": "no, bf16 or fp16: accelerate's mixed precision"})
-    save_every: int = field(default=200, metadata={"help": "steps between the states that a run can go on from"})
-    log_every: int = field(default=20, metadata={"help": "steps between the lines of log.csv"})
-    seed: int = field(default=0, metadata={"help": "of everything random"})
-
-    def __post_init__(self) -> None:
-        for name, least in {"steps": 1, "warmup": 0, "save_every": 1, "log_every": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must be {least} or more.")
-
-    def factor(self, step: int) -> float:
-        """The share of the highest learning rate at a step, counted from 0."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1, (step - self.warmup) / max(1, self.steps - self.warmup))))
+__all__ = ["Batch", "Draw", "Schedule", "Turn", "fit"]
 
 
 def fit(
@@ -64,18 +32,22 @@ def fit(
     schedule: Schedule,
     folder: RunFolder,
     rates: Mapping[str, float] | None = None,
+    decays: Decays = kernels,
+    workers: int = 0,
     title: str = "training",
     stop_after: int | None = None,
 ) -> nn.Module:
-    """Train `module`, from the folder's last state if it has one; returns it with the averaged weights.
+    """Train `module`, from the folder's last state if it has one; returns it with the averaged weights, if averaged.
 
     Args:
         module: `module(batch)` gives named losses, scalars that are summed, the same names at every step. Parameters
             that do not require a gradient stay as they are and are not stored in the states.
-        draw: makes a batch; each process draws its own.
+        draw: makes a batch; each process draws its own. UserErrors that it raises end the run.
         schedule: see there.
         folder: states go to its "state.pt", numbers to its "log.csv".
-        rates: factors on the learning rate by the parameter's first name ("tower": 0.2).
+        rates: factors on the learning rate by the beginning of a parameter's name, up to any dot ("model.tower": 0.2).
+        decays: which parameters take part in weight decay.
+        workers: how many processes beside each training process draw ahead; 0 draws in turn. The batches are the same.
         title: what the progress bar says.
         stop_after: end after this many steps although more are scheduled, with the state saved.
 
@@ -86,15 +58,22 @@ def fit(
     trained = [value for value in module.parameters() if value.requires_grad]
     try:
         accelerator = Accelerator(mixed_precision=schedule.precision)
-        groups = _groups(module, schedule, rates or {})
-        optimizer = torch.optim.AdamW(groups, schedule.learning_rate, weight_decay=schedule.weight_decay)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(module, schedule, rates or {}, decays),
+            schedule.learning_rate,
+            betas=schedule.betas,
+            eps=schedule.epsilon,
+            weight_decay=schedule.weight_decay,
+        )
         average = get_ema_multi_avg_fn(schedule.averaging)
     except ValueError as error:
         raise TrainingError(f"These settings cannot be used: {error}") from error
     model, optimizer = accelerator.prepare(module, optimizer)
-    averaged = nn.ParameterList([value.detach().clone() for value in trained]).requires_grad_(False)
     log = Log(folder)
-    parts = {"module": _Trained(module), "averaged": averaged, "optimizer": optimizer, "log": log}
+    parts = {"module": _Trained(module), "optimizer": optimizer, "log": log}
+    if schedule.averaging:
+        averaged = nn.ParameterList([value.detach().clone() for value in trained]).requires_grad_(False)
+        parts["averaged"] = averaged
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     start = _restore(folder.path / "state.pt", parts, accelerator)
@@ -103,21 +82,23 @@ def fit(
     if main:
         log.cut(start)
     model.train()
+    batches = drawn(draw, schedule.seed, range(start, last), accelerator, workers)
     with tqdm(total=schedule.steps, initial=start, desc=title, unit="step", disable=not main) as bar:
-        for step in range(start, last):
+        for step, batch in zip(range(start, last), batches, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * schedule.factor(step)
-            generator = _seeded(schedule.seed, step, accelerator.process_index)
-            losses = model(send_to_device(draw(generator), accelerator.device))
+            set_seed(seeds(schedule.seed, step, accelerator.process_index)[1])  # of layers that draw, as dropout
+            losses = model(send_to_device(batch, accelerator.device))
             values = torch.stack(list(losses.values()))
             optimizer.zero_grad()
             accelerator.backward(values.sum())
             norm = accelerator.clip_grad_norm_(trained, schedule.clip)
-            means = dict(zip(losses, accelerator.reduce(values.detach()).tolist(), strict=True))
+            means = dict(zip(losses, accelerator.reduce(values.detach(), "mean").tolist(), strict=True))
             # The scaler of fp16 skips a step whose gradient overflows, and tries a smaller scale.
             _check(means if accelerator.scaler else means | {"gradient": norm.item()}, step + 1)
             optimizer.step()
-            average(list(averaged), trained, None)
+            if schedule.averaging:
+                average(list(averaged), trained, None)
             log.add(means)
             done = step + 1
             if main and (done % schedule.log_every == 0 or done == schedule.steps):
@@ -127,7 +108,8 @@ def fit(
                 _save(folder, done, parts, accelerator)
             bar.update()
     accelerator.wait_for_everyone()
-    nn.ParameterList(trained).load_state_dict(averaged.state_dict())
+    if schedule.averaging:
+        nn.ParameterList(trained).load_state_dict(averaged.state_dict())
     return accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
@@ -146,29 +128,6 @@ class _Trained:
         missing, unexpected = self._module.load_state_dict(state, strict=False)
         if unexpected or set(missing) != self._frozen:
             raise RuntimeError("other parameters")
-
-
-def _groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Parameter groups: decay for matrices and kernels only, and the highest learning rate of each part."""
-    unknown = rates.keys() - {name.partition(".")[0] for name, _ in module.named_parameters()}
-    if unknown:
-        raise ValueError(f"no parameters are named {', '.join(sorted(unknown))}")
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, value in module.named_parameters():
-        if value.requires_grad:
-            rate = schedule.learning_rate * rates.get(name.partition(".")[0], 1.0)
-            groups.setdefault((rate, schedule.weight_decay if value.ndim > 1 else 0.0), []).append(value)
-    return [
-        {"params": values, "lr": rate, "highest": rate, "weight_decay": decay}
-        for (rate, decay), values in groups.items()
-    ]
-
-
-def _seeded(seed: int, step: int, process: int) -> torch.Generator:
-    """Randomness for the batch of one step in one process; layers that draw (dropout) are seeded apart from it."""
-    batch, layers = np.random.SeedSequence((seed, step, process)).generate_state(2).tolist()
-    set_seed(layers)
-    return torch.Generator().manual_seed(batch)
 
 
 def _check(numbers: Mapping[str, float], step: int) -> None:

@@ -33,13 +33,14 @@ from ovseg_demo.proposals import mobile_sam
 from ovseg_demo.proposals.sam import SamProposals
 from ovseg_demo.vlm.mini.heads import HIDDEN, WIDTH, DenseHead, Heads, ProjectionHead
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
+from train.common import sources
 from train.common.folder import RunFolder
 from train.common.loop import Schedule, fit
-from train.mini import dense, features, regions, sources, views
+from train.common.sources import Described, Labelled
+from train.mini import dense, features, regions, views
 from train.mini.convert import halved
 from train.mini.nouns import NOUNS, Matcher
-from train.mini.sources import Described, Labelled
-from train.mini.words import Lexicon
+from train.mini.words import Lexicon, restricted
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
 DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
@@ -116,7 +117,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         "views": [str(view) for view in (*views.REGION_VIEWS, *views.PHOTO_VIEWS)],
     }
     stored = RunFolder(chosen.features or chosen.out / "features", known)
-    taught = [source.restricted() for source in labelled] if config.restricted else labelled
+    taught = [restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         lessons, captions = _lessons(config, labelled, taught, described, towers, stored)
     lexicon = Lexicon([word for lesson in lessons for word in lesson.words], towers[1], config.restricted)

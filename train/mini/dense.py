@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from ovseg_demo.vlm.mini.heads import DenseHead
 from ovseg_demo.vlm.mini.towers import ImageTower
 from train.common.loop import Batch
+from train.common.sources import Labelled
 from train.mini import views
-from train.mini.sources import Labelled
 from train.mini.words import Lexicon
 
 STRIDE = 4

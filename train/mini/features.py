@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from ovseg_demo.vlm.mini.towers import ImageTower
 from train.common.folder import RunFolder, TrainingError
+from train.common.sources import Described, Labelled, opened
 from train.mini import views
 from train.mini.nouns import Matcher
-from train.mini.sources import Described, Labelled, opened
 
 _BATCH = 32
 

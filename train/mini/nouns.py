@@ -18,9 +18,9 @@ from torch import Tensor
 from ovseg_demo.proposals.base import ProposalMaker
 from ovseg_demo.vlm.mini.anchors import Anchors
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
+from train.common.sources import Described, opened
 from train.mini import views
 from train.mini.anchors import concepts
-from train.mini.sources import Described, opened
 
 NOUNS = tuple(sorted({name.lower() for name in (*IMAGENET_CLASSNAMES, *concepts())}))
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from eval.datasets.base import IGNORE
 from ovseg_demo.vlm.mini import SIZE
 from ovseg_demo.vlm.mini.towers import MEAN, STD
-from train.mini.sources import resized
+from train.common.sources import resized
 
 SMALLEST = 0.001
 """Regions below this share of the photo are no region."""

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor
 
 from ovseg_demo.vlm.mini import TextTower
+from train.common.sources import Labelled
 
 TEMPLATES = ("{}", "a photo of a {}", "a {} in a scene", "a close-up photo of {}", "there is {} here")
 """The first is what the demo asks; it is drawn more than half of the time."""
@@ -26,6 +29,19 @@ fourteen of COCO."""
 
 _SAME, _RELATED = 0.75, 0.55
 _SYNONYMS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+
+
+def restricted(source: Labelled) -> Labelled:
+    """A set without what measures the open vocabulary: masks of the classes in RESTRICTED, and, of a set with the
+    classes of VOC, every photo that shows one of its unseen classes.
+    """
+    dataset = source.dataset
+    if set(source.names) >= UNSEEN_VOC:
+        unseen = [source.names.index(name) for name in UNSEEN_VOC]
+        kept = [sample for sample in dataset if not np.isin(dataset.load_labels(sample), unseen).any()]
+        dataset = replace(dataset, samples=tuple(kept))
+    taught = tuple(t and name not in RESTRICTED for t, name in zip(source.taught, source.names, strict=True))
+    return replace(source, dataset=dataset, taught=taught)
 
 
 class Lexicon:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ovseg_demo.checkpoints import load_strict
+from ovseg_demo.checkpoints import check_tensors, load_strict
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.maskformer.model import MaskFormer, build, fuse
 from ovseg_demo.proposals.maskformer.resnet import ResNet
@@ -21,7 +21,6 @@ _UNUSED = {
     "criterion.empty_weight": (172,),
 }
 """Constants that our code has of its own, and the training's weights of COCO-Stuff's 171 classes and the void."""
-_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,9 @@ def split(published: Mapping, source: str = "This file") -> Released:
     backbone = "r101c" if "backbone.stem.conv1.weight" in rest else "swinb"
     text_width = rest[_NON_OBJECT].shape[-1]
     with torch.device("meta"):
-        wanted = {name: tensor.shape for name, tensor in build(backbone, text_width).state_dict().items()}
-    _check(wanted | _UNUSED | {_NON_OBJECT: (1, text_width)}, rest, source)
+        wanted = build(backbone, text_width).state_dict()
+        wanted |= {name: torch.empty(shape) for name, shape in (_UNUSED | {_NON_OBJECT: (1, text_width)}).items()}
+    check_tensors(wanted, rest, f"{source} is no released OVSeg model")
     maskformer = {name: tensor for name, tensor in rest.items() if name.startswith(_MASKFORMER)}
     return Released(backbone, maskformer, clip, rest[_NON_OBJECT])
 
@@ -102,19 +102,3 @@ def _tensors(published: Mapping, source: str) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{source} holds no weights: expected a table of tensors.")
     return state
-
-
-def _check(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], source: str) -> None:
-    faults = {
-        "missing": wanted.keys() - state.keys(),
-        "unexpected": state.keys() - wanted.keys(),
-        "misshapen": {n for n in wanted.keys() & state.keys() if tuple(wanted[n]) != tuple(state[n].shape)},
-    }
-    told = [f"{len(names)} {kind} ({_shortened(sorted(names))})" for kind, names in faults.items() if names]
-    if told:
-        raise CheckpointError(f"{source} is no released OVSeg model: {'; '.join(told)}.")
-
-
-def _shortened(names: list[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""What the mini model learns from: folders of photos with masks, captions or tags.
+"""What is learnt from: folders of photos with masks, captions or tags.
 
     DATA/NAME_train/images/KEY.jpg
                     masks/KEY.png + classes.json   every class of every photo is a region with a word
@@ -10,6 +10,7 @@ out are left out always, so that they can measure what was learnt.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from eval.datasets.split import held_out
 from ovseg_demo import image
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
-from train.mini.words import RESTRICTED, UNSEEN_VOC
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,6 @@ class Labelled:
             )
         return photo.pixels, resized(labels, photo.pixels.shape[:2])
 
-    def restricted(self) -> "Labelled":
-        """Without what measures the open vocabulary: masks of the classes in RESTRICTED, and, of a set with the classes
-        of VOC, every photo that shows one of its unseen classes.
-        """
-        dataset = self.dataset
-        if set(self.names) >= UNSEEN_VOC:
-            unseen = [self.names.index(name) for name in UNSEEN_VOC]
-            kept = [sample for sample in dataset if not np.isin(dataset.load_labels(sample), unseen).any()]
-            dataset = replace(dataset, samples=tuple(kept))
-        taught = tuple(t and name not in RESTRICTED for t, name in zip(self.taught, self.names, strict=True))
-        return replace(self, dataset=dataset, taught=taught)
-
 
 @dataclass(frozen=True)
 class Described:
@@ -90,18 +78,30 @@ def find(data: Path, limit: int | None = None) -> tuple[list[Labelled], list[Des
 
     Raises DatasetError when none has masks, or one is broken.
     """
-    folders = sorted(path for path in data.glob("*_train") if path.is_dir())
-    labelled = [_labelled(path, limit) for path in folders if (path / "masks").is_dir()]
-    described = [
-        _described(path, kind, limit)
-        for path in folders
-        for kind in ("captions", "tags")
-        if (path / f"{kind}.json").exists()
-    ]
-    labelled, described = [s for s in labelled if len(s.dataset)], [s for s in described if s.photos]
+    labelled, described = labelled_sets(data, limit), described_sets(data, limit)
     if not labelled:
         raise DatasetError(f"{data} holds no folder NAME_train with images/, masks/ and classes.json to learn from.")
     return labelled, described
+
+
+def labelled_sets(data: Path, limit: int | None = None) -> list[Labelled]:
+    """Those of the sets that have masks. Raises DatasetError when one is broken."""
+    found = [_labelled(path, limit) for path in _folders(data) if (path / "masks").is_dir()]
+    return [source for source in found if len(source.dataset)]
+
+
+def described_sets(
+    data: Path, limit: int | None = None, kinds: Sequence[str] = ("captions", "tags")
+) -> list[Described]:
+    """Those of the sets that have texts of these kinds. Raises DatasetError when one is broken."""
+    found = [
+        _described(path, kind, limit) for path in _folders(data) for kind in kinds if (path / f"{kind}.json").exists()
+    ]
+    return [source for source in found if source.photos]
+
+
+def _folders(data: Path) -> list[Path]:
+    return sorted(path for path in data.glob("*_train") if path.is_dir())
 
 
 def opened(path: Path) -> Photo:

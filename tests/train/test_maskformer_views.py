@@ -1,0 +1,137 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from mini_data import shrunk
+
+from train.maskformer import views
+from train.maskformer.views import Views
+
+VIEWS = Views(side=64, shortest=(48, 96), longest=128)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def quadrants(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo that tells in its red and green where each pixel lies, and the same as labels, 0 to 3."""
+    rows, columns = np.arange(height) >= height // 2, np.arange(width) >= width // 2
+    labels = (2 * rows[:, None] + columns).astype(np.int32)
+    photo = np.stack([200 * (labels > 1), 200 * (labels % 2), np.full(labels.shape, 50)], 2).astype(np.uint8)
+    return photo, labels
+
+
+@pytest.fixture
+def _plain(monkeypatch):
+    """Without changes of colour."""
+    monkeypatch.setattr(views, "recoloured", lambda photo, generator: photo)
+
+
+@pytest.mark.usefixtures("_plain")
+def test_photo_and_labels_move_together():
+    photo, labels = quadrants(100, 140)
+    flipped = set()
+    for seed in range(12):
+        pixels, found = views.view(photo, labels, VIEWS, seeded(seed))
+        assert (pixels.shape, pixels.dtype, found.shape, found.dtype) == (
+            (3, 64, 64),
+            torch.uint8,
+            (64, 64),
+            torch.int64,
+        )
+        inside = found >= 0
+        told = 2 * (pixels[0] > 100).long() + (pixels[1] > 100)
+        assert (told == found)[inside].float().mean() > 0.97, "all but the rims, which are blended"
+        assert (pixels[:, ~inside] == 128).all()
+        top = found[0]
+        known = top[top >= 0]
+        if known.unique().numel() > 1:
+            flipped.add(bool(known[0] > known[-1]))
+    assert flipped == {True, False}
+
+
+@pytest.mark.usefixtures("_plain")
+def test_small_photos_are_filled_up_on_the_right_and_below():
+    photo, labels = quadrants(30, 60)
+    pixels, found = views.view(photo, labels, Views(96, (30,), 64), seeded(0))
+    assert (found[:30, :60] >= 0).all()
+    assert (found[30:] == -1).all()
+    assert (found[:, 60:] == -1).all()
+    assert pixels[:, 40, 70].tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("size", "shortest", "longest", "expected"),
+    [((480, 640), 800, 1333, (800, 1067)), ((640, 480), 512, 2048, (683, 512)), ((200, 1000), 800, 1333, (267, 1333))],
+)
+def test_photos_are_scaled_as_detectron2_scales_them(size, shortest, longest, expected):
+    assert views.scaled(size, Views(512, (shortest,), longest), seeded(0)) == expected
+
+
+def test_every_scale_is_drawn():
+    wide = Views(640, tuple(range(320, 1281, 64)), 2560)
+    generator = seeded(0)
+    drawn = {views.scaled((500, 500), wide, generator)[0] for _ in range(400)}
+    assert drawn == set(wide.shortest)
+
+
+def test_crops_reach_every_part_of_a_photo():
+    photo, labels = quadrants(128, 128)
+    seen = {int(label) for seed in range(20) for label in views.view(photo, labels, VIEWS, seeded(seed))[1].unique()}
+    assert seen >= {0, 1, 2, 3}
+
+
+def test_a_view_is_a_function_of_its_generator():
+    photo, labels = np.asarray(shrunk("pizza")), np.zeros((72, 96), np.int32)
+    one, again, other = (views.view(photo, labels, VIEWS, seeded(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def always(monkeypatch, *coins: bool, uniform=None, integer=None) -> None:
+    """Coins fall as told; amounts are given."""
+    falls = iter(coins)
+    monkeypatch.setattr(views, "_coin", lambda generator: next(falls))
+    monkeypatch.setattr(views, "_uniform", lambda low, high, generator: uniform)
+    monkeypatch.setattr(views, "_integer", lambda low, high, generator: integer)
+
+
+def hsv(photo: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(photo, cv2.COLOR_RGB2HSV).astype(int)
+
+
+def test_nothing_changes_when_no_coin_falls(monkeypatch):
+    photo = np.asarray(shrunk("pizza"))
+    always(monkeypatch, False, False, False, False, False)
+    assert np.array_equal(views.recoloured(photo, seeded(0)), photo)
+
+
+def test_brightness_is_a_sum_and_contrast_a_factor(monkeypatch):
+    photo = np.asarray(shrunk("pizza")).astype(int)
+    always(monkeypatch, True, False, False, False, False, uniform=20.0)
+    assert np.array_equal(views.recoloured(photo.astype(np.uint8), seeded(0)), (photo + 20).clip(0, 255))
+    for order in ((False, True, True, False, False), (False, False, False, False, True)):
+        always(monkeypatch, *order, uniform=1.5)
+        found = views.recoloured(photo.astype(np.uint8), seeded(0))
+        assert np.array_equal(found, (photo * 1.5).clip(0, 255).astype(int))
+
+
+def test_the_hue_turns_and_the_saturation_is_a_factor(monkeypatch):
+    photo = np.full((2, 2, 3), (180, 100, 60), np.uint8)
+    always(monkeypatch, False, False, False, True, False, integer=18)
+    assert (hsv(views.recoloured(photo, seeded(0)))[..., 0] - hsv(photo)[..., 0] == 18).all()
+    always(monkeypatch, False, False, False, True, False, integer=-18)
+    assert (hsv(views.recoloured(photo, seeded(0)))[..., 0] - hsv(photo)[..., 0] == 162).all(), "it is a circle"
+    always(monkeypatch, False, False, True, False, False, uniform=0.5)
+    found = hsv(views.recoloured(photo, seeded(0)))[..., 1]
+    assert abs(found / hsv(photo)[..., 1] - 0.5).max() < 0.02
+
+
+def test_contrast_is_changed_once_at_most(monkeypatch):
+    drawn = []
+    contrasted = views._contrasted
+    monkeypatch.setattr(views, "_contrasted", lambda *arguments: drawn.append(0) or contrasted(*arguments))
+    for seed in range(10):
+        views.recoloured(np.asarray(shrunk("pizza")), seeded(seed))
+    assert len(drawn) == 10

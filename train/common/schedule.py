@@ -1,0 +1,98 @@
+"""How long, how fast and on which parameters a run learns."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from train.common.folder import TrainingError
+
+Decays = Callable[[str, nn.Parameter], bool]
+"""Whether a parameter, given with its dotted name, takes part in weight decay."""
+
+
+def _cosine(step: int, warmup: int, steps: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, steps - warmup))))
+
+
+def _poly(step: int, warmup: int, steps: int) -> float:
+    """Detectron2's WarmupPolyLR with power 0.9 and warm-up from a millionth."""
+    warm = 1e-6 + (1 - 1e-6) * step / warmup if step < warmup else 1.0
+    return warm * max(0, 1 - step / steps) ** 0.9
+
+
+_SHAPES = {"cosine": _cosine, "poly": _poly}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn.
+
+    The learning rate rises linearly over `warmup` steps. With decay "cosine" it then falls to zero along a half cosine;
+    with "poly" it falls as (1 - step / steps)^0.9 from the first step on, the warm-up being a factor on that.
+    """
+
+    steps: int = field(metadata={"help": "optimiser steps"})
+    learning_rate: float = field(metadata={"help": "highest learning rate"})
+    warmup: int = field(default=50, metadata={"help": "steps until the learning rate is highest"})
+    decay: str = field(default="cosine", metadata={"help": "cosine or poly: how the learning rate falls"})
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices and kernels"})
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"help": "AdamW's"})
+    epsilon: float = field(default=1e-8, metadata={"help": "AdamW's"})
+    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    averaging: float = field(
+        default=0.99, metadata={"help": "decay of the averaged weights, which are kept; 0 for none"}
+    )
+    precision: str = field(default="no", metadata={"help": "no, bf16 or fp16: accelerate's mixed precision"})
+    save_every: int = field(default=200, metadata={"help": "steps between the states that a run can go on from"})
+    log_every: int = field(default=20, metadata={"help": "steps between the lines of log.csv"})
+    seed: int = field(default=0, metadata={"help": "of everything random"})
+
+    def __post_init__(self) -> None:
+        for name, least in {"steps": 1, "warmup": 0, "save_every": 1, "log_every": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise TrainingError(f"{name} is {getattr(self, name)}, but must be {least} or more.")
+        if self.decay not in _SHAPES:
+            raise TrainingError(f"decay is '{self.decay}', but must be one of {', '.join(_SHAPES)}.")
+
+    def factor(self, step: int) -> float:
+        """The share of the highest learning rate at a step, counted from 0."""
+        return _SHAPES[self.decay](step, self.warmup, self.steps)
+
+
+def kernels(name: str, value: nn.Parameter) -> bool:
+    """Weight decay for matrices and kernels, not for vectors: gains, biases and scales."""
+    return value.ndim > 1
+
+
+def parameter_groups(
+    module: nn.Module, schedule: Schedule, rates: Mapping[str, float], decays: Decays
+) -> list[dict[str, Any]]:
+    """AdamW's groups, with their highest learning rate and weight decay.
+
+    Args:
+        rates: factors on the learning rate by the beginning of a parameter's name, up to any dot; the first that fits.
+
+    Raises ValueError when such a beginning fits no parameter.
+    """
+    named = list(module.named_parameters())
+    unknown = [part for part in rates if not any(_within(name, part) for name, _ in named)]
+    if unknown:
+        raise ValueError(f"no parameters are named {', '.join(sorted(unknown))}")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, value in named:
+        if value.requires_grad:
+            rate = schedule.learning_rate * next((rates[part] for part in rates if _within(name, part)), 1.0)
+            groups.setdefault((rate, schedule.weight_decay if decays(name, value) else 0.0), []).append(value)
+    return [
+        {"params": values, "lr": rate, "highest": rate, "weight_decay": decay}
+        for (rate, decay), values in groups.items()
+    ]
+
+
+def _within(name: str, part: str) -> bool:
+    return f"{name}.".startswith(f"{part}.")

@@ -1,0 +1,148 @@
+"""Train MaskFormer against the texts of CLIP.
+
+    python -m train.maskformer --data DIR --out runs/maskformer               one process, on the GPU if there is one
+    torchrun --nproc_per_node 8 -m train.maskformer --data DIR ...            several
+    torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.maskformer ...
+                                                                              several hosts, the same command on each
+    accelerate launch --multi_gpu --num_processes 8 -m train.maskformer ...   several, by accelerate
+    python -m train.maskformer --data DIR --out runs/smoke --smoke            a tiny model, in a minute
+
+DIR holds folders NAME_train with images/, masks/ and classes.json, each with a vocabulary of its own; or, with
+--dataset coco_stuff_171_train, COCO-Stuff as Detectron2 keeps it. A run that was interrupted goes on by the same
+command. OUT/maskformer.safetensors has the tensors of an OVSeg file less those of CLIP; `train.maskformer.evaluate`
+measures it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from eval import datasets
+from ovseg_demo import memory
+from ovseg_demo.checkpoints import sha256_of
+from ovseg_demo.errors import CheckpointError, exit_status
+from train.common.folder import RunFolder, TrainingError
+from train.common.loop import fit
+from train.maskformer import data, recipes
+from train.maskformer.files import FILE, save
+from train.maskformer.initial import initialise
+from train.maskformer.recipes import RECIPES, Recipe
+from train.maskformer.texts import embedder
+from train.maskformer.training import Training, decays
+
+SMOKE_PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    recipe: Recipe
+    init: str | None
+    photos: dict[str, int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    memory.prepare()
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+    try:
+        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last state.")
+    finally:
+        state.destroy_process_group()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.maskformer", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        choices=list(datasets.TRAINING),
+        help="a training split under DIR, instead of its folders; may be given more than once",
+    )
+    parser.add_argument("--backbone", choices=RECIPES, default="r101c", help="and its recipe (default: %(default)s)")
+    parser.add_argument("--clip", metavar="ID|FILE", help="whose texts: an id of the catalogue, a file, or mini")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the backbone, or of all, to begin with")
+    parser.add_argument("--steps", type=int, metavar="N", help="instead of the recipe's; shortens the warm-up too")
+    parser.add_argument("--batch", type=int, metavar="N", help="photos a step over all processes; the recipe's if left")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos, for each one")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny model, a few photos and steps, the mini model's texts"
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    recipe = _recipe(chosen)
+    for name, value, least in (("batch", recipe.batch, 1), ("workers", chosen.workers, 0)):
+        if value < least:
+            raise TrainingError(f"{name} is {value}, but must be {least} or more.")
+    if recipe.batch % state.num_processes:
+        raise TrainingError(f"A batch of {recipe.batch} cannot be shared by {state.num_processes} processes.")
+    found = data.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    config = Config(recipe, _identity(chosen.init), {source.name: len(source.dataset) for source in found})
+    training = _training(recipe, found, chosen.init, state.device)
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    trained = fit(
+        training,
+        data.Data(found, recipe.views, recipe.batch // state.num_processes),
+        recipe.schedule,
+        folder,
+        rates={"model.backbone": recipe.backbone_rate},
+        decays=decays(training),
+        workers=chosen.workers,
+        title="MaskFormer",
+    )
+    if state.is_main_process:
+        save(folder, trained, recipe)
+        path = folder.path / FILE
+        print(json.dumps({"file": FILE, "sha256": sha256_of(path), "size": path.stat().st_size}))
+    return 0
+
+
+def _recipe(chosen: argparse.Namespace) -> Recipe:
+    recipe = RECIPES[chosen.backbone]
+    recipe = recipes.shortened(recipes.smoke(recipe) if chosen.smoke else recipe, chosen.steps, chosen.batch)
+    recipe = replace(recipe, clip=chosen.clip or recipe.clip)
+    return replace(recipe, schedule=replace(recipe.schedule, seed=chosen.seed, precision=chosen.precision))
+
+
+def _identity(path: Path | None) -> str | None:
+    """A file by its name and content, wherever it lies."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    return f"{path.name}, sha256 {sha256_of(path)}"
+
+
+def _training(recipe: Recipe, found: Sequence[data.Labelled], init: Path | None, device: torch.device) -> Training:
+    """The model as it begins."""
+    embed = embedder(recipe.clip, device)
+    texts = [embed(data.taught_names(source)) for source in found]
+    torch.manual_seed(recipe.schedule.seed)
+    training = Training(recipe.architecture.build(texts[0].shape[1]), texts)
+    if init is not None:
+        initialise(training.model, init)
+        for part in recipe.frozen:  # without weights to keep, nothing is frozen
+            training.model.backbone.get_submodule(part).requires_grad_(False)
+    return training
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Batches of views from labelled sets, each set with the vocabulary of its own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eval import datasets
+from eval.datasets.base import IGNORE, DatasetError
+from train.common import sources
+from train.common.draws import Batch, Turn
+from train.common.sources import Labelled
+from train.maskformer.views import Views, view
+
+
+def find(data: Path, names: Sequence[str], limit: int | None = None) -> list[Labelled]:
+    """The sets to learn from: of each the first `limit` photos.
+
+    Args:
+        data: holds folders NAME_train as in `train.common.sources`, of which held-out photos are left out, or the files
+            of training splits.
+        names: of training splits, as in `eval.datasets.TRAINING`; none for the folders.
+
+    Raises DatasetError when there are no such files, or a set has no class with a name, or shows none of them.
+    """
+    found = [_split(name, data, limit) for name in names] or sources.labelled_sets(data, limit)
+    if not found:
+        raise DatasetError(f"{data} holds no folder NAME_train with images/, masks/ and classes.json to learn from.")
+    for source in found:
+        if not any(source.taught):
+            raise DatasetError(f"{source.name} has no class with a name to learn.")
+        named = np.flatnonzero(source.taught)
+        if not any(np.isin(source.dataset.load_labels(sample), named).any() for sample in source.dataset):
+            raise DatasetError(f"No mask of {source.name} shows a class with a name.")
+    return found
+
+
+def taught_names(source: Labelled) -> list[str]:
+    """The words of a set's classes, without background, in the order of the batches' labels."""
+    return [name for name, taught in zip(source.names, source.taught, strict=True) if taught]
+
+
+class Data:
+    """Draws batches; sets of more photos and of more classes are drawn more often, the photos of a set evenly.
+
+    A batch has "images", uint8 (B, 3, side, side), "labels", int64 (B, side, side), rows of `taught_names` or IGNORE,
+    and "sets", the B numbers of their sets.
+
+    Args:
+        found: the sets.
+        views: of the photos.
+        batch: B, for each process.
+    """
+
+    def __init__(self, found: Sequence[Labelled], views: Views, batch: int) -> None:
+        self._sets, self._views, self._batch = found, views, batch
+        self._weights = torch.tensor([(len(source.dataset) * sum(source.taught)) ** 0.5 for source in found])
+        self._rows = [_rows(source) for source in found]
+
+    def __call__(self, turn: Turn) -> Batch:
+        chosen = torch.multinomial(self._weights, self._batch, replacement=True, generator=turn).tolist()
+        images, labels = zip(*(self._view(number, turn) for number in chosen), strict=True)
+        return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": chosen}
+
+    def _view(self, number: int, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
+        source = self._sets[number]
+        photo = int(torch.randint(len(source.dataset), (), generator=turn))
+        pixels, labels = source.load(source.dataset.samples[photo])
+        return view(pixels, self._rows[number][labels], self._views, turn)
+
+
+def _rows(source: Labelled) -> np.ndarray:
+    """The row of each label among the taught names, or IGNORE; the label IGNORE, -1, is the last."""
+    taught = np.array([*source.taught, False])
+    return np.where(taught, taught.cumsum() - 1, IGNORE)
+
+
+def _split(name: str, data: Path, limit: int | None) -> Labelled:
+    dataset = datasets.open(name, data)
+    return Labelled(name, replace(dataset, samples=dataset.samples[:limit]), (True,) * len(dataset.vocabulary))

@@ -1,0 +1,69 @@
+"""Put a trained MaskFormer and an adapted CLIP together into one file, as OVSeg's are.
+
+    python -m train.maskformer.join --maskformer FILE --clip FILE --out ovseg.safetensors
+
+The MaskFormer is from `train.maskformer` with `--backbone r101c` or `swinb`; the CLIP has mask prompts. The outcome is
+read as a released file is.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from eval.journal import write_whole
+from ovseg_demo import checkpoints
+from ovseg_demo.errors import CheckpointError, exit_status
+from ovseg_demo.proposals.maskformer import split
+from ovseg_demo.vlm.open_clip import MEAN, PROMPTS, STD, clip_state_dict
+from train.maskformer.loss_weights import VOID_WEIGHT
+
+_CLIP = "clip_adapter.clip_model."
+_CLASSES = 171
+
+
+def joined(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an OVSeg file, also those that a released one has and nothing reads.
+
+    Args:
+        maskformer: as `files.save` writes it.
+        clip: under OpenAI's names, with mask prompts.
+
+    Raises CheckpointError when either is not what a released file has.
+    """
+    if PROMPTS not in clip:
+        raise CheckpointError("This CLIP has no mask prompts, which an OVSeg file holds; train them first.")
+    losses = torch.ones(_CLASSES + 1)
+    losses[-1] = VOID_WEIGHT
+    state = {
+        **maskformer,
+        **{_CLIP + name: value for name, value in clip.items()},
+        "clip_adapter.pixel_mean": torch.tensor(MEAN).view(1, 3, 1, 1),
+        "clip_adapter.pixel_std": torch.tensor(STD).view(1, 3, 1, 1),
+        "criterion.empty_weight": losses,
+    }
+    split(state, "What was joined")
+    return state
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    parser = argparse.ArgumentParser(prog="python -m train.maskformer.join", description=__doc__.splitlines()[0])
+    parser.add_argument("--maskformer", type=Path, required=True, metavar="FILE", help="from train.maskformer")
+    parser.add_argument("--clip", type=Path, required=True, metavar="FILE", help="a CLIP with mask prompts")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file to write")
+    return exit_status(lambda: _run(parser.parse_args(arguments)))
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    state = joined(checkpoints.read(chosen.maskformer), clip_state_dict(checkpoints.read(chosen.clip)))
+    write_whole(chosen.out, save({name: value.contiguous() for name, value in state.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""MaskFormer with its losses against the texts of its vocabularies: what the loop trains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_demo.proposals.maskformer import MaskFormer
+from train.common.draws import Batch
+from train.common.schedule import Decays
+from train.maskformer.losses import Segments, layer_losses, mask_count
+
+TEMPERATURE = 100.0
+"""Multiplies cosines; a constant, as in OVSeg."""
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm)
+_TABLES = "relative_position_bias_table"
+
+
+class Training(nn.Module):
+    """A model, the learned embedding of "no object", and the texts of each set.
+
+    Args:
+        model: what is trained.
+        texts: of each set the unit vectors (K, D) of its taught classes; they stay as they are.
+    """
+
+    def __init__(self, model: MaskFormer, texts: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        width = texts[0].shape[1]
+        self.non_object = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self._sizes = [len(each) for each in texts]
+        self.register_buffer("texts", torch.cat(list(texts)).clone(), persistent=False)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch of `data.Data`: of the last decoder layer one by one, of the others together."""
+        layers = self.model((batch["images"] - self.mean) / self.std)
+        segments = [Segments.of(labels) for labels in batch["labels"]]
+        count = mask_count(segments)
+        vocabularies = self._vocabularies()
+        with torch.autocast(self.mean.device.type, enabled=False):
+            found = []
+            for layer in layers:
+                logits = [
+                    class_logits(classes, vocabularies[number])
+                    for classes, number in zip(layer.classes.float(), batch["sets"], strict=True)
+                ]
+                found.append(layer_losses(logits, layer.masks.float(), segments, count))
+        *earlier, last = found
+        return last | {"earlier layers": torch.stack([sum(losses.values()) for losses in earlier]).sum()}
+
+    def _vocabularies(self) -> list[Tensor]:
+        """Of each set the unit vectors (K + 1, D) of its classes and, last, of "no object"."""
+        none = F.normalize(self.non_object, dim=-1)
+        return [torch.cat([texts, none]) for texts in self.texts.split(self._sizes)]
+
+
+def class_logits(classes: Tensor, vocabulary: Tensor) -> Tensor:
+    """Scaled cosines (Q, K) of class embeddings (Q, D) with unit vectors (K, D)."""
+    return TEMPERATURE * F.normalize(classes, dim=-1) @ vocabulary.T
+
+
+def decays(module: nn.Module) -> Decays:
+    """Which parameters of a module decay: all but those of norms, embeddings and Swin's tables of position biases."""
+    kept = {
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        for name, _ in part.named_parameters(recurse=False)
+        if isinstance(part, (*_NORMS, nn.Embedding)) or name == _TABLES
+    }
+    return lambda name, _: name not in kept

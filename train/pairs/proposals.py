@@ -1,0 +1,41 @@
+"""Class-agnostic masks by name: MobileSAM, or a MaskFormer."""
+
+from pathlib import Path
+
+import torch
+
+from ovseg_demo import checkpoints
+from ovseg_demo.methods.ovseg_maskformer import SETTINGS as RELEASED
+from ovseg_demo.methods.ovseg_maskformer import MaskFormerProposals
+from ovseg_demo.proposals import maskformer, mobile_sam
+from ovseg_demo.proposals.base import ProposalMaker
+from ovseg_demo.proposals.maskformer import Reader
+from ovseg_demo.proposals.sam import SETTINGS, SamProposals
+from train.maskformer import files
+
+HELP = f"{', '.join(SETTINGS)} (MobileSAM), or a MaskFormer: OVSeg's catalogue id, or what train.maskformer wrote"
+
+THRESHOLD = 0.5
+"""Mask probability from which a pixel belongs to a MaskFormer's mask."""
+
+
+def load(name: str, device: torch.device) -> ProposalMaker:
+    """MobileSAM in a search setting, MaskFormer as an OVSeg file of the catalogue has it, or as it was trained here.
+
+    Raises CheckpointError when a file is missing, damaged or no such model.
+    """
+    if name in SETTINGS:
+        return SamProposals(mobile_sam.load(device=device), name)
+    reader = _released(name, device) if name in checkpoints.catalogue() else _trained(Path(name), device)
+    return MaskFormerProposals(reader, f"maskformer-{name}", THRESHOLD)
+
+
+def _released(checkpoint_id: str, device: torch.device) -> Reader:
+    released = maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoint_id)
+    sizes = next(each for each in RELEASED.values() if each.backbone == released.backbone)
+    return Reader(maskformer.load(released, device), sizes.shortest, sizes.longest)
+
+
+def _trained(path: Path, device: torch.device) -> Reader:
+    trained = files.load(path)
+    return Reader(trained.model.to(device), trained.shortest, trained.longest)
