@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     options = Options(chosen.granularity, chosen.proposals, _published(chosen.ensemble, chosen.dataset))
     for method in chosen.method:
-        available(method)  # before an hour is spent on the methods named first
+        available(method, options)  # before an hour is spent on the methods named first
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
     wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
     words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"
@@ -157,7 +157,7 @@ def _published(ensemble: float | str | None, dataset: str) -> float | None:
     """The weight of CLIP; a benchmark's own for "published". Raises DatasetError for one that has none."""
     if ensemble != "published":
         return ensemble
-    if (known := datasets.spec(dataset).ensemble) is None:
+    if (known := datasets.DATASETS[dataset].ensemble) is None:
         raise DatasetError(f"OVSeg published no weight of CLIP for {dataset}; give --ensemble a number.")
     return known
 

@@ -101,7 +101,7 @@ def markdown(report: dict[str, Any]) -> str:
         "## Classes",
         _class_table(report["classes"]),
         "## Settings",
-        table(["setting", "value"], [[name, str(value)] for name, value in _flat(settings)]),
+        table(["setting", "value"], [[name, _told(name, value)] for name, value in _flat(settings)]),
         "## Environment",
         table(["", ""], [[name, str(value)] for name, value in report["environment"].items() if value is not None]),
     ]
@@ -182,6 +182,12 @@ def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
     for name, value in settings.items():
         rows += [(f"{name}, {inner}", v) for inner, v in value.items()] if isinstance(value, dict) else [(name, value)]
     return rows
+
+
+def _told(name: str, value: Any) -> str:
+    if value is None:
+        return "auto" if name == "options, granularity" else "–"
+    return str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ is published, what its publisher states instead) has been checked.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,9 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 FOLDER = Path(os.environ.get("OVSEG_CHECKPOINTS", BUNDLED))
 """Where every other weight file lies."""
+
+COMMAND = ".venv/bin/python -m ovseg_demo"
+"""The command line as the README's commands install it."""
 
 _CATALOGUE = BUNDLED / "catalogue.json"
 _NAMES_SHOWN = 5
@@ -64,6 +67,15 @@ class Checkpoint:
         return (BUNDLED if self.bundled else FOLDER) / self.file
 
     @property
+    def how_to_get(self) -> str:
+        """The command that brings the file here."""
+        fetch = f"{COMMAND} checkpoints --download {self.id}"
+        made = self.sources[0].removeprefix("build:")
+        if made == self.sources[0]:
+            return fetch
+        return made if self.bundled else f"{made} && {fetch} --from FILE"
+
+    @property
     def present(self) -> bool:
         return self.path.is_file()
 
@@ -91,7 +103,7 @@ def get(checkpoint_id: str) -> Checkpoint:
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 digest of a file."""
-    return _digest(path, hashlib.sha256)
+    return _digest(path, "sha256")
 
 
 def verify(checkpoint: Checkpoint) -> Path:
@@ -116,7 +128,7 @@ def check_published(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.sha256 is not None and sha256_of(path) != checkpoint.sha256:
         raise CheckpointError(f"{path.name} is damaged: its sha256 is not the catalogued one; fetch it again.")
     if checkpoint.md5_prefix is not None:
-        digits = _digest(path, partial(hashlib.md5, usedforsecurity=False))[: len(checkpoint.md5_prefix)]
+        digits = _digest(path, "md5")[: len(checkpoint.md5_prefix)]
         if digits != checkpoint.md5_prefix:
             raise CheckpointError(
                 f"{path.name} is damaged, or another file: its md5 begins with {digits} instead of the published "
@@ -143,9 +155,16 @@ def _fits(checkpoint: Checkpoint, shapes: Mapping[str, list[int]]) -> bool:
     return all(shapes.get(name) == list(shape) for name, shape in checkpoint.shapes.items())
 
 
-def _digest(path: Path, algorithm: Callable) -> str:
+def _digest(path: Path, algorithm: str) -> str:
+    known = path.stat()
+    return _digest_once(path, known.st_size, known.st_mtime_ns, algorithm)
+
+
+@cache
+def _digest_once(path: Path, size: int, changed: int, algorithm: str) -> str:
+    """A file of two gigabytes takes seconds, and several methods may load it."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
 
 
 def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
-from ovseg_demo.engine import Engine, how_to_get
+from ovseg_demo.engine import Engine, available, how_to_get
 from ovseg_demo.errors import ImageError, UserError, exit_status
 from ovseg_demo.methods.base import PROPOSALS, Options, granularity
 
@@ -60,6 +60,7 @@ def _segment(chosen: argparse.Namespace) -> int:
     options = Options(chosen.granularity, chosen.proposals, chosen.ensemble)
     for notice in words.notices:
         print(notice, file=sys.stderr)
+    available(chosen.method, options)
     own = chosen.out.resolve()
     photos = [p for p in dict.fromkeys(_expand(chosen.photos)) if own not in p.resolve().parents]
     export.check_writable(chosen.out)
@@ -79,15 +80,18 @@ def _segment(chosen: argparse.Namespace) -> int:
                 continue
             found = ", ".join(f"{c.name} {c.share:.0%}" for c in result.summary()) or "nothing found"
             bar.write(f"{path}: {found}")
+            if result.granularity_reason:
+                bar.write(f"granularity {result.granularity_reason}", file=sys.stderr)
     print(f"{len(photos) - failed} of {len(photos)} photos written to {chosen.out}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _methods(_: argparse.Namespace) -> int:
+    width = max(map(len, methods.REGISTRY))
     for entry in methods.REGISTRY.values():
-        print(f"{entry.id:20} {'ready' if not entry.missing() else 'needs weights':14} {entry.summary}")
+        print(f"{entry.id:{width}} {'ready' if not entry.missing() else 'needs weights':14} {entry.summary}")
         if entry.missing():
-            print(f"{'':35} {how_to_get(entry)}")
+            print(f"{'':{width + 15}} {how_to_get(entry)}")
     return 0
 
 
@@ -106,7 +110,7 @@ def _checkpoints(chosen: argparse.Namespace) -> int:
             except UserError as error:
                 failed += 1
                 state = f"DAMAGED: {error}"
-        print(f"{entry.id:22} {state:18} {entry.licence:16} {entry.file}")
+        print(f"{entry.id:22} {state:18} {entry.file:34} {entry.licence}")
         if entry.paper:
             scores = ", ".join(f"{benchmark} {score}" for benchmark, score in entry.paper.items())
             print(f"{'':22} mean IoU in its paper: {scores}")

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import gdown
+import httpx
 from filelock import FileLock, Timeout
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-from ovseg_demo.checkpoints import Checkpoint, check_content, check_published, verify
+from ovseg_demo.checkpoints import COMMAND, Checkpoint, check_content, check_published, verify
 from ovseg_demo.errors import CheckpointError
 
 Report = Callable[[int, int | None], None]
@@ -42,10 +43,8 @@ def download(checkpoint: Checkpoint, report: Report = lambda done, total: None) 
 
     Raises CheckpointError when no source has it, when the disk has no room, or when another process is fetching it.
     """
-    if checkpoint.bundled:
-        raise CheckpointError(
-            f"{checkpoint.file} ships with the demo and is not downloaded; it comes from {checkpoint.sources[0]}."
-        )
+    if checkpoint.sources[0].startswith("build:"):
+        raise CheckpointError(f"{checkpoint.file} is not downloaded but made. Run: {checkpoint.how_to_get}")
     if _is_good(checkpoint):
         return checkpoint.path
     failures = []
@@ -61,7 +60,7 @@ def download(checkpoint: Checkpoint, report: Report = lambda done, total: None) 
     kept = " What has arrived is kept, the same command goes on from there." if begun else ""
     raise CheckpointError(
         f"{checkpoint.file} cannot be downloaded: {'; '.join(failures)}.{kept} With a copy of the file from elsewhere, "
-        f"run: python -m ovseg_demo checkpoints --download {checkpoint.id} --from FILE"
+        f"run: {COMMAND} checkpoints --download {checkpoint.id} --from FILE"
     )
 
 
@@ -234,4 +233,7 @@ def _why(error: Exception) -> str:
         return "the file is not handed out now, mostly because too many people have fetched it today"
     cause = error.__cause__ if isinstance(error, gdown.DownloadError) and error.__cause__ else error
     response = getattr(cause, "response", None)
-    return f"no connection ({type(cause).__name__})" if response is None else f"it answers {response.status_code}"
+    if response is not None:
+        return f"it answers {response.status_code}"
+    lost = isinstance(cause, OSError | httpx.HTTPError | gdown.DownloadError)
+    return f"no connection ({type(cause).__name__})" if lost else f"{type(cause).__name__}: {cause}"

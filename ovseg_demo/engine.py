@@ -45,10 +45,11 @@ class Engine:
     ) -> Segmentation:
         """Name every pixel of `photo` with a class of `vocabulary`.
 
-        Raises MethodError for an unknown or unavailable method, CheckpointError for damaged weights, and Cancelled
-        when `listener` does.
+        Raises MethodError for an unknown or unavailable method and for options that it cannot follow, CheckpointError
+        for damaged weights, and Cancelled when `listener` does.
         """
         stages = Stages(self.cache, self._turns, listener)
+        available(method, options)
         chosen = self.load(method, listener)
         result = chosen.segment(photo, vocabulary, options or Options(), stages)
         return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices)
@@ -72,9 +73,15 @@ def check_device(device: str) -> None:
         raise MethodError(f"The device '{device}' cannot be used here; try cpu.") from error
 
 
-def available(method: str) -> methods.MethodEntry:
-    """The entry of a method whose weights are all here. Raises MethodError for another."""
+def available(method: str, options: Options | None = None) -> methods.MethodEntry:
+    """The entry of a method whose weights are all here. Raises MethodError for another, or for options without effect.
+
+    Only `ensemble` is refused where it changes nothing: who sets it wants other numbers. The rest have defaults.
+    """
     entry = methods.get(method)
+    if options and options.ensemble is not None and "ensemble" not in entry.uses:
+        able = ", ".join(each.id for each in methods.REGISTRY.values() if "ensemble" in each.uses)
+        raise MethodError(f"{method} has no ensemble; these have: {able}.")
     if missing := entry.missing():
         raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
     return entry
@@ -82,5 +89,4 @@ def available(method: str) -> methods.MethodEntry:
 
 def how_to_get(entry: methods.MethodEntry) -> str:
     """One sentence on how to get a method's missing weights."""
-    commands = " && ".join(f"python -m ovseg_demo checkpoints --download {c.id}" for c in entry.missing())
-    return f"With a network, run: {commands}"
+    return "Run: " + " && ".join(checkpoint.how_to_get for checkpoint in entry.missing())

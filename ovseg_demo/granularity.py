@@ -39,18 +39,18 @@ def choose(cells: Cells, class_scores: np.ndarray, drawn: int) -> Choice:
     masks = [select(class_scores[:, :drawn], value) for value in VALUES]
     covered = [float(areas[cells.cover[:, kept].any(1)].sum()) for kept in masks]
     number = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERATED)
-    counts = [int(kept.sum()) for kept in masks]
-    told = f"{VALUES[number]}: {_masks(counts[number])} cover {_percent(covered[number])} of the photo"
+    told = f"{VALUES[number]}, because its {_masks(masks[number])} {_percent(covered[number])} of the photo"
     if number:
-        return Choice(VALUES[number], f"{told}; at {VALUES[number - 1]} only {_percent(covered[number - 1])}.")
-    more = counts[-1] - counts[0]
-    gain = f"{_masks(more)} more would add {_percent(covered[-1] - covered[0])}" if more else "there are no more"
-    return Choice(VALUES[0], f"{told}; {gain}.")
+        return Choice(VALUES[number], f"{told} and those of {VALUES[number - 1]} only {_percent(covered[number - 1])}.")
+    gain = covered[-1] - covered[0]
+    more = f"more masks would add {_percent(gain)}" if round(gain, 2) else "more masks would add nothing"
+    return Choice(VALUES[0], f"{told} and {more}.")
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _masks(count: int) -> str:
-    return "1 mask" if count == 1 else f"{count} masks"
+def _masks(kept: np.ndarray) -> str:
+    count = int(kept.sum())
+    return "one mask outlines" if count == 1 else f"{count} masks outline"

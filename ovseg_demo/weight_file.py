@@ -28,6 +28,8 @@ def read(path: Path) -> dict[str, Any]:
         content = _reader(path)(path)
     except CheckpointError:
         raise
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read.") from error
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise CheckpointError(
             f"{path.name} cannot be read as weights: it is damaged, or holds more than tensors."
@@ -62,7 +64,7 @@ def _load_archive(path: Path) -> Any:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise CheckpointError(
                 f"{path.name} is a TorchScript archive, code together with weights, which is not run here; take the "
-                "weights alone: clip-vit-b16 and clip-vit-l14 in the list of `python -m ovseg_demo checkpoints`."
+                "weights alone: clip-vit-b16 and clip-vit-l14 in the list of checkpoints."
             )
     return _load_pickle(path, mmap=True)
 

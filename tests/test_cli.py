@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
@@ -82,8 +84,8 @@ def test_an_unavailable_method_is_told(capsys, tmp_path, monkeypatch):
 def test_methods_and_checkpoints_are_listed(capsys):
     assert run("methods") == 0
     listed = capsys.readouterr().out
-    assert "ovseg-sam-mini       ready" in listed
-    assert "ovseg-sam-vitb16     needs weights" in listed
+    assert re.search(r"^ovseg-sam-mini +ready  ", listed, re.MULTILINE)
+    assert re.search(r"^ovseg-sam-vitb16 +needs weights  ", listed, re.MULTILINE)
     assert run("checkpoints", "--verify") == 0
     assert "bundled, verified" in capsys.readouterr().out
 
@@ -107,7 +109,9 @@ def weights(tmp_path, monkeypatch):
 def test_checkpoints_show_what_their_papers_report(capsys):
     assert run("checkpoints") == 0
     listed = capsys.readouterr().out
-    assert "ovseg-swinb-vitl14     absent             CC-BY-NC-4.0     ovseg_swinbase_vitL14_ft_mpt.pth" in listed
+    assert re.search(
+        r"^ovseg-swinb-vitl14 +absent +ovseg_swinbase_vitL14_ft_mpt\.pth +CC-BY-NC-4\.0$", listed, re.MULTILINE
+    )
     assert "mean IoU in its paper: A-847 9.0, PC-459 12.4, A-150 29.6, PC-59 55.7, PAS-20 94.5" in listed
 
 
@@ -146,3 +150,25 @@ def test_an_interrupted_download_says_how_to_go_on(weights, capsys, monkeypatch)
     monkeypatch.setattr("ovseg_demo.download.download", interrupt)
     assert run("checkpoints", "--download", "clip-vit-l14") == 130
     assert capsys.readouterr().err == "Interrupted; the same command goes on from there.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [("banana", "neither a number from 0 to 1 nor auto"), ("2", "between 0 and 1")]
+)
+def test_a_granularity_that_is_none(words, told, capsys, tmp_path):
+    with suppress(SystemExit):
+        assert run("segment", tmp_path, "--vocabulary", "cat", "--granularity", words) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
+    assert run("segment", tmp_path, "--vocabulary", "cat", "--ensemble", "0.5") == 1
+    assert "ovseg-sam-mini has no ensemble; these have: ovseg-maskformer-r101c," in capsys.readouterr().err
+
+
+def test_automatic_granularity_says_why(shared_engine, tmp_path, capsys):
+    photo = gallery.FOLDER / "pizza.jpg"
+    assert run("segment", photo, "--vocabulary", "pizza, table", "--granularity", "auto", "--out", tmp_path) == 0
+    assert re.search(r"granularity 0\.\d, because its ", capsys.readouterr().err)
+    content = json.loads((tmp_path / "pizza.json").read_text())
+    assert content["granularity_reason"].startswith(f"{content['granularity']}, because")

@@ -362,10 +362,14 @@ def test_two_processes_do_not_write_one_file(entry, site):
     assert download.download(entry).is_file()
 
 
-def test_a_bundled_file_is_not_downloaded(entry):
+def test_a_file_that_is_made_is_not_downloaded(entry):
     bundled = replace(entry, bundled=True, sources=("build:python -m train.mini.convert",))
-    with pytest.raises(CheckpointError, match=r"ships with the demo.*train\.mini\.convert"):
+    with pytest.raises(CheckpointError, match=r"not downloaded but made\. Run: python -m train\.mini\.convert$"):
         download.download(bundled)
+    with pytest.raises(
+        CheckpointError, match=r"Run: python -m train\.mini\.convert && .* --download tiny --from FILE$"
+    ):
+        download.download(replace(bundled, bundled=False))
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ def chosen(widths: list[int], scores: list[float]) -> granularity.Choice:
 def test_the_highest_value_stands_while_more_masks_add_next_to_nothing():
     choice = chosen([60, 30, 1], [1.0, 0.9, 0.2])
     assert choice.value == 0.7
-    assert choice.reason == "0.7: 2 masks cover 90 % of the photo; 1 mask more would add 1 %."
+    assert choice.reason == "0.7, because its 2 masks outline 90 % of the photo and more masks would add 1 %."
 
 
 def test_it_is_lowered_as_far_as_the_cover_needs_and_no_further():
     choice = chosen([60, 30, 2], [1.0, 0.45, 0.2])
     assert choice.value == 0.4
-    assert choice.reason == "0.4: 2 masks cover 90 % of the photo; at 0.5 only 60 %."
+    assert choice.reason == "0.4, because its 2 masks outline 90 % of the photo and those of 0.5 only 60 %."
 
 
 def test_a_rival_covers_nothing():
@@ -36,4 +36,4 @@ def test_a_rival_covers_nothing():
 def test_no_mask_at_all():
     choice = chosen([], [])
     assert choice.value == 0.7
-    assert choice.reason == "0.7: 0 masks cover 0 % of the photo; there are no more."
+    assert choice.reason == "0.7, because its 0 masks outline 0 % of the photo and more masks would add nothing."

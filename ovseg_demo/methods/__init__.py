@@ -12,6 +12,7 @@ from ovseg_demo.proposals.base import ProposalMaker
 
 if TYPE_CHECKING:
     from ovseg_demo.vlm.mini import MiniVLM
+    from ovseg_demo.vlm.open_clip import OpenClipVLM
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,19 @@ def _mini_dense(device: str) -> Method:
     return MiniDense(_mini(device))
 
 
+@cache
+def _clip(architecture: str, checkpoint_id: str, device: str) -> "OpenClipVLM":
+    """One copy in memory, shared by every method that uses it."""
+    from ovseg_demo.vlm.open_clip import OpenClipVLM
+
+    return OpenClipVLM(architecture, checkpoint_id, device)
+
+
 def _ovseg_clip(architecture: str, checkpoint_id: str) -> Callable[[str], Method]:
     def build(device: str) -> Method:
         from ovseg_demo.methods.ovseg import OVSeg
-        from ovseg_demo.vlm.open_clip import OpenClipVLM
 
-        return OVSeg(_sam(device), OpenClipVLM(architecture, checkpoint_id, device))
-
-    return build
-
-
-def _ovseg_prompted(checkpoint_id: str) -> Callable[[str], Method]:
-    """SAM's masks with the CLIP of a whole OVSeg model."""
-
-    def build(device: str) -> Method:
-        from ovseg_demo.methods import ovseg_maskformer
-        from ovseg_demo.methods.ovseg import OVSeg
-
-        return OVSeg(_sam(device), ovseg_maskformer.load_clip(checkpoint_id, device))
+        return OVSeg(_sam(device), _clip(architecture, checkpoint_id, device))
 
     return build
 
@@ -98,7 +94,9 @@ def _ovseg_maskformer(checkpoint_id: str) -> Callable[[str], Method]:
     def build(device: str) -> Method:
         from ovseg_demo.methods import ovseg_maskformer
 
-        return ovseg_maskformer.load(checkpoint_id, device)
+        return ovseg_maskformer.load(
+            checkpoint_id, device, lambda architecture: _clip(architecture, checkpoint_id, device)
+        )
 
     return build
 
@@ -116,7 +114,7 @@ def _sam_entry(method: str, clip: str, told: str, weights: str, build: Callable[
 
 
 def _maskformer_entry(method: str, models: str, told: str, weights: str) -> MethodEntry:
-    summary = f"OVSeg as published: MaskFormer's masks, named by {told}."
+    summary = f"MaskFormer's masks, named by {told}."
     build = _ovseg_maskformer(weights)
     return MethodEntry(method, f"OVSeg-MaskFormer · {models}", summary, (weights,), _MASKFORMER, build)
 
@@ -171,14 +169,14 @@ _ENTRIES = (
         "adapted CLIP ViT-B/16 with mask prompts",
         "the CLIP ViT-B/16 of OVSeg's published model, with mask prompts",
         "ovseg-r101c-vitb16",
-        _ovseg_prompted("ovseg-r101c-vitb16"),
+        _ovseg_clip(_B16, "ovseg-r101c-vitb16"),
     ),
     _sam_entry(
         "ovseg-sam-vitl14-prompts",
         "adapted CLIP ViT-L/14 with mask prompts",
         "the CLIP ViT-L/14 of OVSeg's published model, with mask prompts",
         "ovseg-swinb-vitl14",
-        _ovseg_prompted("ovseg-swinb-vitl14"),
+        _ovseg_clip(_L14, "ovseg-swinb-vitl14"),
     ),
     _maskformer_entry(
         "ovseg-maskformer-r101c",
@@ -198,6 +196,7 @@ _ENTRIES = (
         "OpenAI's CLIP ViT-L/14 with trained mask prompts",
         "ovseg-swinb-vitl14-mpt",
     ),
+    _maskformer_entry("ovseg-maskformer-own", "trained by you", "a CLIP with mask prompts, both your own", "ovseg-own"),
 )
 
 REGISTRY: dict[str, MethodEntry] = {entry.id: entry for entry in _ENTRIES}

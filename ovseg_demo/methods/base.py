@@ -1,5 +1,6 @@
 """The protocol of a method and what a request may set."""
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,8 +40,11 @@ class Options:
 
 
 def granularity(text: str) -> float | None:
-    """A command line's granularity: a number, or "auto". Raises ValueError for another word."""
-    return None if text == "auto" else float(text)
+    """A command line's granularity: a number, or "auto". Raises ArgumentTypeError for another word."""
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' is neither a number from 0 to 1 nor auto") from None
 
 
 class Method(Protocol):

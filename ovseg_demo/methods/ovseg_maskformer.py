@@ -5,6 +5,7 @@ the demo, where CLIP alone names binary masks and granularity chooses among them
 soft masks add up with the class probabilities of MaskFormer and CLIP together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,8 @@ from torch.nn import functional as F
 
 from ovseg_demo import checkpoints
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import words
-from ovseg_demo.methods.base import PROPOSALS, Options
-from ovseg_demo.methods.ovseg import OVSeg
+from ovseg_demo.methods import ovseg, words
+from ovseg_demo.methods.base import Options
 from ovseg_demo.proposals import maskformer
 from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.proposals.maskformer import Reader, Reading
@@ -62,9 +62,9 @@ class MaskFormerProposals:
 
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
         """Up to 100 masks of an RGB image, uint8 (H, W, 3). Their scores are the mean probability of their pixels."""
-        found, _ = binary(self._reader.read(image), self._threshold)
+        reading = self._reader.read(image)
         report(1)
-        return found.resized(image.shape[:2])
+        return fitted(reading, self._threshold, image.shape[:2])
 
 
 class OVSegMaskFormer:
@@ -81,17 +81,30 @@ class OVSegMaskFormer:
     def __init__(
         self, reader: Reader, vlm: VisionLanguageModel, non_object: Tensor, name: str, threshold: float
     ) -> None:
-        self._reader, self._vlm, self._name, self._threshold = reader, vlm, name, threshold
-        self._non_object = F.normalize(non_object.float(), dim=-1)
-        maker = MaskFormerProposals(reader, f"maskformer-{name}", DEMO_THRESHOLD)
-        self._by_clip_alone = OVSeg(dict.fromkeys(PROPOSALS, maker), vlm)
+        self._reader, self._vlm, self._name, self._threshold = reader, vlm, f"maskformer-{name}", threshold
+        self._non_object = F.normalize(non_object.float().cpu(), dim=-1)
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        if options.ensemble is None:
-            return self._by_clip_alone.segment(photo, vocabulary, options, stages)
         reading = stages.heavy(
-            "Finding masks", ("reading", photo.key, self._name), lambda _: self._reader.read(photo.pixels)
+            "Reading the photo", ("reading", photo.key, self._name), lambda _: self._reader.read(photo.pixels)
         )
+        if options.ensemble is None:
+            return self._by_clip_alone(reading, photo, vocabulary, options, stages)
+        return self._together(reading, photo, vocabulary, options.ensemble, stages)
+
+    def _by_clip_alone(
+        self, reading: Reading, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages
+    ) -> Segmentation:
+        proposals = stages.heavy(
+            "Finding masks",
+            ("masks", photo.key, self._name),
+            lambda _: fitted(reading, DEMO_THRESHOLD, photo.pixels.shape[:2]),
+        )
+        return ovseg.paint(proposals, self._name, self._vlm, None, photo, vocabulary, options, stages)
+
+    def _together(
+        self, reading: Reading, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
+    ) -> Segmentation:
         proposals, valid = binary(reading, self._threshold)
         regions = stages.heavy(
             "Reading regions",
@@ -102,8 +115,8 @@ class OVSegMaskFormer:
         with stages.timed("Fusing"):
             by_clip = texts.of_classes(self._vlm.logits(regions, texts.texts)).softmax(-1).cpu()
             by_maskformer = self._class_probabilities(reading.classes.cpu(), texts)
-            scores = ensembled(by_maskformer, by_clip, valid, options.ensemble)
-            return Segmentation.from_scores(vocabulary.names, soft_sum(scores, reading.masks), photo.pixels.shape[:2])
+            scores = ensembled(by_maskformer, by_clip, valid, weight)
+            return Segmentation.from_scores(vocabulary.names, soft_sum(scores, reading), photo.pixels.shape[:2])
 
     def _class_probabilities(self, classes: Tensor, texts: words.ClassTexts) -> Tensor:
         """MaskFormer's own, (Q, C): a softmax over the classes and "no object", which then is left out."""
@@ -115,11 +128,21 @@ class OVSegMaskFormer:
 
 def binary(reading: Reading, threshold: float) -> tuple[MaskProposals, Tensor]:
     """The masks with a pixel above a probability, at the reading's size, and which of all Q they are, bool (Q,)."""
-    probabilities = reading.masks.sigmoid()
-    inside = probabilities > threshold
+    masks, sure = [], []
+    for logits in reading.masks():
+        probabilities = logits.sigmoid()
+        inside = probabilities > threshold
+        masks.append(inside.cpu())
+        sure.append(((probabilities * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).cpu())
+    inside = torch.cat(masks)
     valid = inside.flatten(1).any(1)
-    sure = (probabilities * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
-    return MaskProposals.from_masks(inside[valid].cpu().numpy(), sure[valid].cpu().numpy()), valid.cpu()
+    return MaskProposals.from_masks(inside[valid].numpy(), torch.cat(sure)[valid].numpy()), valid
+
+
+def fitted(reading: Reading, threshold: float, size: tuple[int, int]) -> MaskProposals:
+    """The masks with a pixel above a probability, at another size (H, W)."""
+    found, _ = binary(reading, threshold)
+    return found.resized(size).without_empty()
 
 
 def ensembled(by_maskformer: Tensor, by_clip: Tensor, valid: Tensor, weight: float) -> Tensor:
@@ -137,30 +160,26 @@ def ensembled(by_maskformer: Tensor, by_clip: Tensor, valid: Tensor, weight: flo
     return everywhere if weight == 0 else by_maskformer ** (1 - weight) * everywhere**weight
 
 
-def soft_sum(scores: Tensor, masks: Tensor) -> Tensor:
-    """Scores of all masks at every pixel, each mask's weighted by its probability there, float32 (C, h, w).
+def soft_sum(scores: Tensor, reading: Reading) -> Tensor:
+    """Scores (Q, C) of all masks at every pixel, each mask's weighted by its probability there: float32 (C, h, w)."""
+    total, first = 0, 0
+    for logits in reading.masks():
+        some = scores[first : first + len(logits)].to(logits)
+        total = total + torch.einsum("qc,qhw->chw", some, logits.sigmoid())
+        first += len(logits)
+    return total
+
+
+def load(checkpoint_id: str, device: str, clip: Callable[[str], OpenClipVLM]) -> OVSegMaskFormer:
+    """A model as published, in one file. Raises CheckpointError when it is missing, damaged or does not fit.
 
     Args:
-        scores: (Q, C).
-        masks: logits (Q, h, w).
+        checkpoint_id: catalogue id.
+        device: where it runs.
+        clip: makes the file's CLIP, given its architecture; other methods may share it.
     """
-    return torch.einsum("qc,qhw->chw", scores.to(masks), masks.sigmoid())
-
-
-def load(checkpoint_id: str, device: str) -> OVSegMaskFormer:
-    """A published model. Raises CheckpointError when its file is missing, damaged or does not fit."""
-    released = _released(checkpoint_id)
+    released = maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoints.get(checkpoint_id).file)
     settings = SETTINGS[released.backbone]
     reader = Reader(maskformer.load(released, device), settings.shortest, settings.longest)
-    clip = OpenClipVLM(settings.architecture, checkpoint_id, device, state=released.clip, templates=VILD)
-    return OVSegMaskFormer(reader, clip, released.non_object.to(device), checkpoint_id, settings.threshold)
-
-
-def load_clip(checkpoint_id: str, device: str) -> OpenClipVLM:
-    """The CLIP of a published model alone, with its mask prompts, reading words as OVSeg's demo does."""
-    released = _released(checkpoint_id)
-    return OpenClipVLM(SETTINGS[released.backbone].architecture, checkpoint_id, device, state=released.clip)
-
-
-def _released(checkpoint_id: str) -> maskformer.Released:
-    return maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoints.get(checkpoint_id).file)
+    vlm = clip(settings.architecture).with_templates(VILD)
+    return OVSegMaskFormer(reader, vlm, released.non_object, checkpoint_id, settings.threshold)

@@ -54,8 +54,15 @@ class MaskProposals:
         if size == self.size:
             return self
         rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, self.size, strict=True))
-        packed = [np.packbits(self.mask(number)[np.ix_(rows, columns)], axis=-1) for number in range(len(self))]
-        return MaskProposals(np.array(packed, np.uint8).reshape(len(self), size[0], -1), self.scores, size[1])
+        packed = np.empty((len(self), size[0], -(-size[1] // 8)), np.uint8)
+        for number in range(len(self)):
+            packed[number] = np.packbits(self.mask(number)[np.ix_(rows, columns)], axis=-1)
+        return MaskProposals(packed, self.scores, size[1])
+
+    def without_empty(self) -> "MaskProposals":
+        """Those that have a pixel."""
+        kept = self.packed.any((1, 2))
+        return MaskProposals(self.packed[kept], self.scores[kept], self.width)
 
     def boxes(self) -> np.ndarray:
         """Tight boxes, int64 (N, 4): x0, y0, x1, y1 with exclusive x1, y1; zeros for an empty mask."""

@@ -69,11 +69,8 @@ class Block(nn.Module):
     def _attended(self, x: Tensor, attn_mask: Tensor | None, queries: int | None) -> Tensor:
         q, k, v = self.to_qkv(x).unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
         q = q[:, :, :queries]
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and attn_mask is None:
-            # Measured: two products take less than half the time of torch's fused kernel, which wins in float32.
-            mixed = (q @ k.mT).softmax(-1) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask, scale=1.0)
+        # In bfloat16 two plain products are a tenth faster, but round the logits before the softmax.
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask, scale=1.0)
         return mixed.transpose(1, 2).flatten(2)
 
     def _linear(self, weight: Tensor, bias: Tensor, activation: nn.Module | None = None) -> FusedLinear:

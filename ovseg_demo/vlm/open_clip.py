@@ -1,5 +1,6 @@
 """CLIP models (open_clip) as region classifiers: stock, adapted to masked crops, with or without mask prompts."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -48,6 +49,7 @@ STD = tuple(255 * s for s in (0.26862954, 0.26130258, 0.27577711))
 PROMPTS = "visual.mask_embedding"
 """The tensor that weights with mask prompts have beside those of a stock CLIP."""
 
+_IN_OVSEG = "clip_adapter.clip_model."
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _TEXTS_AT_ONCE = 64
 _CROPS_AT_ONCE = {"cpu": 8}  # of all workers: what a layer hands to the next is to stay in the processor's cache
@@ -84,6 +86,7 @@ class OpenClipVLM:
         if state is None:
             state, source = checkpoints.load_state_dict(checkpoint_id), checkpoints.get(checkpoint_id).file
         self._device = torch.device(device)
+        self._source = checkpoint_id
         self._templates = tuple(templates)
         self.name = checkpoint_id if self._templates == SINGLE else " | ".join((checkpoint_id, *templates))
         self._model = build(architecture, _tensors(state), source)
@@ -92,6 +95,12 @@ class OpenClipVLM:
         replace_blocks(self._model.transformer.resblocks, "float32")
         self._model.visual = InferenceTower(self._model.visual, precision or native_precision(self._device))
         self._tokenizer = open_clip.get_tokenizer(architecture)
+
+    def with_templates(self, templates: Sequence[str]) -> "OpenClipVLM":
+        """The same model, in memory once, reading words in other templates."""
+        other = copy.copy(self)
+        other._templates, other.name = tuple(templates), " | ".join((self._source, *templates))
+        return other
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
@@ -158,17 +167,22 @@ def clip_state_dict(published: Mapping) -> dict[str, Tensor]:
     """The tensors of a CLIP file under OpenAI's names, float32.
 
     Accepts OpenAI's and open_clip's files (which share their names), training checkpoints with the weights under
-    "state_dict", and a leading "module." of data-parallel training. Raises CheckpointError for anything else.
+    "state_dict", a leading "module." of data-parallel training, and OVSeg's whole models, whose CLIP is taken out.
+    Raises CheckpointError for anything else.
     """
     return {name: value.float() for name, value in _tensors(published).items()}
 
 
 def _tensors(published: Mapping) -> dict[str, Tensor]:
     """As `clip_state_dict`, in the precision of the file."""
-    state = published.get("state_dict", published) if isinstance(published, Mapping) else None
+    state = None
+    if isinstance(published, Mapping):
+        state = published.get("state_dict", published.get("model", published))
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError("This file holds no CLIP weights: expected a table of tensors.")
     named = {name.removeprefix("module."): value for name, value in state.items()}
+    inside = {name.removeprefix(_IN_OVSEG): value for name, value in named.items() if name.startswith(_IN_OVSEG)}
+    named = inside or named
     return {name: value for name, value in named.items() if name not in _ARCHIVE_EXTRAS}
 
 

@@ -86,9 +86,9 @@ class Reader:
 def registered(set_item, set_attribute) -> None:
     """Make the benchmark "tiny" and the methods "reader" and "other reader" known, by monkeypatch's functions."""
     for name in ("reader", "other-reader"):
-        set_item(methods.REGISTRY, name, methods.MethodEntry(name, name, "", (), False, lambda device: Reader()))
+        set_item(methods.REGISTRY, name, methods.MethodEntry(name, name, "", (), (), lambda device: Reader()))
     known = SimpleNamespace(
-        DATASETS={"tiny": SimpleNamespace(publisher="ours", title="tiny pictures")},
+        DATASETS={"tiny": SimpleNamespace(publisher="ours", title="tiny pictures", ensemble=None)},
         open=lambda name, root, vocabulary: read(root),
     )
     set_attribute(evaluate, "datasets", known)

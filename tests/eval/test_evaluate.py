@@ -236,7 +236,7 @@ def test_the_command_reports(command, tmp_path, capsys):
     assert (tmp_path / "out/tiny/comparison.md").read_text() == printed
     for name, report in reports.items():
         assert report["images"] == COUNT
-        assert report["settings"]["options"] == {"granularity": 0.8, "proposals": "balanced"}
+        assert report["settings"]["options"] == {"granularity": 0.8, "proposals": "balanced", "ensemble": None}
         assert report["settings"]["vocabulary"] == "ours"
         assert report["command"].startswith("python -m eval.evaluate --dataset tiny")
         assert (tmp_path / "out/tiny" / name / "samples.html").exists()
@@ -249,6 +249,19 @@ def test_runs_with_other_settings_are_other_runs_and_a_limit_is_not_a_setting(co
     assert report["images"] == COUNT
     assert len(command("--granularity", 0.5)[1]) == 2
     assert len(command("--threads", 2)[1]) == 3
+
+
+def test_automatic_granularity_is_a_setting_and_is_told(command, tmp_path):
+    ((name, report),) = command("--granularity", "auto")[1].items()
+    assert report["settings"]["options"]["granularity"] is None
+    assert "| options, granularity | auto |" in (tmp_path / "out/tiny" / name / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("dataset", "weight"), [("voc_20", 0.45), ("context_459", 0.6), ("ade20k_847", 0.7)])
+def test_the_papers_weights_of_clip(dataset, weight):
+    assert evaluate._published("published", dataset) == weight
+    assert evaluate._published(0.3, dataset) == 0.3
+    assert evaluate._published(None, dataset) is None
 
 
 def test_a_limit_takes_the_first_images(command):
@@ -293,6 +306,8 @@ def test_bad_arguments_are_one_line(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, told in [
         (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
+        (["--ensemble", 7], "error: Ensemble must lie between 0 and 1"),
+        (["--ensemble", "published"], "error: OVSeg published no weight of CLIP for tiny"),
         (["--device", "nonsense"], "error: The device 'nonsense' cannot be used here"),
         (["--device", "cuda:99"], "error: The device 'cuda:99' cannot be used here"),
         (["--out", tmp_path / "file"], "error: Cannot write into"),

@@ -111,7 +111,7 @@ def test_automatic_granularity_is_told_and_is_what_is_painted(photo):
     house = House()
     automatic, stages = house.segment(photo, "red, green, blue", granularity=None)
     fixed, _ = house.segment(photo, "red, green, blue", granularity=automatic.granularity)
-    assert automatic.granularity_reason.startswith(f"{automatic.granularity}: ")
+    assert automatic.granularity_reason.startswith(f"{automatic.granularity}, because ")
     assert fixed.granularity_reason == ""
     assert fixed.granularity == automatic.granularity
     assert np.array_equal(automatic.labels, fixed.labels)

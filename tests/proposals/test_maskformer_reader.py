@@ -16,12 +16,16 @@ REFERENCE = json.loads((Path(__file__).parent.parent / "fixtures" / "maskformer.
 def test_a_photo_is_read_as_by_the_reference(backbone):
     reading = Reader(small(backbone), *SIDES).read(drawn_image())
     assert reading.pixels.dtype == np.uint8
-    read = {"classes": reading.classes, "masks": reading.masks, "pixels": torch.from_numpy(reading.pixels).float()}
+    read = {
+        "classes": reading.classes,
+        "masks": torch.cat([*reading.masks()]),
+        "pixels": torch.from_numpy(reading.pixels).float(),
+    }
     for what, found in read.items():
         wanted = REFERENCE[backbone][f"read {what}"]
         assert list(found.shape) == wanted["shape"]
         torch.testing.assert_close(sampled(found), torch.tensor(wanted["values"]), atol=1e-4, rtol=0)
-    assert reading.nbytes == sum(found.nbytes for found in (reading.classes, reading.masks)) + 59 * 90 * 3
+    assert reading.nbytes == sum(found.nbytes for found in (reading.classes, reading.logits)) + 59 * 90 * 3
 
 
 @pytest.mark.parametrize(
@@ -57,4 +61,4 @@ def test_padding_is_zero_after_normalising_on_the_right_and_below():
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (70, 2)])
 def test_photos_of_any_size_are_read(size):
     reading = Reader(small("swinb"), *SIDES).read(np.zeros((*size, 3), np.uint8))
-    assert reading.masks.shape[1:] == reading.pixels.shape[:2] == scaled(size, *SIDES)
+    assert next(reading.masks()).shape[1:] == reading.pixels.shape[:2] == scaled(size, *SIDES)

@@ -1,5 +1,6 @@
 """From a photo to MaskFormer's masks and class embeddings, as OVSeg prepares its images."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 from ovseg_demo.proposals.maskformer.model import STRIDE, MaskFormer
 
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
 _MASK_STRIDE = 4
+_QUERIES = 20
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,29 @@ class Reading:
 
     Attributes:
         classes: float32 (Q, D), class embeddings, not normalised, on the model's device.
-        masks: float32 (Q, h, w), mask logits, on the model's device.
+        logits: float32 (Q, H / 4, W / 4), mask logits of the padded image, on the model's device. At the image's own
+            size they would fill a cache with a single photo.
         pixels: uint8 (h, w, 3), the resized image, RGB.
     """
 
     classes: Tensor
-    masks: Tensor
+    logits: Tensor
     pixels: np.ndarray
 
     @property
     def nbytes(self) -> int:
-        return self.classes.nbytes + self.masks.nbytes + self.pixels.nbytes
+        return self.classes.nbytes + self.logits.nbytes + self.pixels.nbytes
+
+    def masks(self) -> Iterator[Tensor]:
+        """Mask logits at the image's size, float32 (q, h, w), a few queries at a time."""
+        height, width = self.pixels.shape[:2]
+        for some in self.logits.split(_QUERIES):
+            large = F.interpolate(some[None], scale_factor=_MASK_STRIDE, mode="bilinear", align_corners=False)
+            yield large[0, :, :height, :width]
 
 
 class Reader:
-    """Resizes and normalises an image, runs the model, brings the masks to the resized image's size.
+    """Resizes and normalises an image and runs the model.
 
     Args:
         model: in evaluation mode.
@@ -53,8 +63,7 @@ class Reader:
         pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         device = next(self.model.parameters()).device
         predictions = self.model(normalised(pixels).to(device), every_layer=False)[-1]
-        masks = F.interpolate(predictions.masks, scale_factor=_MASK_STRIDE, mode="bilinear", align_corners=False)
-        return Reading(predictions.classes[0], masks[0, :, :height, :width], pixels)
+        return Reading(predictions.classes[0], predictions.masks[0], pixels)
 
 
 def scaled(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
@@ -77,6 +86,6 @@ def normalised(pixels: np.ndarray) -> Tensor:
     mean colour.
     """
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     below, right = (-side % STRIDE for side in pixels.shape[:2])
     return F.pad((x - mean) / std, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)

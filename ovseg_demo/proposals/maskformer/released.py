@@ -12,9 +12,9 @@ from ovseg_demo.proposals.maskformer.model import MaskFormer, build, fuse
 from ovseg_demo.proposals.maskformer.resnet import ResNet
 
 _MASKFORMER = ("backbone.", "sem_seg_head.")
-_CLIP = "clip_adapter.clip_model."
+CLIP_PREFIX = "clip_adapter.clip_model."
 _MASK_PROMPTS = "visual.mask_embedding"
-_NON_OBJECT = "clip_adapter.non_object_embedding"
+NON_OBJECT = "clip_adapter.non_object_embedding"
 _UNUSED = {
     "clip_adapter.pixel_mean": (1, 3, 1, 1),
     "clip_adapter.pixel_std": (1, 3, 1, 1),
@@ -51,18 +51,18 @@ def split(published: Mapping, source: str = "This file") -> Released:
     Raises CheckpointError that names what is missing, extra or misshapen.
     """
     state = _tensors(published, source)
-    clip = {name.removeprefix(_CLIP): tensor for name, tensor in state.items() if name.startswith(_CLIP)}
-    rest = {name: tensor for name, tensor in state.items() if not name.startswith(_CLIP)}
-    if _MASK_PROMPTS not in clip or _NON_OBJECT not in rest:
-        raise CheckpointError(f"{source} is no OVSeg model: it lacks {_CLIP}{_MASK_PROMPTS} or {_NON_OBJECT}.")
+    clip = {name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items() if name.startswith(CLIP_PREFIX)}
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(CLIP_PREFIX)}
+    if _MASK_PROMPTS not in clip or NON_OBJECT not in rest:
+        raise CheckpointError(f"{source} is no OVSeg model: it lacks {CLIP_PREFIX}{_MASK_PROMPTS} or {NON_OBJECT}.")
     backbone = "r101c" if "backbone.stem.conv1.weight" in rest else "swinb"
-    text_width = rest[_NON_OBJECT].shape[-1]
+    text_width = rest[NON_OBJECT].shape[-1]
     with torch.device("meta"):
         wanted = build(backbone, text_width).state_dict()
-        wanted |= {name: torch.empty(shape) for name, shape in (_UNUSED | {_NON_OBJECT: (1, text_width)}).items()}
+        wanted |= {name: torch.empty(shape) for name, shape in (_UNUSED | {NON_OBJECT: (1, text_width)}).items()}
     check_tensors(wanted, rest, f"{source} is no released OVSeg model")
     maskformer = {name: tensor for name, tensor in rest.items() if name.startswith(_MASKFORMER)}
-    return Released(backbone, maskformer, clip, rest[_NON_OBJECT])
+    return Released(backbone, maskformer, clip, rest[NON_OBJECT])
 
 
 def load(released: Released, device: torch.device | str = "cpu") -> MaskFormer:
