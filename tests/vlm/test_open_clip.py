@@ -185,6 +185,24 @@ def test_what_holds_no_weights_is_told(published):
         clip_state_dict(published)
 
 
+def test_the_clip_of_a_whole_ovseg_model_is_taken_out_of_it():
+    clip = tiny_clip.weights()
+    whole = {f"clip_adapter.clip_model.{name}": value for name, value in clip.items()}
+    whole["backbone.stem.conv1.weight"] = torch.zeros(1)
+    found = clip_state_dict({"model": whole})
+    assert found.keys() == clip.keys()
+    assert all(torch.equal(found[name], clip[name]) for name in clip)
+
+
+def test_other_templates_share_the_model(tiny):
+    single = tiny(tiny_clip.weights())
+    vild = single.with_templates(VILD)
+    assert vild.name == tiny(tiny_clip.weights(), templates=VILD).name != single.name
+    assert torch.equal(vild.embed_texts(["cat"]), tiny(tiny_clip.weights(), templates=VILD).embed_texts(["cat"]))
+    assert not torch.equal(vild.embed_texts(["cat"]), single.embed_texts(["cat"]))
+    assert vild._model is single._model
+
+
 def test_what_training_saves_loads_back(tiny, tmp_path):
     clip = build(tiny_clip.ARCHITECTURE, tiny_clip.weights(0), "tiny")
     clip.visual.start_prompts()
