@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ovseg_demo.proposals.base import MaskProposals
 from train.common.folder import RunFolder
-from train.pairs import shards
-from train.pairs.shards import Pair
+from train.pairs import report, shards
+from train.pairs.shards import Pair, Shards
 
 COLOURS = {"red": (220, 20, 20), "grass": (20, 200, 30), "water": (20, 40, 220), "snow": (240, 240, 240)}
 
@@ -28,12 +28,13 @@ def pair(word: str, photo: str = "set/a", size: tuple[int, int] = (40, 60), seed
 
 
 def folder_of(path: Path, pairs: Sequence[Pair], each: int = 2) -> Path:
-    """A folder of shards of four photos, with `each` pairs a photo."""
+    """A finished folder of shards of four photos, with `each` pairs a photo."""
     PartialState(cpu=True)
     folder = RunFolder(path, {})
     photos = {number: pairs[start : start + each] for number, start in enumerate(range(0, len(pairs), each))}
     for number in range(-(-len(photos) // 4)):
         shards.write(folder, number, {p: photos[p] for p in range(4 * number, min(4 * number + 4, len(photos)))})
+    report.write(folder, report.summary(Shards(path), len(photos)), "")
     return path
 
 
@@ -67,9 +68,11 @@ class ByColour:
 
     def __init__(self) -> None:
         self.read: list[str] = []
+        self.batches: list[int] = []
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         self.read += words
+        self.batches.append(len(words))
         return torch.tensor([COLOURS.get(word, (0, 0, 0)) for word in words]).float()
 
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.open_clip import MEAN, STD
 from ovseg_demo.vlm.regions import masked_regions
-from train.clip import start
+from train.clip import adaptation, start
 from train.clip.adaptation import Adaptation, retrieval
 from train.clip.pairs import PairBatches, region
 from train.common.folder import TrainingError
@@ -99,7 +99,7 @@ def test_a_batch_follows_from_its_turn(shards):
 
 
 def test_too_few_pairs_for_a_step_are_an_error(shards):
-    with pytest.raises(TrainingError, match=r"^There are 20 pairs to train on, but a step takes 22; choose a smaller"):
+    with pytest.raises(TrainingError, match=r"^There are 20 pairs to train on, but a step takes 22; collect more, or"):
         batches(shards, size=11).steps(2)
 
 
@@ -144,6 +144,23 @@ def test_the_loss_is_symmetric_and_contrastive(clip, shards):
         logits = clip.logit_scale.exp() * regions @ F.normalize(clip.encode_text(batch["tokens"]), dim=-1).T
     both = [F.cross_entropy(each, torch.arange(8)) for each in (logits, logits.T)]
     torch.testing.assert_close(loss, sum(both) / 2)
+
+
+def test_the_logits_are_float32_in_mixed_precision(clip, shards, monkeypatch):
+    seen = []
+
+    class Watched(adaptation.ClipLoss):
+        def get_logits(self, *given, **named):
+            found = super().get_logits(*given, **named)
+            seen.extend(each.dtype for each in found)
+            return found
+
+    monkeypatch.setattr(adaptation, "ClipLoss", Watched)
+    module = Adaptation(clip, False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert clip.visual(torch.zeros(1, 3, 64, 64)).dtype == torch.bfloat16
+        module(batches(shards)(Turn(0, 0, 0, 1)))
+    assert set(seen) == {torch.float32}
 
 
 def test_regions_learn_their_words(clip, shards):

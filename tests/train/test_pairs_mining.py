@@ -48,11 +48,13 @@ def test_each_word_gets_the_region_that_is_most_like_it(captioned):
         assert pair.mask.shape == pair.crop.shape[:2] == (32, 32)
         assert pair.photo == "told_train/a"
         assert -20 < pair.score < 0
+        assert pair.score == round(pair.score, 3)
     assert found["grass"].caption == CAPTIONS[0]
     assert found["grass"].crop.mean((0, 1)).argmax() == 1
     assert source.pairs(1) == []
     source.pairs(0)
     assert sorted(vlm.read) == ["grass", "snow", "water"], "a word is embedded once"
+    assert vlm.batches == [1, 1, 1], "and alone, so that its score does not depend on other words"
     assert source.photo(1).name == "b.jpg"
 
 

@@ -1,7 +1,11 @@
 """Nouns of captions: their form, what they are compounded with, and what is no thing."""
 
+import sys
+
 import pytest
 
+from train.common.folder import TrainingError
+from train.pairs import nouns
 from train.pairs.nouns import Parser
 
 
@@ -43,3 +47,9 @@ def test_a_word_comes_once_with_the_first_caption_that_has_it(parser):
 @pytest.mark.parametrize("captions", [[], [""], ["-"], [". . ."], ["x 7 !"], ["running quickly"]])
 def test_captions_without_nouns_have_none(parser, captions):
     assert parser.words(captions) == {}
+
+
+def test_a_missing_parser_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, nouns._ENGLISH, None)
+    with pytest.raises(TrainingError, match=r"^train\.pairs needs more .*: pip install -r requirements-train\.txt$"):
+        Parser()

@@ -1,14 +1,15 @@
 """Makers of masks are found by name."""
 
-from pathlib import Path
+import hashlib
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.proposals.maskformer import Predictions
+from ovseg_demo.proposals.maskformer import Predictions, Released
 from train.maskformer.files import Trained
 from train.pairs import proposals
 
@@ -33,7 +34,7 @@ def test_a_search_setting_is_mobile_sam():
     assert proposals.load("fast", CPU).name == "sam-fast"
 
 
-def test_a_file_is_a_maskformer_that_was_trained_here(monkeypatch):
+def test_a_file_is_a_maskformer_that_was_trained_here(tmp_path, monkeypatch):
     asked = []
 
     def load(path):
@@ -41,14 +42,31 @@ def test_a_file_is_a_maskformer_that_was_trained_here(monkeypatch):
         return Trained(Halves(), torch.zeros(1, 8), "mini", 64, 128)
 
     monkeypatch.setattr(proposals.files, "load", load)
-    maker = proposals.load("runs/maskformer.safetensors", CPU)
+    path = tmp_path / "maskformer.safetensors"
+    path.write_bytes(b"weights")
+    maker = proposals.load(str(path), CPU)
     found = maker.propose(np.zeros((96, 192, 3), np.uint8), lambda _: None)
-    assert asked == [Path("runs/maskformer.safetensors")]
-    assert maker.name == "maskformer-runs/maskformer.safetensors"
+    assert asked == [path]
+    assert maker.name == f"maskformer-maskformer.safetensors, sha256 {hashlib.sha256(b'weights').hexdigest()}"
     assert found.size == (96, 192)
     assert len(found) == 2, "what has no pixel is left out"
     assert [mask[:, :90].all() for mask in found.masks()] == [True, False]
     assert abs(found.masks().mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("ovseg-swinb-vitl14", (640, 960)), ("ovseg-r101c-vitb16", (512, 768))])
+def test_a_released_maskformer_reads_photos_at_the_size_of_its_backbone(monkeypatch, name, sizes):
+    shown = []
+    model = Halves()
+    model.register_forward_pre_hook(lambda _, inputs: shown.append(tuple(inputs[0].shape[2:])))
+    released = Released(name.split("-")[1], {}, {}, torch.zeros(1, 8))
+    monkeypatch.setattr(checkpoints, "load_state_dict", lambda checkpoint_id: {"of": checkpoint_id})
+    monkeypatch.setattr(proposals.maskformer, "split", lambda state, source: released if state["of"] == name else None)
+    monkeypatch.setattr(proposals.maskformer, "load", lambda found, device: model if found is released else None)
+    maker = proposals.load(name, CPU)
+    assert maker.name == f"maskformer-{name}"
+    assert len(maker.propose(np.zeros((96, 144, 3), np.uint8), lambda _: None)) == 2
+    assert shown == [sizes]
 
 
 def test_an_unknown_name_is_an_error_of_one_line():

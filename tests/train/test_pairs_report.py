@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from pairs_data import folder_of, pair
+from pairs_data import COLOURS, folder_of, pair
 
-from train.common.folder import RunFolder
+from train.common.folder import RunFolder, TrainingError
 from train.pairs import report
 from train.pairs.shards import Shards
 
@@ -72,3 +72,29 @@ def test_three_files_are_written(shards, tmp_path):
     assert json.loads((folder.path / "report.json").read_text())["pairs"] == 5
     assert (folder.path / "report.md").read_text() == report.markdown(counts)
     assert (folder.path / "samples.html").read_text() == page(shards)
+
+
+def test_finished_pairs_are_told_from_others(tmp_path):
+    one, same, other = (
+        folder_of(tmp_path / name, [pair(word, seed=n + seed) for n, word in enumerate(COLOURS)])
+        for name, seed in (("one", 0), ("same", 0), ("other", 9))
+    )
+    assert (one / "report.json").read_text() == (other / "report.json").read_text()
+    (found, digest), (_, repeated), (_, different) = map(report.finished, (one, same, other))
+    assert len(found) == 4
+    assert digest == repeated != different
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}"])
+def test_unfinished_pairs_are_refused(shards, tmp_path, content):
+    told = tmp_path / "report.json"
+    told.unlink() if content is None else told.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"holds no finished pairs; python -m train\.pairs makes them"):
+        report.finished(tmp_path)
+
+
+def test_a_missing_shard_is_told(tmp_path):
+    folder_of(tmp_path, [pair("grass", seed=n) for n in range(10)])
+    (tmp_path / "pairs-000001.tar").unlink()
+    with pytest.raises(TrainingError, match=r"holds 8 pairs, but should hold 10; the command that made them makes"):
+        report.finished(tmp_path)

@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,14 @@ from accelerate import PartialState
 from safetensors.torch import save
 
 from eval.markdown import table
-from ovseg_demo import memory
-from ovseg_demo.errors import exit_status
 from train.clip import start
 from train.clip.adaptation import Adaptation, retrieval
 from train.clip.pairs import PairBatches
+from train.common import command
 from train.common.folder import RunFolder, TrainingError
 from train.common.loop import Schedule, fit
-from train.pairs.shards import Shards
+from train.common.settings import at_least, weights
+from train.pairs import report
 
 VARIANTS = {"full": ("full",), "prompts": ("prompts",), "both": ("full", "prompts")}
 RATES = {"full": (5e-6, 0.2), "prompts": (0.05, 0.0)}
@@ -51,13 +50,14 @@ class Config:
     """Everything that decides the weights.
 
     Attributes:
-        pairs: how many there are, of which `held_out` are not trained on.
+        pairs: how many there are, of which `held_out` are not trained on, and a digest of them.
         schedules: of the stages, in order.
     """
 
     clip: str
     template: str
     pairs: int
+    pairs_digest: str
     held_out: int
     batch: int
     schedules: dict[str, Schedule]
@@ -66,12 +66,7 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    memory.prepare()
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    try:
-        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last state.")
-    finally:
-        state.destroy_process_group()
+    return command.run(lambda state: _run(chosen, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,30 +85,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read ahead (default: none)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny random CLIP and few steps, to see that all runs")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help=f"a tiny random CLIP, {SMOKE_STEPS} steps of at most {SMOKE_BATCH} pairs, whatever --clip and --epochs",
+    )
     return parser
 
 
 def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    shards = Shards(chosen.pairs)
+    at_least(1, batch=chosen.batch, epochs=chosen.epochs)
+    at_least(0, workers=chosen.workers, seed=chosen.seed)
+    if chosen.template.count("{}") != 1:
+        raise TrainingError(f"template is '{chosen.template}', but must have one {{}}, where the word goes.")
+    shards, digest = report.finished(chosen.pairs)
     clip = start.tiny(chosen.seed) if chosen.smoke else start.load(chosen.clip)
     if "full" in VARIANTS[chosen.variant] and clip.visual.mask_embedding is not None:
         raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
     tokenizer = open_clip.SimpleTokenizer()
     held_out, taught = _split(shards.photos)
-    size = SMOKE_BATCH if chosen.smoke else chosen.batch
+    size = min(chosen.batch, SMOKE_BATCH) if chosen.smoke else chosen.batch
     batches = PairBatches(
         shards,
         taught,
         size,
         clip.visual.image_size[0],
-        lambda words: tokenizer([chosen.template.format(word) for word in words]),
+        lambda words: tokenizer([chosen.template.replace("{}", word) for word in words]),
         chosen.seed,
     )
     steps = chosen.epochs * batches.steps(state.num_processes)
     schedules = {stage: _schedule(stage, steps, chosen) for stage in VARIANTS[chosen.variant]}
-    name = "tiny" if chosen.smoke else chosen.clip
-    config = Config(name, chosen.template, len(shards), len(held_out), size, schedules)
+    name = "tiny" if chosen.smoke else weights(chosen.clip)
+    config = Config(name, chosen.template, len(shards), digest, len(held_out), size, schedules)
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
@@ -142,11 +145,11 @@ def _schedule(stage: str, steps: int, chosen: argparse.Namespace) -> Schedule:
     full = Schedule(
         steps=steps,
         learning_rate=rate,
-        warmup=WARMUP,
+        warmup=min(WARMUP, steps // 10),
         weight_decay=decay,
         betas=(0.9, 0.98),
         epsilon=1e-6,
-        clip=math.inf,
+        clip=None,
         averaging=0,
         precision=chosen.precision,
         seed=chosen.seed,

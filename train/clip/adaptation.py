@@ -46,8 +46,9 @@ class Adaptation(nn.Module):
             self.clip.logit_scale.clamp_(max=HIGHEST_SCALE)
             words = encode_texts(self.clip, batch["tokens"])
         regions = self.clip.visual(batch["crops"], batch["masks"] if self._prompts else None)
-        loss = self._loss(F.normalize(regions, dim=-1), F.normalize(words, dim=-1), self.clip.logit_scale.exp())
-        return {"contrastive": loss}
+        with torch.autocast(regions.device.type, enabled=False):  # a cosine times 100 has few digits in bfloat16
+            features = (F.normalize(each.float(), dim=-1) for each in (regions, words))
+            return {"contrastive": self._loss(*features, self.clip.logit_scale.exp())}
 
 
 @torch.inference_mode()

@@ -47,7 +47,7 @@ class PairBatches:
         if not steps:
             raise TrainingError(
                 f"There are {len(self._rows)} pairs to train on, but a step takes {self._size * processes}; "
-                "choose a smaller --batch."
+                "collect more, or choose a smaller --batch."
             )
         return steps
 

@@ -92,7 +92,7 @@ def fit(
             values = torch.stack(list(losses.values()))
             optimizer.zero_grad()
             accelerator.backward(values.sum())
-            norm = accelerator.clip_grad_norm_(trained, schedule.clip)
+            norm = accelerator.clip_grad_norm_(trained, math.inf if schedule.clip is None else schedule.clip)
             means = dict(zip(losses, accelerator.reduce(values.detach(), "mean").tolist(), strict=True))
             # The scaler of fp16 skips a step whose gradient overflows, and tries a smaller scale.
             _check(means if accelerator.scaler else means | {"gradient": norm.item()}, step + 1)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from train.common.folder import TrainingError
+from train.common.settings import at_least
 
 Decays = Callable[[str, nn.Parameter], bool]
 """Whether a parameter, given with its dotted name, takes part in weight decay."""
@@ -43,7 +44,7 @@ class Schedule:
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices and kernels"})
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"help": "AdamW's"})
     epsilon: float = field(default=1e-8, metadata={"help": "AdamW's"})
-    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    clip: float | None = field(default=1.0, metadata={"help": "largest norm of the gradient; None for any"})
     averaging: float = field(
         default=0.99, metadata={"help": "decay of the averaged weights, which are kept; 0 for none"}
     )
@@ -53,9 +54,8 @@ class Schedule:
     seed: int = field(default=0, metadata={"help": "of everything random"})
 
     def __post_init__(self) -> None:
-        for name, least in {"steps": 1, "warmup": 0, "save_every": 1, "log_every": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise TrainingError(f"{name} is {getattr(self, name)}, but must be {least} or more.")
+        at_least(1, steps=self.steps, save_every=self.save_every, log_every=self.log_every)
+        at_least(0, warmup=self.warmup, seed=self.seed)
         if self.decay not in _SHAPES:
             raise TrainingError(f"decay is '{self.decay}', but must be one of {', '.join(_SHAPES)}.")
 

@@ -5,8 +5,8 @@
                     captions.json                  {"KEY": ["a caption", ...]}
                     tags.json                      {"KEY": ["a word"]}; of several the first counts
 
-Every folder whose name ends in "_train" is used, for all that it has. Labelled photos that `eval.datasets.split` holds
-out are left out always, so that they can measure what was learnt.
+Every folder whose name ends in "_train" is used, for all that it has. Of a folder with masks the photos that
+`eval.datasets.split` holds out are left out always, with their texts, so that they can measure what was learnt.
 """
 
 import json
@@ -22,6 +22,9 @@ from eval.datasets.split import held_out
 from ovseg_demo import image
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
+
+SMALLEST = 0.001
+"""Regions below this share of the photo are no region."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,9 @@ def _described(path: Path, kind: str, limit: int | None) -> Described:
         raise DatasetError(f"{file} cannot be read as JSON: {error}.") from error
     if not isinstance(table, dict) or not all(map(_is_texts, table.values())):
         raise DatasetError(f"{file} does not hold lists of texts by key.")
-    keys = [key for key in sorted(table) if table[key]][:limit]
-    others = (path / "masks").is_dir() or (tags and (path / "captions.json").exists())
+    labelled = (path / "masks").is_dir()
+    keys = [key for key in sorted(table) if table[key] and not (labelled and held_out(key))][:limit]
+    others = labelled or (tags and (path / "captions.json").exists())
     return Described(
         f"{path.name}-{kind}" if others else path.name,
         tuple(path / "images" / f"{key}.jpg" for key in keys),

@@ -1,6 +1,6 @@
 """Train MaskFormer against the texts of CLIP.
 
-    python -m train.maskformer --data DIR --out runs/maskformer               one process, on the GPU if there is one
+    python -m train.maskformer --data DIR --out runs/maskformer --init R-103.pkl     one process, on the GPU if any
     torchrun --nproc_per_node 8 -m train.maskformer --data DIR ...            several
     torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.maskformer ...
                                                                               several hosts, the same command on each
@@ -18,18 +18,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
 from eval import datasets
-from ovseg_demo import memory
 from ovseg_demo.checkpoints import sha256_of
-from ovseg_demo.errors import CheckpointError, exit_status
+from train.common import command
 from train.common.folder import RunFolder, TrainingError
 from train.common.loop import fit
+from train.common.settings import at_least, content, weights
 from train.maskformer import data, recipes
 from train.maskformer.files import FILE, save
 from train.maskformer.initial import initialise
@@ -52,12 +51,7 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    memory.prepare()
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
-    try:
-        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last state.")
-    finally:
-        state.destroy_process_group()
+    return command.run(lambda state: _run(chosen, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,13 +81,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     recipe = _recipe(chosen)
-    for name, value, least in (("batch", recipe.batch, 1), ("workers", chosen.workers, 0)):
-        if value < least:
-            raise TrainingError(f"{name} is {value}, but must be {least} or more.")
+    at_least(1, batch=recipe.batch)
+    at_least(0, workers=chosen.workers)
+    if recipe.frozen and chosen.init is None and not chosen.smoke:
+        raise TrainingError(
+            f"{chosen.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
+        )
     if recipe.batch % state.num_processes:
         raise TrainingError(f"A batch of {recipe.batch} cannot be shared by {state.num_processes} processes.")
     found = data.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
-    config = Config(recipe, _identity(chosen.init), {source.name: len(source.dataset) for source in found})
+    config = Config(
+        replace(recipe, clip=weights(recipe.clip)),
+        chosen.init and content(chosen.init),
+        {source.name: len(source.dataset) for source in found},
+    )
     training = _training(recipe, found, chosen.init, state.device)
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
@@ -120,15 +121,6 @@ def _recipe(chosen: argparse.Namespace) -> Recipe:
     recipe = recipes.shortened(recipes.smoke(recipe) if chosen.smoke else recipe, chosen.steps, chosen.batch)
     recipe = replace(recipe, clip=chosen.clip or recipe.clip)
     return replace(recipe, schedule=replace(recipe.schedule, seed=chosen.seed, precision=chosen.precision))
-
-
-def _identity(path: Path | None) -> str | None:
-    """A file by its name and content, wherever it lies."""
-    if path is None:
-        return None
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}.")
-    return f"{path.name}, sha256 {sha256_of(path)}"
 
 
 def _training(recipe: Recipe, found: Sequence[data.Labelled], init: Path | None, device: torch.device) -> Training:

@@ -64,7 +64,7 @@ def measure(trained: Trained, dataset: Dataset, device: str | torch.device = "cp
         pixels, labels = source.load(sample)
         reading = reader.read(pixels)
         logits = class_logits(reading.classes.cpu(), vocabulary)
-        masks = F.interpolate(reading.masks.cpu()[None], labels.shape, mode="bilinear")[0]
+        masks = F.interpolate(torch.cat([*reading.masks()]).cpu()[None], labels.shape, mode="bilinear")[0]
         confusion.add(labels, named(logits, masks))
         overlaps.append(best_overlaps(masks > 0, torch.from_numpy(labels)))
     return Measured(torch.cat(overlaps), confusion.scores())

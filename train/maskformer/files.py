@@ -11,12 +11,12 @@ from torch import Tensor
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.maskformer import MaskFormer
+from ovseg_demo.proposals.maskformer.released import NON_OBJECT
 from train.common.folder import RunFolder
 from train.maskformer.recipes import Architecture, Recipe
 from train.maskformer.training import Training
 
 FILE = "maskformer.safetensors"
-NON_OBJECT = "clip_adapter.non_object_embedding"
 
 _ABOUT = "ovseg-demo"
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import open_clip
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -18,11 +19,13 @@ from torch import Tensor
 from eval.journal import write_whole
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError, exit_status
+from ovseg_demo.methods.ovseg_maskformer import SETTINGS
 from ovseg_demo.proposals.maskformer import split
+from ovseg_demo.proposals.maskformer.released import CLIP_PREFIX
+from ovseg_demo.vlm.mask_prompts import MaskPromptedTower
 from ovseg_demo.vlm.open_clip import MEAN, PROMPTS, STD, clip_state_dict
 from train.maskformer.loss_weights import VOID_WEIGHT
 
-_CLIP = "clip_adapter.clip_model."
 _CLASSES = 171
 
 
@@ -41,13 +44,23 @@ def joined(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict
     losses[-1] = VOID_WEIGHT
     state = {
         **maskformer,
-        **{_CLIP + name: value for name, value in clip.items()},
+        **{CLIP_PREFIX + name: value for name, value in clip.items()},
         "clip_adapter.pixel_mean": torch.tensor(MEAN).view(1, 3, 1, 1),
         "clip_adapter.pixel_std": torch.tensor(STD).view(1, 3, 1, 1),
         "criterion.empty_weight": losses,
     }
-    split(state, "What was joined")
+    backbone = split(state, "What was joined").backbone
+    checkpoints.check_tensors(_published_clip(backbone), clip, f"This CLIP is not what OVSeg has beside {backbone}")
     return state
+
+
+def _published_clip(backbone: str) -> Mapping[str, Tensor]:
+    """The tensors, without content, of the CLIP of a released model."""
+    with torch.device("meta"):
+        clip = open_clip.CLIP(**open_clip.get_model_config(SETTINGS[backbone].architecture))
+        clip.visual = MaskPromptedTower(clip.visual)
+        clip.visual.start_prompts()
+    return clip.state_dict()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,14 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_demo.proposals.maskformer import MaskFormer
+from ovseg_demo.proposals.maskformer.reader import MEAN, STD
+from ovseg_demo.vlm.open_clip import LOGIT_SCALE
 from train.common.draws import Batch
 from train.common.schedule import Decays
 from train.maskformer.losses import Segments, layer_losses, mask_count
-
-TEMPERATURE = 100.0
-"""Multiplies cosines; a constant, as in OVSeg."""
-
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm)
 _TABLES = "relative_position_bias_table"
@@ -35,8 +32,8 @@ class Training(nn.Module):
         self.non_object = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self._sizes = [len(each) for each in texts]
         self.register_buffer("texts", torch.cat(list(texts)).clone(), persistent=False)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `data.Data`: of the last decoder layer one by one, of the others together."""
@@ -63,7 +60,7 @@ class Training(nn.Module):
 
 def class_logits(classes: Tensor, vocabulary: Tensor) -> Tensor:
     """Scaled cosines (Q, K) of class embeddings (Q, D) with unit vectors (K, D)."""
-    return TEMPERATURE * F.normalize(classes, dim=-1) @ vocabulary.T
+    return LOGIT_SCALE * F.normalize(classes, dim=-1) @ vocabulary.T
 
 
 def decays(module: nn.Module) -> Decays:

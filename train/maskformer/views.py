@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from eval.datasets.base import IGNORE
+from ovseg_demo.proposals.maskformer.reader import scaled
 from train.common.sources import resized
 
 _GREY = 128
@@ -43,7 +44,8 @@ def view(photo: np.ndarray, labels: np.ndarray, views: Views, generator: torch.G
         photo: uint8 (H, W, 3).
         labels: int32 (H, W); beyond the photo the view has IGNORE.
     """
-    height, width = scaled(photo.shape[:2], views, generator)
+    shortest = views.shortest[_integer(0, len(views.shortest) - 1, generator)]
+    height, width = scaled(photo.shape[:2], shortest, views.longest)
     photo = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
     labels = resized(labels, (height, width))
     top, left = (_integer(0, max(0, side - views.side), generator) for side in (height, width))
@@ -55,14 +57,6 @@ def view(photo: np.ndarray, labels: np.ndarray, views: Views, generator: torch.G
     photo = np.pad(photo, [*missing, (0, 0)], constant_values=_GREY)
     labels = np.pad(labels, missing, constant_values=IGNORE)
     return torch.from_numpy(photo).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
-
-
-def scaled(size: tuple[int, int], views: Views, generator: torch.Generator) -> tuple[int, int]:
-    """The size, in pixels, that a photo of size (H, W) is scaled to."""
-    shortest = views.shortest[_integer(0, len(views.shortest) - 1, generator)]
-    factor = min(shortest / min(size), views.longest / max(size))
-    height, width = (max(1, int(side * factor + 0.5)) for side in size)
-    return height, width
 
 
 def recoloured(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:

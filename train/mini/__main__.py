@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -26,14 +25,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ovseg_demo import memory
 from ovseg_demo.checkpoints import sha256_of
-from ovseg_demo.errors import exit_status
 from ovseg_demo.proposals import mobile_sam
 from ovseg_demo.proposals.sam import SamProposals
 from ovseg_demo.vlm.mini.heads import HIDDEN, WIDTH, DenseHead, Heads, ProjectionHead
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
-from train.common import sources
+from train.common import command, sources
 from train.common.folder import RunFolder
 from train.common.loop import Schedule, fit
 from train.common.sources import Described, Labelled
@@ -82,13 +79,7 @@ class Trained:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    memory.prepare()
-    # However long the main process takes over the features, the others wait.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    try:
-        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last state.")
-    finally:
-        state.destroy_process_group()
+    return command.run(lambda state: _run(chosen, state))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ovseg_demo.vlm.mini.towers import ImageTower
 from train.common.folder import RunFolder, TrainingError
-from train.common.sources import Described, Labelled, opened
+from train.common.sources import SMALLEST, Described, Labelled, opened
 from train.mini import views
 from train.mini.nouns import Matcher
 
@@ -72,7 +72,7 @@ def _region_views(source: Labelled) -> Iterator[list[_Item]]:
         found = []
         for index in np.unique(labels[labels >= 0]):
             mask = labels == index
-            if source.taught[index] and mask.mean() >= views.SMALLEST:
+            if source.taught[index] and mask.mean() >= SMALLEST:
                 found.append((number, int(index), [views.region(pixels, mask, view) for view in views.REGION_VIEWS]))
         yield found
 

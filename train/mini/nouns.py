@@ -18,7 +18,7 @@ from torch import Tensor
 from ovseg_demo.proposals.base import ProposalMaker
 from ovseg_demo.vlm.mini.anchors import Anchors
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
-from train.common.sources import Described, opened
+from train.common.sources import SMALLEST, Described, opened
 from train.mini import views
 from train.mini.anchors import concepts
 
@@ -65,7 +65,7 @@ class Matcher:
             yield self._matched(number, opened(path).pixels, rows) if rows else []
 
     def _matched(self, number: int, pixels: np.ndarray, rows: list[int]) -> list[tuple[int, int, list[Tensor]]]:
-        masks = [mask for mask in self._maker.propose(pixels, lambda _: None).masks() if mask.mean() >= views.SMALLEST]
+        masks = [mask for mask in self._maker.propose(pixels, lambda _: None).masks() if mask.mean() >= SMALLEST]
         if not masks:
             return []
         crops = torch.cat([views.region(pixels, mask, views.REGION_VIEWS[0]) for mask in masks])

@@ -12,9 +12,6 @@ from ovseg_demo.vlm.mini import SIZE
 from ovseg_demo.vlm.mini.towers import MEAN, STD
 from train.common.sources import resized
 
-SMALLEST = 0.001
-"""Regions below this share of the photo are no region."""
-
 
 @dataclass(frozen=True)
 class View:

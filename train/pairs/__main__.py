@@ -14,20 +14,19 @@ end OUT has pairs-NUMBER.tar, report.json, report.md and samples.html.
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
 from eval.datasets.base import DatasetError
-from ovseg_demo import memory
-from ovseg_demo.errors import exit_status
 from ovseg_demo.vlm import by_name
+from train.common import command
 from train.common.folder import RunFolder
+from train.common.settings import at_least, weights
 from train.common.sources import described_sets, labelled_sets, opened
 from train.pairs import proposals, report, shards
+from train.pairs.libraries import library
 from train.pairs.mining import Captioned, Matcher, Named, Source
 from train.pairs.nouns import Parser
 
@@ -42,13 +41,7 @@ COUNTS = {"one": 1, "five": 5}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    memory.prepare()
-    # The processes wait for the slowest at the end.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    try:
-        return exit_status(lambda: _run(chosen, state), "Interrupted; the same command goes on from the last shard.")
-    finally:
-        state.destroy_process_group()
+    return command.run(lambda state: _run(chosen, state), "shard")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +55,15 @@ def _parser() -> argparse.ArgumentParser:
         "--clip", default="mini", metavar="MODEL", help=f"matches words with masks: {by_name.HELP} (%(default)s)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos of each set")
-    parser.add_argument("--smoke", action="store_true", help="a few photos, to see that all of it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"the first {SMOKE_PHOTOS} photos of each set, whatever --limit"
+    )
     return parser
 
 
 def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    at_least(1, limit=chosen.limit)
+    library(shards.WRITER)  # rather now than when a hundred photos are done
     limit, size = (SMOKE_PHOTOS, SMOKE_SHARD) if chosen.smoke else (chosen.limit, PHOTOS)
     source, config = _captioned(chosen, limit, state) if chosen.source == "captions" else _named(chosen, limit)
     folder = RunFolder(chosen.out, config | {"photos_a_shard": size})
@@ -82,11 +79,12 @@ def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialStat
     sets = described_sets(chosen.data, limit, ("captions",))
     if not sets:
         raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/ and captions.json.")
+    parser = Parser()
     maker = proposals.load(chosen.proposals, state.device)
     matcher = Matcher(maker, by_name.model(chosen.clip, str(state.device)))
-    config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name, "clip": chosen.clip}
-    source = Captioned(sets, COUNTS[chosen.captions], Parser(), matcher)
-    return source, config | {"photos": {each.name: len(each.photos) for each in sets}}
+    config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name}
+    config |= {"clip": weights(chosen.clip), "photos": {each.name: len(each.photos) for each in sets}}
+    return Captioned(sets, COUNTS[chosen.captions], parser, matcher), config
 
 
 def _named(chosen: argparse.Namespace, limit: int | None) -> tuple[Source, dict]:

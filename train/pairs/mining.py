@@ -14,10 +14,12 @@ import torch
 
 from ovseg_demo.proposals.base import MaskProposals, ProposalMaker
 from ovseg_demo.vlm.base import VisionLanguageModel
-from train.common.sources import Described, Labelled, opened
-from train.mini.views import SMALLEST
+from train.common.sources import SMALLEST, Described, Labelled, opened
 from train.pairs.nouns import Parser
 from train.pairs.shards import Pair
+
+_DIGITS = 3
+"""Of a score; later ones depend on the machine."""
 
 
 class Source(Protocol):
@@ -103,15 +105,15 @@ class Matcher:
         regions = self._vlm.embed_regions(pixels, proposals, _unheard)
         scores, best = self._vlm.logits(regions, self._texts(list(words))).max(0)
         return [
-            _cut(photo, pixels, masks[index], word, caption, score)
+            _cut(photo, pixels, masks[index], word, caption, round(score, _DIGITS))
             for (word, caption), index, score in zip(words.items(), best.tolist(), scores.tolist(), strict=True)
         ]
 
     def _texts(self, words: Sequence[str]) -> torch.Tensor:
         """Text embeddings (len(words), D); a word is embedded once."""
-        missing = [word for word in words if word not in self._known]
-        if missing:
-            self._known.update(zip(missing, self._vlm.embed_texts(missing), strict=True))
+        for word in words:
+            if word not in self._known:  # alone: a batch of others would change its last digits
+                self._known[word] = self._vlm.embed_texts([word])[0]
         return torch.stack([self._known[word] for word in words])
 
 

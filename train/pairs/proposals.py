@@ -5,12 +5,13 @@ from pathlib import Path
 import torch
 
 from ovseg_demo import checkpoints
-from ovseg_demo.methods.ovseg_maskformer import SETTINGS as RELEASED
+from ovseg_demo.methods import ovseg_maskformer
 from ovseg_demo.methods.ovseg_maskformer import MaskFormerProposals
 from ovseg_demo.proposals import maskformer, mobile_sam
 from ovseg_demo.proposals.base import ProposalMaker
 from ovseg_demo.proposals.maskformer import Reader
 from ovseg_demo.proposals.sam import SETTINGS, SamProposals
+from train.common.settings import weights
 from train.maskformer import files
 
 HELP = f"{', '.join(SETTINGS)} (MobileSAM), or a MaskFormer: OVSeg's catalogue id, or what train.maskformer wrote"
@@ -26,13 +27,14 @@ def load(name: str, device: torch.device) -> ProposalMaker:
     """
     if name in SETTINGS:
         return SamProposals(mobile_sam.load(device=device), name)
+    known = f"maskformer-{weights(name)}"
     reader = _released(name, device) if name in checkpoints.catalogue() else _trained(Path(name), device)
-    return MaskFormerProposals(reader, f"maskformer-{name}", THRESHOLD)
+    return MaskFormerProposals(reader, known, THRESHOLD)
 
 
 def _released(checkpoint_id: str, device: torch.device) -> Reader:
     released = maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoint_id)
-    sizes = next(each for each in RELEASED.values() if each.backbone == released.backbone)
+    sizes = ovseg_maskformer.SETTINGS[released.backbone]
     return Reader(maskformer.load(released, device), sizes.shortest, sizes.longest)
 
 

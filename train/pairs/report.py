@@ -1,11 +1,13 @@
 """What was mined: counts for people and programs, and a page to look at."""
 
 import base64
+import hashlib
 import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from PIL import Image
 
 from eval.markdown import table
 from ovseg_demo import draw
-from train.common.folder import RunFolder
+from train.common.folder import RunFolder, TrainingError
 from train.pairs.shards import Pair, Shards
 
+_COUNTS = "report.json"
 _FREQUENT = 30
 _SIDE = 200
 _DIMMED = 0.25
@@ -43,14 +46,35 @@ def summary(shards: Shards, photos: int) -> dict[str, Any]:
 
 
 def write(folder: RunFolder, counts: Mapping[str, Any], page: str) -> None:
-    """Write report.json, report.md and samples.html."""
+    """Write report.md, samples.html and, which says that all is there, report.json."""
     files = {
-        "report.json": json.dumps(counts, indent=1, ensure_ascii=False) + "\n",
         "report.md": markdown(counts),
         "samples.html": page,
+        _COUNTS: json.dumps(counts, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in files.items():
         folder.replace(name, lambda file, text=text: file.write(text.encode("utf-8", "replace")))
+
+
+def finished(folder: Path) -> tuple[Shards, str]:
+    """The pairs that a whole run has left in a folder, and a digest that differs from that of other pairs.
+
+    Raises TrainingError when the run has not come to its end, or shards are missing or damaged.
+    """
+    try:
+        content = (folder / _COUNTS).read_bytes()
+        counted = json.loads(content)["pairs"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrainingError(
+            f"{folder} holds no finished pairs; python -m train.pairs makes them, or goes on where it was stopped."
+        ) from error
+    shards = Shards(folder)
+    if len(shards) != counted:
+        raise TrainingError(
+            f"{folder} holds {len(shards)} pairs, but should hold {counted}; the command that made them makes what is "
+            "missing."
+        )
+    return shards, hashlib.sha256(content + shards.places.tobytes()).hexdigest()
 
 
 def markdown(counts: Mapping[str, Any]) -> str:

@@ -20,9 +20,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from webdataset import TarWriter
 
 from train.common.folder import RunFolder, TrainingError
+from train.pairs.libraries import library
+
+WRITER = "webdataset"
+"""The library that writes shards; reading needs none."""
 
 _SUFFIXES = ("jpg", "png", "json")
 _QUALITY = 95
@@ -35,7 +38,7 @@ class Pair:
     Attributes:
         word: what the region shows.
         caption: the sentence that the word is from; empty where a person named the region.
-        score: the matching model's logit; 1 where a person named the region.
+        score: the matching model's logit, to three digits; 1 where a person named the region.
         photo: "SET/KEY".
         box: x0, y0, x1, y1 of the region in the photo as the models see it; x1 and y1 are exclusive.
         crop: uint8 (h, w, 3), the photo within the box.
@@ -58,6 +61,7 @@ def path(folder: RunFolder, number: int) -> Path:
 
 def write(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pair]]) -> None:
     """Write a shard of the pairs of some photos, by photo number, in one go. Raises TrainingError."""
+    writer = library(WRITER).TarWriter
     samples = [
         {"__key__": f"{photo:08d}-{index:03d}", **_encoded(pair)}
         for photo, found in pairs.items()
@@ -67,7 +71,7 @@ def write(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pair]]) -
     part = whole.with_suffix(".part")
     with folder.writing():
         with part.open("wb") as file:
-            with TarWriter(file, encoder=False, mtime=0) as tar:
+            with writer(file, encoder=False, mtime=0) as tar:
                 for sample in samples:
                     tar.write(sample)
             file.flush()
@@ -80,6 +84,7 @@ class Shards:
 
     Attributes:
         photos: int64 (N,), the number of the photo of each pair.
+        places: int64 (N, 3, 2), where in its shard each of a pair's files begins, and its size in bytes.
 
     Raises TrainingError when there are none, or one is damaged.
     """
@@ -89,8 +94,8 @@ class Shards:
         found = [_listed(path) for path in self._paths]
         self.photos = np.concatenate([photos for photos, _ in found] or [np.empty(0, np.int64)])
         if not len(self.photos):
-            raise TrainingError(f"{folder} holds no pairs; python -m train.pairs makes them.")
-        self._places = np.concatenate([places for _, places in found])
+            raise TrainingError(f"{folder} holds no pairs.")
+        self.places = np.concatenate([places for _, places in found])
         self._shards = np.repeat(np.arange(len(found)), [len(photos) for photos, _ in found])
 
     def __len__(self) -> int:
@@ -110,7 +115,7 @@ class Shards:
         return _facts(self._member(index, _SUFFIXES.index("json")))
 
     def _member(self, index: int, which: int) -> bytes:
-        offset, size = self._places[index, which].tolist()
+        offset, size = self.places[index, which].tolist()
         with self._paths[self._shards[index]].open("rb") as file:
             file.seek(offset)
             return file.read(size)
