@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from ovseg_demo import draw, engine, gallery, methods, vocabulary
+from ovseg_demo import draw, gallery, methods, vocabulary
+from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods import MethodEntry
 from ovseg_demo.stages import Progress
@@ -112,28 +113,50 @@ def reason(sentence: str) -> str:
     return f"<p class='reason'>{escape(sentence)}</p>" if sentence else ""
 
 
+def outdated(task: str, change: str) -> str:
+    """That the result of a task is not what the controls say now; its class, `change`, is known to style.css.
+
+    Args:
+        task: "segment" or "compare".
+        change: as of `Asked.change`; nothing is told of "".
+    """
+    if not change:
+        return ""
+    ends = {"photo": "for this photo", "words": "for these words", "settings": "to apply the settings"}
+    return f"<p class='outdated {change} only-{task}' role='status'>Press {task.capitalize()} {ends[change]}.</p>"
+
+
 def unavailable() -> str:
     """The methods whose weights are absent, folded away, by what brings them; empty when there is none."""
-    absent: dict[str, list[MethodEntry]] = {}
+    absent: dict[tuple[str, ...], list[MethodEntry]] = {}
     for entry in methods.REGISTRY.values():
-        if entry.missing():
-            absent.setdefault(engine.how_to_get(entry), []).append(entry)
+        if missing := entry.missing():
+            absent.setdefault(tuple(c.id for c in missing), []).append(entry)
     if not absent:
         return ""
     count = sum(map(len, absent.values()))
     told = f"{count} more method{'s need' if count > 1 else ' needs'} weights"
-    groups = "".join(_group(how, entries) for how, entries in absent.items())
-    return f"<details class='unavailable'><summary>{told}</summary>{groups}<p>Then reload this page.</p></details>"
+    groups = "".join(map(_group, absent.values()))
+    hint = "<p>Run the command below a method (a click selects it), then reload this page.</p>"
+    return f"<details class='unavailable'><summary>{told}</summary>{hint}{groups}</details>"
 
 
-def _group(how: str, entries: Sequence[MethodEntry]) -> str:
+def _group(entries: Sequence[MethodEntry]) -> str:
     """Methods that the same weights bring."""
     rows = "".join(
         f"<li><label><input type='radio' disabled> {escape(e.title)}</label><p>{escape(e.summary)}</p></li>"
         for e in entries
     )
-    files = escape(", ".join(c.file for c in entries[0].missing()))
-    return f"<ul>{rows}</ul><p class='how'>Missing: {files}. {escape(how)}</p>"
+    number = len(entries)
+    whose = "Missing" if number == 1 else f"Missing for {'both' if number == 2 else f'all {number}'}"
+    return f"<ul>{rows}</ul>" + "".join(_missing(whose, each) for each in entries[0].missing())
+
+
+def _missing(whose: str, weights: Checkpoint) -> str:
+    """A weight file, its licence and the command that brings it, whose words never break."""
+    command = " ".join(f"<span>{escape(word)}</span>" for word in weights.how_to_get.split())
+    licence = f"<br>Licence: {escape(weights.licence)}"
+    return f"<div class='how'>{whose}: {escape(weights.file)}{licence}<code>{command}</code></div>"
 
 
 def comparable() -> str:

@@ -16,6 +16,7 @@ from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.stages import Listener, Progress
 from ovseg_demo.ui import comparison, fragments
+from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.comparison import Board, Step
 from ovseg_demo.ui.payload import payload
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
@@ -33,17 +34,19 @@ class Shown:
 
     Attributes:
         request: what was asked for.
+        asked: the same as the controls gave it.
         granularity: 0 to 1; None for a method without it.
         reason: why it was chosen; empty where the person chose it.
     """
 
     request: Request
+    asked: Asked
     granularity: float | None
     reason: str
 
     @classmethod
-    def of(cls, answer: Answer) -> "Shown":
-        return cls(answer.request, answer.result.granularity, answer.result.granularity_reason)
+    def of(cls, answer: Answer, asked: Asked) -> "Shown":
+        return cls(answer.request, asked, answer.result.granularity, answer.result.granularity_reason)
 
 
 class Handlers:
@@ -66,27 +69,27 @@ class Handlers:
         """Yields the status, the viewer's value, what is shown, and the Cancel button."""
         news: dict[str, Progress] = {}
         began = time.perf_counter()
+        asked = Asked(photo, words, (method,), _value(granularity, automatic), proposals)
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            asked = Request.read(photo, words, method, _asked(granularity, automatic), proposals)
+            wanted = Request.read(photo, words, method, asked.granularity, proposals)
             listener(Progress("Reading the photo", 1))
-            return asked.answer(self._engine, listener)
+            return wanted.answer(self._engine, listener)
 
         try:
-            for item in follow(self._running, request.session_hash, work):
+            for item in follow(self._running, request.session_hash, work, "segment"):
                 if isinstance(item, Answer):
                     took = fragments.finished(list(news.values()), time.perf_counter() - began)
                     sent = payload(item.result, item.request.photo, item.request.photo.key)
-                    yield took, sent, Shown.of(item), _stop(False)
+                    yield took, sent, Shown.of(item, asked), _stop(False)
                 elif item is CANCELLING:
                     yield fragments.status((), "cancelling"), gr.skip(), gr.skip(), _stop(False)
                 else:
                     news[item.stage] = item
                     yield fragments.status(list(news.values())), gr.skip(), gr.skip(), _stop(True)
-        except Superseded:
-            # gradio repeats the last outputs when a request ends; they must not cover those of its successor.
-            yield (gr.skip(),) * 4
+        except Superseded as newer:
+            yield _superseded("segment", newer), *(gr.skip(),) * 3
         except Cancelled:
             yield fragments.status((), "cancelled"), gr.skip(), gr.skip(), _stop(False)
         except Exception as error:  # every failure becomes one sentence on the page
@@ -103,65 +106,106 @@ class Handlers:
         proposals: str,
         request: gr.Request,
     ) -> Iterator[tuple]:
-        """Yields the status, the comparison's value and the Cancel button.
+        """Yields the status, the comparison's value, what it shows and the Cancel button.
 
         The value is sent with each piece of news, whole, of which gradio passes on the changes; the browser keeps the
         newest comparison, whatever an older one still says.
         """
         board: Board | None = None
         began = last = time.perf_counter()
+        asked = Asked(photo, words, tuple(chosen), _value(granularity, automatic), proposals)
 
         def work(listener: Listener) -> None:
-            asked = comparison.read(photo, words, chosen, _asked(granularity, automatic), proposals)
-            listener(Board(asked))
-            comparison.run(asked, self._engine, listener)
+            wanted = comparison.read(photo, words, chosen, asked.granularity, proposals)
+            listener(Board(wanted))
+            comparison.run(wanted, self._engine, listener)
+
+        def news(status: str, running: bool) -> tuple:
+            value = (board.value(), asked) if board else (gr.skip(), gr.skip())
+            return status, *value, _stop(running)
 
         try:
-            for item in follow(self._running, request.session_hash, work):
+            for item in follow(self._running, request.session_hash, work, "compare"):
                 if item is CANCELLING:
-                    yield fragments.status((), "cancelling"), board.value() if board else gr.skip(), _stop(False)
+                    yield news(fragments.status((), "cancelling"), False)
                     continue
                 if isinstance(item, Board):
                     board = item
                 elif isinstance(item, Step) and not board.take(item) and time.perf_counter() - last < _PROGRESS_SECONDS:
                     continue
                 last = time.perf_counter()
-                yield fragments.comparing(board.panels), board.value(), _stop(True)
-            yield fragments.compared(board.panels, time.perf_counter() - began), board.value(), _stop(False)
-        except Superseded:
-            yield gr.skip(), _cancelled(board), gr.skip()
+                yield news(fragments.comparing(board.panels), True)
+            yield news(fragments.compared(board.panels, time.perf_counter() - began), False)
+        except Superseded as newer:
+            yield _superseded("compare", newer), _cancelled(board), gr.skip(), gr.skip()
         except Cancelled:
-            yield fragments.status((), "cancelled"), _cancelled(board), _stop(False)
+            yield fragments.status((), "cancelled"), _cancelled(board), gr.skip(), _stop(False)
         except Exception as error:  # every failure becomes one sentence on the page
-            yield "", _cancelled(board), _stop(False)
+            yield "", _cancelled(board), gr.skip(), _stop(False)
             raise toast(error) from error
 
     def cancel(self, request: gr.Request) -> None:
         self._running.cancel(request.session_hash)
 
-    def settle(self, granularity: float, automatic: bool, shown: Shown | None, request: gr.Request) -> tuple:
-        """Fuse again when the settings differ from what is shown; a running request will look at them when it ends.
+    def settle(
+        self,
+        photo: str | None,
+        words: str,
+        granularity: float,
+        automatic: bool,
+        task: str,
+        shown: Shown | None,
+        request: gr.Request,
+    ) -> tuple:
+        """Fuse again when the granularity differs from what is shown, if that can be seen and is of this photo and
+        these words; a running request will look at it when it ends.
 
-        Returns the viewer's value, what is shown, the slider, which follows an automatic choice, and its reason.
+        Returns the viewer's value, what is shown, the granularity that was chosen for it, if it was, and its reason.
         """
-        if shown is None or self._running.busy(request.session_hash):
-            return (gr.skip(),) * 4
-        sent, asked = gr.skip(), _asked(granularity, automatic)
-        if asked != shown.request.options.granularity:
+        nothing = gr.skip(), gr.skip(), None, gr.skip()
+        if shown is None or task != "segment" or self._running.busy(request.session_hash):
+            return nothing
+        sent, asked = gr.skip(), replace(shown.asked, photo=photo, words=words)
+        if shown.asked.change(asked):
+            return nothing
+        asked = replace(asked, granularity=_value(granularity, automatic))
+        if asked.granularity != shown.asked.granularity:
             try:
-                options = replace(shown.request.options, granularity=asked)
+                options = replace(shown.request.options, granularity=asked.granularity)
                 answer = replace(shown.request, options=options).answer(self._engine)
             except Exception as error:  # every failure becomes one sentence on the page
                 raise toast(error) from error
-            shown, sent = Shown.of(answer), payload(answer.result, None, answer.request.photo.key)
-        follows = automatic and shown.granularity is not None
-        moved = gr.Slider(value=round(shown.granularity, 2)) if follows else gr.skip()
-        return sent, shown, moved, fragments.reason(shown.reason)
+            shown, sent = Shown.of(answer, asked), payload(answer.result, None, answer.request.photo.key)
+        chosen = round(shown.granularity, 2) if automatic and shown.granularity is not None else None
+        return sent, shown, chosen, fragments.reason(shown.reason)
 
-    def take_over(self, granularity: float, shown: Shown | None, request: gr.Request) -> tuple:
+    def take_over(
+        self, photo: str | None, words: str, granularity: float, task: str, shown: Shown | None, request: gr.Request
+    ) -> tuple:
         """The slider was moved by hand: no longer automatic. Returns value, shown, automatic and reason."""
-        sent, shown, _, _ = self.settle(granularity, False, shown, request)
+        sent, shown, _, _ = self.settle(photo, words, granularity, False, task, shown, request)
         return sent, shown, False, ""
+
+    def outdated(
+        self,
+        photo: str | None,
+        words: str,
+        method: str,
+        chosen: Sequence[str],
+        granularity: float,
+        automatic: bool,
+        proposals: str,
+        shown: Shown | None,
+        compared: Asked | None,
+    ) -> str:
+        """What has changed since the result of each task, as HTML."""
+        now = Asked(photo, words, (method,), _value(granularity, automatic), proposals)
+        told = ""
+        if shown:
+            told += fragments.outdated("segment", shown.asked.change(now))
+        if compared:
+            told += fragments.outdated("compare", compared.change(replace(now, methods=tuple(chosen))))
+        return told
 
     def file(self, kind: str, shown: Shown | None) -> str:
         """The path of one file of the result that is shown; its stages are cached, so this is fast."""
@@ -191,8 +235,14 @@ def _stop(possible: bool) -> gr.Button:
     return gr.Button(interactive=possible)
 
 
-def _asked(granularity: float, automatic: bool) -> float | None:
+def _value(granularity: float, automatic: bool) -> float | None:
     return None if automatic else granularity
+
+
+def _superseded(task: str, newer: Superseded) -> str | dict:
+    """The last status of a request that another has replaced."""
+    # gradio repeats the last outputs when a request ends; they must not cover those of a successor in the same tab.
+    return gr.skip() if newer.task == task else fragments.status((), "cancelled")
 
 
 def _cancelled(board: Board | None) -> dict:

@@ -11,6 +11,7 @@ from ovseg_demo import gallery, methods
 from ovseg_demo.engine import Engine
 from ovseg_demo.methods.base import PROPOSALS, Options
 from ovseg_demo.ui import fragments
+from ovseg_demo.ui.asked import used
 from ovseg_demo.ui.comparison import LEAST
 from ovseg_demo.ui.handlers import FILE_AGE_SECONDS, Handlers
 
@@ -29,12 +30,16 @@ _AUTOMATIC = False
 """Whether granularity is chosen automatically until a person moves the slider."""
 
 _GRANULARITY_HELP = "At 1 each class keeps its best mask only; lower keeps more masks."
+_EACH_CHOOSES = "<p class='reason'>Each method chooses its own; see the legend.</p>"
 _ONLY_SEGMENT, _ONLY_COMPARE = "only-segment", "only-compare"
 """Classes of what belongs to one task; style.css hides it during the other."""
 
 _PRESS = (
     "() => document.querySelector(document.body.dataset.task === 'compare' ? '#compare-start' : '#segment').click()"
 )
+_FOLLOW = "(automatic, value, chosen) => (automatic && chosen !== null ? chosen : value)"
+"""The slider takes the value that was chosen; in the browser, which knows whether it has been moved since."""
+
 _PICK_EXAMPLE = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -76,68 +81,85 @@ def build(engine: Engine) -> gr.Blocks:
         delete_cache=(FILE_AGE_SECONDS, FILE_AGE_SECONDS),
     ) as page:
         shown = gr.State(None, time_to_live=_SESSION_SECONDS)
+        compared_as = gr.State(None, time_to_live=_SESSION_SECONDS)
+        chosen = gr.Number(None, visible=False)
+        task = gr.State("segment")
         header = _component("header", _script("header"))
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="controls", scale=0, min_width=360):
-                photo = gr.Image(
-                    str(first.path),
-                    type="filepath",
-                    label="Photo",
-                    sources=["upload", "webcam", "clipboard"],
-                    height=156,
-                    elem_id="photo",
-                    buttons=[],
-                )
-                # gradio would decode the file itself, and fail with a traceback on what is not an image.
-                photo.preprocess = lambda uploaded: uploaded and uploaded.path
-                strip = gr.HTML(fragments.strip(), js_on_load=_PICK_EXAMPLE, elem_id="strip", apply_default_css=False)
-                words = gr.Textbox(
-                    first.words,
-                    label="Words to find",
-                    placeholder="cat, sofa|couch, window",
-                    lines=1,
-                    max_lines=3,
-                    elem_id="words",
-                )
-                chips = gr.HTML(fragments.chips(first.words), elem_id="chips", apply_default_css=False)
-                method = gr.Radio(
-                    _available(),
-                    value=methods.DEFAULT,
-                    label="Method",
-                    info=methods.get(methods.DEFAULT).summary,
-                    elem_id="method",
-                    elem_classes=_ONLY_SEGMENT,
-                )
-                compared = gr.CheckboxGroup(
-                    _available(),
-                    value=[each for _, each in _available()][:LEAST],
-                    label="Methods to compare",
-                    info="Two to four.",
-                    elem_id="compared",
-                    elem_classes=_ONLY_COMPARE,
-                )
-                comparable = gr.HTML(
-                    fragments.comparable(), elem_id="comparable", elem_classes=_ONLY_COMPARE, apply_default_css=False
-                )
-                absent = gr.HTML(fragments.unavailable(), elem_id="absent", apply_default_css=False)
-                granularity = gr.Slider(
-                    0,
-                    1,
-                    Options.granularity,
-                    step=0.01,
-                    label="Granularity",
-                    info=_GRANULARITY_HELP,
-                    elem_id="granularity",
-                )
-                automatic = gr.Checkbox(_AUTOMATIC, label="Automatic", elem_id="automatic", container=False)
-                reason = gr.HTML("", elem_id="reason", apply_default_css=False)
-                proposals = gr.Radio(
-                    list(PROPOSALS), value=Options.proposals, label="Mask search", elem_id="proposals", container=False
-                )
-                # The number box takes anything; gradio would answer what is outside the range with a traceback.
-                granularity.preprocess = lambda value: (
-                    min(max(value, 0), 1) if value is not None else Options.granularity
-                )
+                with gr.Column(elem_id="settings"):
+                    photo = gr.Image(
+                        str(first.path),
+                        type="filepath",
+                        label="Photo",
+                        sources=["upload", "webcam", "clipboard"],
+                        height=136,
+                        elem_id="photo",
+                        buttons=[],
+                    )
+                    # gradio would decode the file itself, and fail with a traceback on what is not an image.
+                    photo.preprocess = lambda uploaded: uploaded and uploaded.path
+                    strip = gr.HTML(
+                        fragments.strip(), js_on_load=_PICK_EXAMPLE, elem_id="strip", apply_default_css=False
+                    )
+                    words = gr.Textbox(
+                        first.words,
+                        label="Words to find",
+                        placeholder="cat, sofa|couch, window",
+                        lines=1,
+                        max_lines=3,
+                        elem_id="words",
+                    )
+                    chips = gr.HTML(fragments.chips(first.words), elem_id="chips", apply_default_css=False)
+                    method = gr.Radio(
+                        _available(),
+                        value=methods.DEFAULT,
+                        label="Method",
+                        info=methods.get(methods.DEFAULT).summary,
+                        elem_id="method",
+                        elem_classes=_ONLY_SEGMENT,
+                    )
+                    compared = gr.CheckboxGroup(
+                        _available(),
+                        value=[each for _, each in _available()][:LEAST],
+                        label="Methods to compare",
+                        info="Two to four.",
+                        elem_id="compared",
+                        elem_classes=_ONLY_COMPARE,
+                    )
+                    comparable = gr.HTML(
+                        fragments.comparable(),
+                        elem_id="comparable",
+                        elem_classes=_ONLY_COMPARE,
+                        apply_default_css=False,
+                    )
+                    absent = gr.HTML(fragments.unavailable(), elem_id="absent", apply_default_css=False)
+                    # Hidden as a whole: a component that an event updates, or skips, is made anew by gradio, and what
+                    # is set here would be lost. Nothing but plain values may go to the slider.
+                    with gr.Column(elem_id="fusing") as fusing:
+                        granularity = gr.Slider(
+                            0,
+                            1,
+                            Options.granularity,
+                            step=0.01,
+                            label="Granularity",
+                            info=_GRANULARITY_HELP,
+                            elem_id="granularity",
+                            buttons=[],
+                        )
+                        # The number box takes anything; gradio would answer what is out of range with a traceback.
+                        granularity.preprocess = _within
+                        automatic = gr.Checkbox(_AUTOMATIC, label="Automatic", elem_id="automatic", container=False)
+                        reason = gr.HTML("", elem_id="reason", elem_classes=_ONLY_SEGMENT, apply_default_css=False)
+                        gr.HTML(_EACH_CHOOSES, elem_id="each", elem_classes=_ONLY_COMPARE, apply_default_css=False)
+                    proposals = gr.Radio(
+                        list(PROPOSALS),
+                        value=Options.proposals,
+                        label="Mask search",
+                        elem_id="proposals",
+                        container=False,
+                    )
+                outdated = gr.HTML("", elem_id="outdated", apply_default_css=False)
                 with gr.Row(elem_id="actions"):
                     start = gr.Button(
                         "Segment", variant="primary", elem_id="segment", elem_classes=_ONLY_SEGMENT, scale=3
@@ -146,7 +168,10 @@ def build(engine: Engine) -> gr.Blocks:
                         "Compare", variant="primary", elem_id="compare-start", elem_classes=_ONLY_COMPARE, scale=3
                     )
                     stop = gr.Button("Cancel", elem_id="cancel", interactive=False, scale=1, min_width=80)
-                status = gr.HTML("", elem_id="status", apply_default_css=False)
+                status = gr.HTML("", elem_id="status", elem_classes=_ONLY_SEGMENT, apply_default_css=False)
+                compare_status = gr.HTML(
+                    "", elem_id="compare-status", elem_classes=_ONLY_COMPARE, apply_default_css=False
+                )
             with gr.Column(elem_id="results", scale=1):
                 viewer = _component("viewer", _script("layers", "viewer"), elem_classes=_ONLY_SEGMENT)
                 with gr.Row(elem_id="downloads", elem_classes=_ONLY_SEGMENT):
@@ -169,8 +194,14 @@ def build(engine: Engine) -> gr.Blocks:
         settings = [granularity, automatic]
         settle = live | {
             "fn": handlers.settle,
-            "inputs": [*settings, shown],
-            "outputs": [viewer, shown, granularity, reason],
+            "inputs": [photo, words, *settings, task, shown],
+            "outputs": [viewer, shown, chosen, reason],
+        }
+        follow = {"fn": None, "inputs": [automatic, granularity, chosen], "outputs": granularity, "js": _FOLLOW}
+        tell = live | {
+            "fn": handlers.outdated,
+            "inputs": [photo, words, method, compared, *settings, proposals, shown, compared_as],
+            "outputs": outdated,
         }
         segmented = start.click(
             handlers.segment,
@@ -179,27 +210,32 @@ def build(engine: Engine) -> gr.Blocks:
             **run,
         )
         done = compare.click(
-            handlers.compare, [photo, words, compared, *settings, proposals], [status, comparison, stop], **run
+            handlers.compare,
+            [photo, words, compared, *settings, proposals],
+            [compare_status, comparison, compared_as, stop],
+            **run,
         )
         for asked in (segmented, done):
-            asked.success(**settle)  # the slider may have moved while the request ran
+            asked.then(**settle).then(**follow).then(**tell)  # the slider may have moved while the request ran
         words.submit(None, None, None, js=_PRESS)
         stop.click(handlers.cancel, None, None, **live)
         page.unload(handlers.cancel)
         granularity.input(
             handlers.take_over,
-            [granularity, shown],
+            [photo, words, granularity, task, shown],
             [viewer, shown, automatic, reason],
             trigger_mode="always_last",
             **live,
-        )
-        automatic.input(**settle, trigger_mode="always_last")
+        ).then(**tell)
+        automatic.input(**settle, trigger_mode="always_last").then(**follow).then(**tell)
+        for control in (photo, words, method, compared, proposals):
+            control.change(**tell, trigger_mode="always_last")
         words.change(fragments.chips, words, chips, trigger_mode="always_last", **live)
         strip.click(_picked, None, [photo, words], **live)
-        fitting = [granularity, automatic, reason, proposals]
+        fitting = [fusing, proposals]
         method.change(_chosen, method, [method, *fitting], **live)
         compared.change(_settings, compared, fitting, **live)
-        header.select(_turned, [method, compared], fitting, **live)
+        header.select(_turned, [method, compared], [task, *fitting], **live).then(**settle).then(**follow).then(**tell)
         page.load(_refreshed, None, [method, compared, absent, comparable, compare], **live)
     return page
 
@@ -247,20 +283,19 @@ def _chosen(method: str) -> tuple:
 
 
 def _turned(method: str, compared: Sequence[str], event: gr.EventData) -> tuple:
-    """The settings of the task that is turned to."""
-    return _settings(compared if event.task == "compare" else [method])
+    """The task that is turned to, and its settings."""
+    return event.task, *_settings(compared if event.task == "compare" else [method])
 
 
 def _settings(chosen: Sequence[str]) -> tuple:
-    """Each setting visible only where a method uses it: granularity, automatic, its reason, proposals."""
-    used = {option for method in chosen for option in methods.get(method).uses}
-    granularity, proposals = "granularity" in used, "proposals" in used
-    return (
-        gr.Slider(visible=granularity),
-        gr.Checkbox(visible=granularity),
-        gr.HTML(visible=granularity),
-        gr.Radio(visible=proposals),
-    )
+    """Each setting visible only where a method uses it: granularity with all that belongs to it, proposals."""
+    options = used(chosen)
+    return gr.Column(visible="granularity" in options), gr.Radio(visible="proposals" in options)
+
+
+def _within(granularity: float | None) -> float:
+    """The number of the box, or the nearest that is allowed."""
+    return Options.granularity if granularity is None else min(max(granularity, 0), 1)
 
 
 def _picked(event: gr.EventData) -> tuple[str, str]:

@@ -55,7 +55,15 @@ class Answer:
 
 
 class Superseded(Cancelled):
-    """A newer request of the same session has taken over; the page shows that one."""
+    """A newer request of the same session has taken over; the page shows that one.
+
+    Attributes:
+        task: of the newer request.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self.task = task
 
 
 CANCELLING = Progress("Cancelling", 0)
@@ -63,9 +71,9 @@ CANCELLING = Progress("Cancelling", 0)
 
 
 class Flag(CancelFlag):
-    """Says also why: `superseded` is True when it was not the person who cancelled, but their next request."""
+    """Says also why: `successor` is the task of the person's next request when that cancelled, not the person."""
 
-    superseded = False
+    successor: str | None = None
 
     def cancel_for_person(self) -> None:
         """Cancel, and say so among the request's own news, so that it cannot arrive after what ends the request."""
@@ -80,13 +88,13 @@ class Running:
         self._flags: dict[str, Flag] = {}
         self._lock = threading.Lock()
 
-    def start(self, session: str, listener: Listener) -> Flag:
-        """Register a request; an older one of the same session is cancelled."""
+    def start(self, session: str, listener: Listener, task: str) -> Flag:
+        """Register a request of a task; an older one of the same session, of whatever task, is cancelled."""
         flag = Flag(listener)
         with self._lock:
             older, self._flags[session] = self._flags.get(session), flag
         if older:
-            older.superseded = True
+            older.successor = task
             older.cancel()
         return flag
 
@@ -113,14 +121,14 @@ class _Finished:
     result: Any
 
 
-def follow(running: Running, session: str, work: Callable[[Listener], Any]) -> Iterator[Any]:
+def follow(running: Running, session: str, work: Callable[[Listener], Any], task: str = "segment") -> Iterator[Any]:
     """Do the work in a thread of its own, yielding its news (and CANCELLING) as they come and its result last.
 
     Closing the iterator cancels the work. Raises what the work raises, or Superseded instead of Cancelled, or of a
     result, that nobody waits for any more.
     """
     news: queue.Queue[Any] = queue.Queue()
-    flag = running.start(session, news.put)
+    flag = running.start(session, news.put, task)
 
     def labour() -> None:
         try:
@@ -133,8 +141,8 @@ def follow(running: Running, session: str, work: Callable[[Listener], Any]) -> I
         while True:
             item = news.get()
             ended = isinstance(item, _Finished | BaseException)
-            if ended and flag.superseded:
-                raise Superseded
+            if ended and flag.successor is not None:
+                raise Superseded(flag.successor)
             if isinstance(item, BaseException):
                 raise item
             yield item.result if ended else item

@@ -90,7 +90,7 @@ def compare(page, *chosen: str) -> None:
 
 
 def finish(page) -> None:
-    page.wait_for_selector(".stage-total", timeout=SLOW)
+    page.wait_for_selector("#compare-status .stage-total", timeout=SLOW)
     page.wait_for_function("document.querySelectorAll('.panel canvas').length > 0")
     page.wait_for_timeout(300)
 
@@ -200,16 +200,70 @@ def test_the_swipe_divider_moves_by_keyboard_and_by_hand(page):
     left.select_option(before[1])
     assert (left.input_value(), right.input_value()) == before[::-1]
     assert pictures(page) == shown[::-1]
+    page.get_by_role("button", name="Swap left and right").click()
+    assert (left.input_value(), right.input_value()) == before
+    assert pictures(page) == shown
 
 
 def test_cancelling_keeps_what_has_come(page):
     compare(page, "stripes", "endless")
     page.wait_for_selector(".stage-now:has-text('Endless: Counting sheep')", timeout=SLOW)
     page.click("#cancel")
-    page.wait_for_selector(".stage-now:has-text('Cancelled')", timeout=SLOW)
+    page.wait_for_selector("#compare-status .stage-now:has-text('Cancelled')", timeout=SLOW)
     page.wait_for_selector(".panel-message[data-state=cancelled]")
     assert page.locator(".compare").get_attribute("data-done") == "1"
     assert page.locator("#cancel").is_disabled()
+
+
+def test_the_next_comparison_forgets_the_differences_of_the_last(page):
+    compare(page, "mini-dense", "stripes")
+    finish(page)
+    told = page.locator(".differ-share").inner_text() + page.locator(".differ-key").inner_text()
+    agree, disagree = (float(piece.split()[1]) for piece in page.locator(".differ-key li").all_inner_texts())
+    assert agree + disagree == pytest.approx(100)
+    assert "agree" in told
+    compare(page, "stripes", "endless")
+    page.wait_for_selector(".stage-now:has-text('Endless: Counting sheep')", timeout=SLOW)
+    page.wait_for_function("document.querySelector('.compare').dataset.done === '1'")
+    page.click("#cancel")
+    page.wait_for_selector(".panel-message[data-state=cancelled]")
+    assert page.locator(".differ-share").inner_text() + page.locator(".differ-key").inner_text() == ""
+
+
+def test_settings_moved_while_comparing_wait_for_compare_and_leave_the_other_result(page):
+    page.locator("#method input[value=stripes]").check()
+    page.locator("#automatic input").check()
+    page.click("#segment")
+    page.wait_for_selector("#reason .reason", timeout=SLOW)
+    number = page.locator(".viewer").get_attribute("data-result")
+    compare(page, "mini-dense", "stripes")
+    finish(page)
+    assert not page.locator("#reason").is_visible()
+    assert not page.locator("#status").is_visible()
+    assert REASON in page.locator(".compare-notes").inner_text()
+    assert not page.locator(".outdated").is_visible()
+
+    page.locator("#granularity input[type=range]").fill("0.9")
+    page.wait_for_selector(".outdated:has-text('Press Compare to apply')")
+    assert page.locator(".viewer").get_attribute("data-result") == number
+    page.click("[data-task=segment]")
+    page.wait_for_function("number => document.querySelector('.viewer').dataset.result !== number", arg=number)
+    assert not page.locator("#automatic input").is_checked()
+    page.click("[data-task=compare]")
+    page.click("#compare-start")
+    page.wait_for_selector(".outdated", state="detached", timeout=SLOW)
+
+
+def test_a_comparison_ends_a_running_segmentation_in_its_own_tab(page):
+    page.locator("#method input[value=endless]").check()
+    page.click("#segment")
+    page.wait_for_selector("#status .stage-now:has-text('Counting sheep')", timeout=SLOW)
+    compare(page, "mini-dense", "stripes")
+    finish(page)
+    assert not page.locator("#status").is_visible()
+    page.click("[data-task=segment]")
+    page.wait_for_selector("#status .stage-now:has-text('Cancelled')")
+    assert not page.locator("#compare-status").is_visible()
 
 
 def test_too_few_methods_are_refused_in_one_sentence(page):
@@ -263,6 +317,8 @@ def test_a_phone_shows_all_without_sideways_scrolling(browser, address):
     page.wait_for_selector("#segment")
     compare(page, "mini-dense", "stripes")
     finish(page)
+    page.wait_for_function("document.querySelector('.pane').getBoundingClientRect().bottom < innerHeight")
+    page.wait_for_timeout(500)  # the rest of the scrolling
     for view in ("side", "swipe", "differ"):
         page.click(f"[data-view={view}]")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -223,6 +223,8 @@ def test_a_phone_needs_no_sideways_scrolling_and_shows_whole_score_cards(browser
     upload(page, PIZZA)
     segment(page, "pizza, horse, bus")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("document.querySelector('.viewer canvas').getBoundingClientRect().bottom < innerHeight")
+    page.wait_for_timeout(500)  # the rest of the scrolling
     canvas = page.locator(".viewer canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -262,13 +264,54 @@ def test_the_slider_may_move_while_a_request_runs(page, tmp_path):
     assert json.loads(waiting.value.path().read_text())["granularity"] == 0.1
 
 
-def test_a_number_out_of_range_is_taken_as_the_nearest(page):
-    upload(page, PIZZA)
-    page.locator("#granularity input[type=number]").fill("7")
-    segment(page, "pizza, horse, bus")
+def granularity_of_file(page) -> float:
     with page.expect_download() as waiting:
         page.click("#make-json")
-    assert json.loads(waiting.value.path().read_text())["granularity"] == 1
+    return json.loads(waiting.value.path().read_text())["granularity"]
+
+
+def test_a_number_out_of_range_is_taken_as_the_nearest(page):
+    failed = []
+    page.on("response", lambda response: response.status >= 500 and failed.append(response.url))
+    upload(page, PIZZA)
+    box = page.locator("#granularity input[type=number]")
+    box.fill("7")
+    page.locator("#automatic input").check()  # the server sends the slider a value
+    segment(page, "pizza, horse, bus")
+    page.wait_for_selector("#reason .reason")
+    for number, taken in (("9", 1), ("-4", 0), ("0.4", 0.4)):
+        before = page.locator(".viewer").get_attribute("data-result")
+        box.fill(number)
+        page.wait_for_function("before => document.querySelector('.viewer').dataset.result !== before", arg=before)
+        assert granularity_of_file(page) == taken
+    box.fill("7")
+    segment(page, "pizza, horse, bus")
+    assert granularity_of_file(page) == 1
+    assert failed == []
+
+
+def test_a_result_of_another_photo_or_other_words_is_marked_until_they_are_back(page):
+    upload(page, PIZZA)
+    segment(page, "pizza, horse, bus")
+    words = page.locator("#words textarea, #words input").first
+    words.fill("pizza, horse")
+    page.wait_for_selector(".outdated:has-text('Press Segment for these words')")
+    words.fill("pizza, horse, bus")
+    page.wait_for_selector(".outdated", state="detached")
+    upload(page, gallery.FOLDER / "tram_bus_street.jpg")
+    page.wait_for_selector(".outdated:has-text('Press Segment for this photo')")
+    assert page.evaluate("getComputedStyle(document.querySelector('.viewer canvas')).opacity") == "0.35"
+    number = page.locator(".viewer").get_attribute("data-result")
+    page.locator("#granularity input[type=range]").fill("0.1")
+    page.wait_for_timeout(700)
+    assert page.locator(".viewer").get_attribute("data-result") == number, "fused the previous photo again"
+    segment(page, "bus, tree")
+    page.wait_for_selector(".outdated", state="detached")
+
+
+def test_the_slider_has_no_button_that_moves_it_unnoticed(page):
+    assert page.locator("#granularity input[type=range]").is_visible()
+    assert page.locator("#granularity button").count() == 0
 
 
 def test_a_new_result_is_not_dimmed_by_an_old_highlight(page):

@@ -59,13 +59,16 @@ def test_absent_methods_are_disabled_with_a_way_out(monkeypatch):
     shown = fragments.unavailable()
     for entry in methods.REGISTRY.values():
         assert (entry.title in shown) == bool(entry.missing())
-        assert all(c.id in shown for c in entry.missing())
+        assert all(c.id in shown and c.licence in shown for c in entry.missing())
     monkeypatch.setattr(methods, "REGISTRY", {})
     assert fragments.unavailable() == ""
 
 
 def entry(title: str, *missing: str) -> SimpleNamespace:
-    files = [SimpleNamespace(id=each, file=f"{each}.pth") for each in missing]
+    files = [
+        SimpleNamespace(id=each, file=f"{each}.pth", licence="<MIT>", how_to_get=f"fetch --now {each}")
+        for each in missing
+    ]
     return SimpleNamespace(title=title, summary=f"About {title}.", missing=lambda: files)
 
 
@@ -74,8 +77,11 @@ def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
     monkeypatch.setattr(methods, "REGISTRY", {each.title: each for each in entries})
     shown = fragments.unavailable()
     assert "3 more methods need weights" in shown
-    assert shown.count("--download big") == shown.count("--download small") == 1
-    assert shown.index("One") < shown.index("Three") < shown.index("--download big") < shown.index("Two")
+    command = "<code><span>fetch</span> <span>--now</span> <span>{}</span></code>".format
+    assert shown.count(command("big")) == shown.count(command("small")) == 1
+    assert shown.index("One") < shown.index("Three") < shown.index(command("big")) < shown.index("Two")
+    assert "Missing for both: big.pth<br>Licence: &lt;MIT&gt;" in shown
+    assert "Missing: small.pth" in shown
     assert "Ready" not in shown
 
 
@@ -109,3 +115,10 @@ def test_every_example_is_a_button_with_its_licence():
     shown = fragments.strip()
     assert shown.count("<button") >= 6
     assert shown.count("CC BY") >= 6
+
+
+def test_an_outdated_result_says_what_to_press():
+    assert fragments.outdated("compare", "") == ""
+    shown = fragments.outdated("compare", "words")
+    assert "Press Compare for these words." in shown
+    assert "class='outdated words only-compare'" in shown

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,9 @@ from ovseg_demo.ui.handlers import Handlers
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 SOMEONE = SimpleNamespace(session_hash="someone")
 AUTOMATIC = 0.37
+NOW = (PIZZA, "pizza, horse")
+"""The photo and the words of every result here."""
+MASKS, DENSE = "ovseg-sam-mini", "mini-dense"
 
 
 class FakeEngine:
@@ -49,29 +53,37 @@ def handlers(fake):
 
 
 def shown_after(handlers, automatic):
-    *_, last = handlers.segment(PIZZA, "pizza, horse", "any", 0.8, automatic, "fast", SOMEONE)
+    *_, last = handlers.segment(*NOW, MASKS, 0.8, automatic, "fast", SOMEONE)
     return last[2]
+
+
+def settle(handlers, granularity, automatic, shown, now=NOW, task="segment"):
+    return handlers.settle(*now, granularity, automatic, task, shown, SOMEONE)
+
+
+def take_over(handlers, granularity, shown, task="segment"):
+    return handlers.take_over(*NOW, granularity, task, shown, SOMEONE)
 
 
 def skipped(output) -> bool:
     return isinstance(output, dict) and set(output) == {"__type__"}
 
 
-def test_an_automatic_choice_moves_the_slider_and_is_not_asked_for_again(handlers, fake):
+def test_an_automatic_choice_is_told_and_not_asked_for_again(handlers, fake):
     shown = shown_after(handlers, automatic=True)
-    assert fake.asked == [("any", None)]
-    viewer, kept, slider, reason = handlers.settle(0.8, True, shown, SOMEONE)
-    assert slider.value == AUTOMATIC
+    assert fake.asked == [(MASKS, None)]
+    viewer, kept, chosen, reason = settle(handlers, 0.8, True, shown)
+    assert chosen == AUTOMATIC
     assert "It is &lt;i&gt;stable&lt;/i&gt; there." in reason
     assert skipped(viewer)
     assert kept is shown
-    handlers.settle(AUTOMATIC, True, kept, SOMEONE)
+    settle(handlers, AUTOMATIC, True, kept)
     assert len(fake.asked) == 1
 
 
 def test_moving_the_slider_switches_automatic_off_and_fuses_again(handlers, fake):
-    viewer, shown, automatic, reason = handlers.take_over(0.4, shown_after(handlers, automatic=True), SOMEONE)
-    assert fake.asked[-1] == ("any", 0.4)
+    viewer, shown, automatic, reason = take_over(handlers, 0.4, shown_after(handlers, automatic=True))
+    assert fake.asked[-1] == (MASKS, 0.4)
     assert viewer["planes"]
     assert viewer["photo"] is None
     assert shown.request.options.granularity == 0.4
@@ -80,29 +92,69 @@ def test_moving_the_slider_switches_automatic_off_and_fuses_again(handlers, fake
 
 
 def test_switching_automatic_on_fuses_again(handlers, fake):
-    _, shown, slider, reason = handlers.settle(0.8, True, shown_after(handlers, automatic=False), SOMEONE)
-    assert fake.asked[-1] == ("any", None)
-    assert shown.granularity == slider.value == AUTOMATIC
+    _, shown, chosen, reason = settle(handlers, 0.8, True, shown_after(handlers, automatic=False))
+    assert fake.asked[-1] == (MASKS, None)
+    assert shown.granularity == chosen == AUTOMATIC
     assert reason
 
 
 def test_nothing_is_settled_before_there_is_a_result(handlers, fake):
-    assert all(map(skipped, handlers.settle(0.8, True, None, SOMEONE)))
-    _, _, automatic, _ = handlers.take_over(0.8, None, SOMEONE)
+    viewer, shown, chosen, reason = settle(handlers, 0.8, True, None)
+    assert all(map(skipped, (viewer, shown, reason)))
+    assert chosen is None
+    _, _, automatic, _ = take_over(handlers, 0.8, None)
     assert automatic is False
     assert fake.asked == []
+
+
+@pytest.mark.parametrize(
+    ("now", "task"),
+    [(NOW, "compare"), (("another.jpg", NOW[1]), "segment"), ((PIZZA, "bus"), "segment"), ((None, NOW[1]), "segment")],
+)
+def test_a_result_that_is_hidden_or_of_another_photo_is_left_alone(handlers, fake, now, task):
+    shown = shown_after(handlers, automatic=False)
+    viewer, kept, chosen, _ = settle(handlers, 0.8, True, shown, now, task)
+    assert skipped(viewer)
+    assert skipped(kept)
+    assert chosen is None
+    assert fake.asked == [(MASKS, 0.8)]
+
+
+def test_moving_the_slider_while_comparing_only_ends_automatic(handlers, fake):
+    viewer, _, automatic, _ = take_over(handlers, 0.4, shown_after(handlers, automatic=True), "compare")
+    assert skipped(viewer)
+    assert automatic is False
+    assert fake.asked == [(MASKS, None)]
+
+
+def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
+    shown = shown_after(handlers, automatic=False)
+    compared = replace(shown.asked, methods=(MASKS, DENSE))
+
+    def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8, automatic=False):
+        return handlers.outdated(photo, words, method, chosen, granularity, automatic, "fast", shown, compared)
+
+    assert told() == ""
+    assert "Press Segment to apply the settings" in told(method=DENSE)
+    assert "Compare" not in told(method=DENSE)
+    assert "Press Compare to apply the settings" in told(granularity=0.3)
+    assert told("another.jpg").count("for this photo") == 2
+    assert "for these words" in told(words="bus")
+    assert "settings" in told(automatic=True)
+    assert handlers.outdated(None, "", DENSE, [], 0, True, "fast", None, None) == ""
 
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
     entries = {name: SimpleNamespace(title=name.title()) for name in ("one", "fails", "two")}
     monkeypatch.setattr("ovseg_demo.methods.get", entries.__getitem__)
     sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), 0.8, False, "fast", SOMEONE))
-    states = [[panel["state"] for panel in value["panels"]] for _, value, _ in sent]
+    states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
     assert states[0] == ["waiting"] * 3
     assert ["done", "running", "waiting"] in states
     assert states[-1] == ["done", "failed", "done"]
-    assert any("One: Working" in status for status, _, _ in sent)
-    status, value, button = sent[-1]
+    assert any("One: Working" in status for status, *_ in sent)
+    status, value, compared, button = sent[-1]
+    assert compared.methods == tuple(entries)
     assert "Done in" in status
     assert status.count("<li") == 3
     assert value["panels"][1]["line"] == "it <b>fails</b>"
@@ -111,7 +163,23 @@ def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
 
 def test_a_comparison_of_nothing_is_one_sentence(handlers):
     news = handlers.compare(PIZZA, "pizza", ["one"], 0.8, False, "fast", SOMEONE)
-    _, value, _ = next(news)
+    _, value, compared, _ = next(news)
     assert skipped(value)
+    assert skipped(compared)
     with pytest.raises(Exception, match="two to four"):
         next(news)
+
+
+@pytest.mark.parametrize(("task", "told"), [("segment", False), ("compare", True)])
+def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, told):
+    news = handlers.segment(*NOW, MASKS, 0.8, False, "fast", SOMEONE)
+    next(news)
+    asked = {"segment": MASKS, "compare": [MASKS, DENSE]}[task]
+    newer = getattr(handlers, task)(*NOW, asked, 0.8, False, "fast", SOMEONE)
+    next(newer)
+    *_, (status, *others) = news
+    newer.close()
+    assert skipped(status) != told
+    assert all(map(skipped, others))
+    if told:
+        assert "Cancelled" in status

@@ -57,12 +57,13 @@ def test_a_new_request_of_a_session_replaces_the_older():
     running = Running()
     older = follow(running, "someone", endless)
     next(older)
-    newer = follow(running, "someone", endless)
+    newer = follow(running, "someone", endless, "compare")
     next(newer)
     newer.close()
     assert not running.busy("someone")
-    with pytest.raises(Superseded):
+    with pytest.raises(Superseded) as superseded:
         list(older)
+    assert superseded.value.task == "compare"
 
 
 def test_a_person_who_cancels_is_told_so():

@@ -22,7 +22,11 @@ const choosers = ["left", "right"].map((side) => {
   return select;
 });
 const chooser = make("div", "pair");
-chooser.append(choosers[0], make("span", "", "⇆"), choosers[1]);
+const swapper = make("button", "", "⇆");
+swapper.type = "button";
+swapper.title = "Swap left and right";
+swapper.setAttribute("aria-label", swapper.title);
+chooser.append(choosers[0], swapper, choosers[1]);
 
 const done = () => panels.filter((panel) => panel.layer);
 const nameOf = (label) => (label === UNLABELLED ? "unlabelled" : picture.names[label]);
@@ -46,6 +50,7 @@ async function show(sent) {
   panels.forEach((panel, i) => Object.assign(panel, { sent: sent.panels[i], layer: decoded[i] }));
   panels.forEach(tell);
   if (fresh || came.length) update();
+  if (fresh) reveal();
   find(".compare").dataset.run = sent.run;
   find(".compare").dataset.done = done().length;
 }
@@ -135,7 +140,7 @@ const VIEWS = {
   differ: () => {
     const head = make("div", "panel-head");
     const names = done().map(({ sent }) => sent.title);
-    head.append(make("span", "panel-title", `Where ${names.join(", ")} differ`));
+    head.append(make("span", "panel-title", `Where ${new Intl.ListFormat("en-GB").format(names)} differ`));
     return [figure(head, make("canvas", "differ-map"))];
   },
 };
@@ -232,6 +237,12 @@ function choosePair(select) {
   arrange();
 }
 
+function swap() {
+  Object.assign(pair, { left: pair.right, right: pair.left });
+  fillPair();
+  arrange();
+}
+
 // Legend ------------------------------------------------------------------------------------------------------------
 
 function highlight(index) {
@@ -298,6 +309,7 @@ function legendRow(index, shares) {
 function fillDifferences() {
   const share = find(".differ-share");
   share.replaceChildren();
+  find(".differ-key").replaceChildren();
   const count = done().length;
   if (count < 2) return;
   const different = 1 - differing.shares[1];
@@ -306,9 +318,10 @@ function fillDifferences() {
   const key = [[1, "agree"]];
   if (count === 2) key.push([2, "disagree"]);
   else for (let labels = 2; labels <= count; labels++) key.push([labels, `${labels} labels`]);
-  const items = key.map(([labels, word]) => {
+  const told = percents(key.map(([labels]) => differing.shares[labels]));
+  const items = key.map(([labels, word], i) => {
     const item = make("li");
-    item.append(swatch(labels > 1 ? `rgb(${DIFFER_TINTS[labels]})` : "#9a9a9a"), `${word} ${percent(differing.shares[labels])}`);
+    item.append(swatch(labels > 1 ? `rgb(${DIFFER_TINTS[labels]})` : "#9a9a9a"), `${word} ${told[i]}`);
     return item;
   });
   find(".differ-key").replaceChildren(...items);
@@ -380,6 +393,7 @@ function wire() {
     paintSoon();
   });
   for (const select of choosers) select.addEventListener("change", () => choosePair(select));
+  swapper.addEventListener("click", swap);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hideCard());
   new ResizeObserver(fit).observe(find(".compare-stage"));
 }

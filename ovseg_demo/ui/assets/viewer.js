@@ -140,6 +140,7 @@ async function show(sent) {
   find(".viewer-hint").textContent = HINT;
   fillLegend();
   paint();
+  if (sent.photo) reveal(); // not while the slider moves
 }
 
 wire();
