@@ -31,6 +31,7 @@ class Visitor:
             for target, event in dependency["targets"]
         }
         self._ids = names
+        self._photo, self._words = None, ""
 
     def segment(self, photo: Path, words: str, method: str, options: Options) -> float:
         """Upload a photo and press Segment; seconds from pressing to the complete answer. Raises RuntimeError."""
@@ -41,6 +42,7 @@ class Visitor:
 
     def change_words(self, words: str, method: str, options: Options) -> float:
         """Press Segment again with other words; seconds to the complete answer. Raises RuntimeError when it fails."""
+        self._words = words
         automatic = options.granularity is None
         value = Options.granularity if automatic else options.granularity
         data = [self._photo, words, method, value, automatic, options.proposals]
@@ -62,7 +64,7 @@ class Visitor:
         """Move the slider; seconds to the complete answer."""
         start = time.perf_counter()
         event = self._event("granularity", "input")
-        body = {"data": [value, None], "fn_index": event, "session_hash": self._session}
+        body = {"data": [self._photo, self._words, value, None, None], "fn_index": event, "session_hash": self._session}
         answer = self._http.post("/gradio_api/run/predict", json=body).raise_for_status().json()
         if not (answer["data"][0] or {}).get("planes"):
             raise RuntimeError("the slider changed nothing: no photo is shown in this session")
