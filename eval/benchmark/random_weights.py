@@ -33,11 +33,27 @@ def _clip(architecture: str) -> Callable[[], dict[str, Tensor]]:
     return build
 
 
+def _ovseg() -> dict[str, Tensor]:
+    """A whole OVSeg model, Swin-B with ViT-L/14."""
+    from ovseg_demo.proposals.maskformer import build
+    from ovseg_demo.proposals.maskformer.released import CLIP_PREFIX, NON_OBJECT, UNUSED
+
+    clip = _clip("ViT-L-14-quickgelu")()
+    positions, width = clip["visual.positional_embedding"].shape
+    clip["visual.mask_embedding"] = torch.randn(3, positions - 1, width).half()
+    text_width = clip["text_projection"].shape[1]
+    state = build("swinb", text_width).state_dict() | {CLIP_PREFIX + name: value for name, value in clip.items()}
+    return (
+        state | {name: torch.zeros(shape) for name, shape in UNUSED.items()} | {NON_OBJECT: torch.randn(1, text_width)}
+    )
+
+
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": _clip("ViT-B-16-quickgelu"),
     "clip-vit-l14": _clip("ViT-L-14-quickgelu"),
     "ovseg-clip-vit-b16": _clip("ViT-B-16-quickgelu"),
     "ovseg-clip-vit-l14": _clip("ViT-L-14-quickgelu"),
+    "ovseg-own": _ovseg,
 }
 """By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
 

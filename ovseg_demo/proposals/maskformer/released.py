@@ -15,7 +15,7 @@ _MASKFORMER = ("backbone.", "sem_seg_head.")
 CLIP_PREFIX = "clip_adapter.clip_model."
 _MASK_PROMPTS = "visual.mask_embedding"
 NON_OBJECT = "clip_adapter.non_object_embedding"
-_UNUSED = {
+UNUSED = {
     "clip_adapter.pixel_mean": (1, 3, 1, 1),
     "clip_adapter.pixel_std": (1, 3, 1, 1),
     "criterion.empty_weight": (172,),
@@ -59,7 +59,7 @@ def split(published: Mapping, source: str = "This file") -> Released:
     text_width = rest[NON_OBJECT].shape[-1]
     with torch.device("meta"):
         wanted = build(backbone, text_width).state_dict()
-        wanted |= {name: torch.empty(shape) for name, shape in (_UNUSED | {NON_OBJECT: (1, text_width)}).items()}
+        wanted |= {name: torch.empty(shape) for name, shape in (UNUSED | {NON_OBJECT: (1, text_width)}).items()}
     check_tensors(wanted, rest, f"{source} is no released OVSeg model")
     maskformer = {name: tensor for name, tensor in rest.items() if name.startswith(_MASKFORMER)}
     return Released(backbone, maskformer, clip, rest[NON_OBJECT])
