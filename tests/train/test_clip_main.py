@@ -227,12 +227,16 @@ def batch(pairs: Path, process: int) -> dict:
 
 
 def spread(pairs: Path, out: Path) -> None:
+    step(pairs, out)
+    PartialState().destroy_process_group()  # after what used it is gone: what is left may wait for it for ever
+
+
+def step(pairs: Path, out: Path) -> None:
     module, rank = adaptation(), int(os.environ["RANK"])
     parallel = DistributedDataParallel(module)  # its hooks go when it does
     loss = parallel(batch(pairs, rank))["contrastive"]
     loss.backward()
     torch.save((loss.item(), {n: v.grad for n, v in module.named_parameters() if v.requires_grad}), out / f"{rank}.pt")
-    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

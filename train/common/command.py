@@ -1,5 +1,6 @@
 """What the commands of all pipelines do around their work."""
 
+import gc
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -25,4 +26,5 @@ def run(work: Callable[[PartialState], int], kept: str = "state") -> int:
     try:
         return exit_status(lambda: work(processes), f"Interrupted; the same command goes on from the last {kept}.")
     finally:
+        gc.collect()  # a parallel module that outlives the group may wait for it for ever
         processes.destroy_process_group()
