@@ -49,7 +49,7 @@ class Engine:
         for damaged weights, and Cancelled when `listener` does.
         """
         stages = Stages(self.cache, self._turns, listener)
-        available(method, options)
+        _check_effect(methods.get(method), options)
         chosen = self.load(method, listener)
         result = chosen.segment(photo, vocabulary, options or Options(), stages)
         return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices)
@@ -74,17 +74,19 @@ def check_device(device: str) -> None:
 
 
 def available(method: str, options: Options | None = None) -> methods.MethodEntry:
-    """The entry of a method whose weights are all here. Raises MethodError for another, or for options without effect.
-
-    Only `ensemble` is refused where it changes nothing: who sets it wants other numbers. The rest have defaults.
-    """
+    """The entry of a method whose weights are all here. Raises MethodError for another, or for idle options."""
     entry = methods.get(method)
-    if options and options.ensemble is not None and "ensemble" not in entry.uses:
-        able = ", ".join(each.id for each in methods.REGISTRY.values() if "ensemble" in each.uses)
-        raise MethodError(f"{method} has no ensemble; these have: {able}.")
+    _check_effect(entry, options)
     if missing := entry.missing():
         raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
     return entry
+
+
+def _check_effect(entry: methods.MethodEntry, options: Options | None) -> None:
+    """Only `ensemble` is refused where it changes nothing: who sets it wants other numbers. The rest have defaults."""
+    if options and options.ensemble is not None and "ensemble" not in entry.uses:
+        able = ", ".join(each.id for each in methods.REGISTRY.values() if "ensemble" in each.uses)
+        raise MethodError(f"{entry.id} has no ensemble; these have: {able}.")
 
 
 def how_to_get(entry: methods.MethodEntry) -> str:

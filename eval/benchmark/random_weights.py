@@ -8,6 +8,7 @@ size or sha256 is catalogued cannot be replaced: loading it would rightly fail.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,14 +24,17 @@ VARIABLE = "OVSEG_CHECKPOINTS"
 """The environment variable that names the folder of the weight files."""
 
 
-def _clip(architecture: str) -> Callable[[], dict[str, Tensor]]:
-    def build() -> dict[str, Tensor]:
-        import open_clip
+def clip(architecture: str, prompts: bool = False) -> dict[str, Tensor]:
+    """A CLIP, with mask prompts or without, in half precision as the published files are."""
+    import open_clip
 
-        state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
-        return {name: value.half() for name, value in state.items()}  # as the published files are
+    from ovseg_demo.vlm.mask_prompts import DEPTH
 
-    return build
+    state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
+    if prompts:
+        tokens, width = state["visual.positional_embedding"].shape
+        state["visual.mask_embedding"] = torch.randn(DEPTH, tokens - 1, width)
+    return {name: value.half() for name, value in state.items()}
 
 
 def _ovseg() -> dict[str, Tensor]:
@@ -38,21 +42,19 @@ def _ovseg() -> dict[str, Tensor]:
     from ovseg_demo.proposals.maskformer import build
     from ovseg_demo.proposals.maskformer.released import CLIP_PREFIX, NON_OBJECT, UNUSED
 
-    clip = _clip("ViT-L-14-quickgelu")()
-    positions, width = clip["visual.positional_embedding"].shape
-    clip["visual.mask_embedding"] = torch.randn(3, positions - 1, width).half()
-    text_width = clip["text_projection"].shape[1]
-    state = build("swinb", text_width).state_dict() | {CLIP_PREFIX + name: value for name, value in clip.items()}
+    prompted = clip("ViT-L-14-quickgelu", prompts=True)
+    text_width = prompted["text_projection"].shape[1]
+    state = build("swinb", text_width).state_dict() | {CLIP_PREFIX + name: value for name, value in prompted.items()}
     return (
         state | {name: torch.zeros(shape) for name, shape in UNUSED.items()} | {NON_OBJECT: torch.randn(1, text_width)}
     )
 
 
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
-    "clip-vit-b16": _clip("ViT-B-16-quickgelu"),
-    "clip-vit-l14": _clip("ViT-L-14-quickgelu"),
-    "ovseg-clip-vit-b16": _clip("ViT-B-16-quickgelu"),
-    "ovseg-clip-vit-l14": _clip("ViT-L-14-quickgelu"),
+    "clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
+    "clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
+    "ovseg-clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
+    "ovseg-clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
     "ovseg-own": _ovseg,
 }
 """By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
@@ -75,7 +77,7 @@ def completed(entry: MethodEntry) -> Iterator[Path]:
             if checkpoint.present:
                 path.symlink_to(checkpoint.path.absolute())
             else:
-                _write(BUILDERS[checkpoint.id], path)
+                write(BUILDERS[checkpoint.id], path)
         yield Path(name)
 
 
@@ -91,7 +93,8 @@ def _check_replaceable(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{checkpoint.file} is not here, and random weights cannot replace it: {why}.")
 
 
-def _write(build: Callable[[], dict[str, Tensor]], path: Path) -> None:
+def write(build: Callable[[], dict[str, Tensor]], path: Path) -> None:
+    """Write what `build` makes from the same random numbers each time."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         state = build()

@@ -11,20 +11,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from eval import environment
+from eval.benchmark import random_weights
 from eval.benchmark.process import alone, peak
 from eval.markdown import table
 from ovseg_demo import checkpoints, image
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.vlm.clip_inference import native_precision
-from ovseg_demo.vlm.mask_prompts import DEPTH
 from ovseg_demo.vlm.regions import masked_regions
 
 ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
@@ -72,17 +72,8 @@ def report(architecture: str, count: int, repeats: int, prompts: bool, photo: Pa
 
 
 def write_weights(architecture: str, prompts: bool, path: Path) -> None:
-    """A file of random weights, in half precision as published."""
-    import open_clip
-
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
-    state = {name: value.half() for name, value in state.items()}
-    if prompts:
-        tokens, width = state["visual.positional_embedding"].shape
-        state["visual.mask_embedding"] = torch.randn(DEPTH, tokens - 1, width).half()
-    save_file(state, path)
+    """A file of random weights."""
+    random_weights.write(partial(random_weights.clip, architecture, prompts), path)
 
 
 def contend(name: str, architecture: str, weights: Path, photo: Path, count: int, repeats: int) -> Run:

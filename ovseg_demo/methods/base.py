@@ -15,7 +15,7 @@ PROPOSALS = ("fast", "balanced", "thorough")
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of one request; a method ignores those it does not use.
+    """Settings of one request; a method ignores those it does not use, except for `ensemble`, which is refused.
 
     Attributes:
         granularity: 0 to 1, see `fusion.select`; None chooses it for this photo and these words (`granularity`).

@@ -180,6 +180,11 @@ def load(checkpoint_id: str, device: str, clip: Callable[[str], OpenClipVLM]) ->
     """
     released = maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoints.get(checkpoint_id).file)
     settings = SETTINGS[released.backbone]
-    reader = Reader(maskformer.load(released, device), settings.shortest, settings.longest)
     vlm = clip(settings.architecture).with_templates(VILD)
-    return OVSegMaskFormer(reader, vlm, released.non_object, checkpoint_id, settings.threshold)
+    return OVSegMaskFormer(reader(released, device), vlm, released.non_object, checkpoint_id, settings.threshold)
+
+
+def reader(released: maskformer.Released, device: str | torch.device) -> Reader:
+    """The MaskFormer of a published model, shown photos at the size it was trained for."""
+    settings = SETTINGS[released.backbone]
+    return Reader(maskformer.load(released, device), settings.shortest, settings.longest)

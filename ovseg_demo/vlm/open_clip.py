@@ -88,7 +88,6 @@ class OpenClipVLM:
         self._device = torch.device(device)
         self._source = checkpoint_id
         self._templates = tuple(templates)
-        self.name = checkpoint_id if self._templates == SINGLE else " | ".join((checkpoint_id, *templates))
         self._model = build(architecture, _tensors(state), source)
         del state  # copied: 1.7 GB of a ViT-L/14 that the next lines need not be beside
         self._model.to(self._device)
@@ -99,8 +98,13 @@ class OpenClipVLM:
     def with_templates(self, templates: Sequence[str]) -> "OpenClipVLM":
         """The same model, in memory once, reading words in other templates."""
         other = copy.copy(self)
-        other._templates, other.name = tuple(templates), " | ".join((self._source, *templates))
+        other._templates = tuple(templates)
         return other
+
+    @property
+    def name(self) -> str:
+        """Names the weights and, unless they are the usual ones, the templates: words of two sets must not mix."""
+        return self._source if self._templates == SINGLE else " | ".join((self._source, *self._templates))
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:

@@ -33,9 +33,7 @@ def load(name: str, device: torch.device) -> ProposalMaker:
 
 
 def _released(checkpoint_id: str, device: torch.device) -> Reader:
-    released = maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoint_id)
-    sizes = ovseg_maskformer.SETTINGS[released.backbone]
-    return Reader(maskformer.load(released, device), sizes.shortest, sizes.longest)
+    return ovseg_maskformer.reader(maskformer.split(checkpoints.load_state_dict(checkpoint_id), checkpoint_id), device)
 
 
 def _trained(path: Path, device: torch.device) -> Reader:
