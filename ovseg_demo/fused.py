@@ -8,13 +8,16 @@ than half of oneDNN's speed (205 against 470 GFLOP/s on two cores of an EPYC Tur
 from itertools import pairwise
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers import GELU, Conv2dSame, GELUTanh, pad_same
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _ONE_DNN = {
     nn.Identity: ("none", [], ""),
     nn.GELU: ("gelu", [], "none"),
+    GELU: ("gelu", [], "none"),
+    GELUTanh: ("gelu", [], "tanh"),
+    nn.ReLU: ("relu", [], ""),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
     nn.SiLU: ("swish", [], ""),
 }

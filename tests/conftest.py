@@ -12,6 +12,7 @@ settings.load_profile("shared machine")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OVSEG_CHECKPOINTS"] = tempfile.mkdtemp()  # whatever the developer has downloaded, only bundled weights
+os.environ["OVSEG_CACHE"] = tempfile.mkdtemp()  # nor what the developer's words were read as
 
 
 @pytest.fixture(scope="session")

@@ -50,12 +50,33 @@ def _ovseg() -> dict[str, Tensor]:
     )
 
 
+def _clip_convnext(architecture: str) -> dict[str, Tensor]:
+    """A CLIP ConvNeXt, in single precision as LAION's files are."""
+    import open_clip
+
+    return open_clip.CLIP(**open_clip.get_model_config(architecture)).state_dict()
+
+
+def _sed(architecture: str) -> dict[str, Tensor]:
+    """A whole SED model, named as in the released files."""
+    from ovseg_demo.methods.sed import ARCHITECTURES
+    from ovseg_demo.methods.sed.decoder import Decoder
+    from ovseg_demo.methods.sed.released import Released, join
+
+    return join(Released(_clip_convnext(architecture), Decoder(ARCHITECTURES[architecture]).state_dict()))
+
+
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
     "ovseg-clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "ovseg-clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
     "ovseg-own": _ovseg,
+    "clip-convnext-base-w-320": partial(_clip_convnext, "convnext_base_w_320"),
+    "clip-convnext-large-d-320": partial(_clip_convnext, "convnext_large_d_320"),
+    "sed-convnext-b": partial(_sed, "convnext_base_w_320"),
+    "sed-convnext-l": partial(_sed, "convnext_large_d_320"),
+    "sed-own": partial(_sed, "convnext_base_w_320"),
 }
 """By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
 

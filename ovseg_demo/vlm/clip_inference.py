@@ -32,6 +32,13 @@ def native_precision(device: torch.device) -> Precision:
     return "bfloat16" if native else "float32"
 
 
+def linear(weight: Tensor, bias: Tensor, dtype: torch.dtype, activation: nn.Module | None = None) -> FusedLinear:
+    """A layer for inference with copies of `weight` (out, in) and `bias` (out,) in `dtype`."""
+    layer = nn.Linear(*weight.mT.shape, device="meta")
+    layer.weight, layer.bias = (nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (weight, bias))
+    return FusedLinear(layer, activation)
+
+
 class Block(nn.Module):
     """A transformer block of open_clip with its linear layers in `precision`.
 
@@ -50,10 +57,10 @@ class Block(nn.Module):
         scale[:width] = attention.head_dim**-0.5
         quick = _QUICK if isinstance(mlp.gelu, QuickGELU) else 1.0
         activation = nn.SiLU() if isinstance(mlp.gelu, QuickGELU) else mlp.gelu
-        self.to_qkv = self._linear(attention.in_proj_weight * scale[:, None], attention.in_proj_bias * scale)
-        self.out = self._linear(attention.out_proj.weight, attention.out_proj.bias)
-        self.widen = self._linear(mlp.c_fc.weight * quick, mlp.c_fc.bias * quick, activation)
-        self.narrow = self._linear(mlp.c_proj.weight / quick, mlp.c_proj.bias)
+        self.to_qkv = linear(attention.in_proj_weight * scale[:, None], attention.in_proj_bias * scale, self._dtype)
+        self.out = linear(attention.out_proj.weight, attention.out_proj.bias, self._dtype)
+        self.widen = linear(mlp.c_fc.weight * quick, mlp.c_fc.bias * quick, self._dtype, activation)
+        self.narrow = linear(mlp.c_proj.weight / quick, mlp.c_proj.bias, self._dtype)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, queries: int | None = None) -> Tensor:
         """Tokens after the block, float32 (B, L, W) like `x`.
@@ -72,13 +79,6 @@ class Block(nn.Module):
         # In bfloat16 two plain products are a tenth faster, but round the logits before the softmax.
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask, scale=1.0)
         return mixed.transpose(1, 2).flatten(2)
-
-    def _linear(self, weight: Tensor, bias: Tensor, activation: nn.Module | None = None) -> FusedLinear:
-        linear = nn.Linear(*weight.mT.shape, device="meta")
-        linear.weight, linear.bias = (
-            nn.Parameter(value.detach().to(self._dtype), requires_grad=False) for value in (weight, bias)
-        )
-        return FusedLinear(linear, activation)
 
 
 class InferenceTower(MaskPromptedTower):

@@ -16,6 +16,7 @@ from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.vlm.clip_inference import InferenceTower, Precision, native_precision, replace_blocks
 from ovseg_demo.vlm.mask_prompts import DEPTH, MaskPromptedTower
 from ovseg_demo.vlm.regions import masked_regions
+from ovseg_demo.vlm.text_tree import encode_in_batches
 from ovseg_demo.vocabulary import readable
 
 LOGIT_SCALE = 100.0
@@ -51,7 +52,6 @@ PROMPTS = "visual.mask_embedding"
 
 _IN_OVSEG = "clip_adapter.clip_model."
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
-_TEXTS_AT_ONCE = 64
 _CROPS_AT_ONCE = {"cpu": 8}  # of all workers: what a layer hands to the next is to stay in the processor's cache
 _CROPS_ELSEWHERE = 64
 
@@ -110,10 +110,7 @@ class OpenClipVLM:
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), D)."""
         texts = [template.format(readable(word)) for word in words for template in self._templates]
-        tokens = self._tokenizer(texts)
-        embeddings = torch.empty(len(texts), self._model.visual.output_dim, device=self._device)
-        for rows in _lengths(tokens).argsort().split(_TEXTS_AT_ONCE):  # texts of like length together
-            embeddings[rows] = encode_texts(self._model, tokens[rows].to(self._device))
+        embeddings = encode_in_batches(self._model, self._tokenizer(texts).to(self._device))
         by_word = F.normalize(embeddings, dim=-1).unflatten(0, (-1, len(self._templates)))
         return F.normalize(by_word.mean(1), dim=-1)
 
@@ -161,6 +158,14 @@ def build(architecture: str, state: Mapping[str, Tensor], source: str) -> open_c
         clip = open_clip.CLIP(**open_clip.get_model_config(architecture))
         prompts = torch.empty(_prompts_shape(state[PROMPTS], clip.visual)) if PROMPTS in state else None
         clip.visual = MaskPromptedTower(clip.visual, prompts)
+    return filled(clip, state, source)
+
+
+def filled(clip: open_clip.CLIP, state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
+    """A CLIP that was made on the meta device, with the weights of `state`, in evaluation mode.
+
+    Raises CheckpointError that names missing, extra and misshapen tensors.
+    """
     clip.to_empty(device="cpu")
     clip.attn_mask = torch.full((clip.context_length,) * 2, -torch.inf).triu(1)  # no file has it
     checkpoints.load_strict(clip, state, source)
@@ -196,17 +201,12 @@ def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     What `clip.encode_text` computes, from no more tokens than the longest text has: attention is causal, so what
     comes after the end of a text does not change what is read there.
     """
-    ends = _lengths(tokens) - 1
+    ends = tokens.argmax(1)  # the token that ends a text has the highest number of all
     tokens = tokens[:, : ends.max() + 1]
     length = tokens.shape[1]
     x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
     x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
     return clip.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ clip.text_projection
-
-
-def _lengths(tokens: Tensor) -> Tensor:
-    """Tokens of each text, int64 (B,): the one that ends a text has the highest number of all."""
-    return tokens.argmax(1) + 1
 
 
 def _prompts_shape(given: Tensor, visual: torch.nn.Module) -> tuple[int, int, int]:

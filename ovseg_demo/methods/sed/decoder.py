@@ -1,8 +1,8 @@
 """SED's decoder: from a cost map to logits of every class, in three stages that each double the resolution.
 
-Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, section 3.2. Shapes are
-written with B images, T classes, P prompts (ways of asking for one class, each a channel of its cost map) and the side
-h, w of the cost map. Classes are independent of each other except in `ClassAttention`.
+Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, section 3.2. Shapes
+are written with B images, T classes, P prompts (ways of asking for one class, each a channel of its cost map) and the
+sides h, w of the cost map. Classes are independent of each other except in `ClassAttention`.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ class Sizes:
 
 _KERNEL = 9
 _NORM_GROUP = 16  # channels of each group of the group norms
-_TINY = 1e-6
+TINY = 1e-6
+"""Keeps divisors from zero."""
 
 
 def cost_map(dense: Tensor, texts: Tensor) -> Tensor:
@@ -111,7 +112,8 @@ class Stage(nn.Module):
 
 
 def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(out // _NORM_GROUP, out), nn.ReLU()
+    norm = nn.GroupNorm(out // _NORM_GROUP, out)
+    return nn.Conv2d(channels, out, 3, padding=1, bias=False), norm, nn.ReLU(inplace=True)
 
 
 class SpatialFusion(nn.Module):
@@ -120,7 +122,7 @@ class SpatialFusion(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
-        self.norm = nn.LayerNorm(width, eps=_TINY)
+        self.norm = nn.LayerNorm(width, eps=TINY)
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.gain = nn.Parameter(torch.ones(width))
 
@@ -165,5 +167,5 @@ class ClassAttention(nn.Module):
         query, key = F.elu(query) + 1, F.elu(key) + 1
         count = y.shape[-2]  # dividing by it first keeps half precision from overflowing
         summed = torch.einsum("...thd,...the->...hde", key, value / count)
-        weight = 1 / (torch.einsum("...thd,...hd->...th", query, key.sum(-3)) + _TINY)
+        weight = 1 / (torch.einsum("...thd,...hd->...th", query, key.sum(-3)) + TINY)
         return (torch.einsum("...thd,...hde,...th->...the", query, summed, weight) * count).flatten(-2)

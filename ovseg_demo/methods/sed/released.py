@@ -1,6 +1,5 @@
-"""SED's released files (Xie et al., CVPR 2024): one table of tensors, the CLIP and the decoder, for each of two sizes."""
+"""SED's released files (Xie et al., CVPR 2024): one table of tensors for each of two sizes, a CLIP and a decoder."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,29 +10,27 @@ from ovseg_demo.errors import CheckpointError
 _PREFIX = "sem_seg_head.predictor."
 _CLIP, _DECODER = "clip_model.", "transformer."
 _RENAMED = (
-    (r"^conv1\.", "embed."),
-    (r"^decoder_guidance_projection\.(\d)\.0\.", r"skips.\1."),
-    (r"^decoder_corr_guidance_projection\.(\d)\.0\.", r"cost_skips.\1."),
-    (r"^head([012])\.", r"heads.\1."),
-    (r"^head\.", "heads.3."),
-    (r"^decoder1\.", "stages.0."),
-    (r"^decoder2\.", "stages.1."),
-    (r"^decoder3\.", "stages.2."),
-    (r"\.cnext\.gamma$", ".spatial.gain"),
-    (r"\.cnext\.dwconv\.", ".spatial.depthwise."),
-    (r"\.cnext\.norm\.", ".spatial.norm."),
-    (r"\.cnext\.pwconv1\.", ".spatial.widen."),
-    (r"\.cnext\.pwconv2\.", ".spatial.narrow."),
-    (r"\.attention\.attention\.q\.", ".classes.query."),
-    (r"\.attention\.attention\.k\.", ".classes.key."),
-    (r"\.attention\.attention\.v\.", ".classes.value."),
-    (r"\.attention\.MLP\.0\.", ".classes.widen."),
-    (r"\.attention\.MLP\.2\.", ".classes.narrow."),
-    (r"\.attention\.norm1\.", ".classes.norm."),
-    (r"\.attention\.norm2\.", ".classes.mlp_norm."),
-    (r"\.conv\.double_conv\.", ".mix."),
+    (".conv1.", ".embed."),
+    *((f".decoder_guidance_projection.{i}.0.", f".skips.{i}.") for i in range(3)),
+    *((f".decoder_corr_guidance_projection.{i}.0.", f".cost_skips.{i}.") for i in range(3)),
+    *((f".head{i}.", f".heads.{i}.") for i in range(3)),
+    (".head.", ".heads.3."),
+    *((f".decoder{i + 1}.", f".stages.{i}.") for i in range(3)),
+    (".cnext.gamma", ".spatial.gain"),
+    (".cnext.dwconv.", ".spatial.depthwise."),
+    (".cnext.norm.", ".spatial.norm."),
+    (".cnext.pwconv1.", ".spatial.widen."),
+    (".cnext.pwconv2.", ".spatial.narrow."),
+    (".attention.attention.q.", ".classes.query."),
+    (".attention.attention.k.", ".classes.key."),
+    (".attention.attention.v.", ".classes.value."),
+    (".attention.MLP.0.", ".classes.widen."),
+    (".attention.MLP.2.", ".classes.narrow."),
+    (".attention.norm1.", ".classes.norm."),
+    (".attention.norm2.", ".classes.mlp_norm."),
+    (".conv.double_conv.", ".mix."),
 )
-"""Names in the file, without what they all begin with, and in our `Decoder`, one after the other."""
+"""Parts of names in the file and in our `Decoder`, when names begin with a full stop: each stands for the other."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,22 @@ def split(published: Mapping, source: str = "This file") -> Released:
     return Released(clip, decoder)
 
 
+def join(parts: Released) -> dict[str, Tensor]:
+    """What `split` takes apart: the tensors of a file as released."""
+    clip = {_CLIP + name: tensor for name, tensor in parts.clip.items()}
+    decoder = {_DECODER + _theirs(name): tensor for name, tensor in parts.decoder.items()}
+    return {_PREFIX + name: tensor for name, tensor in (clip | decoder).items()}
+
+
 def _ours(name: str) -> str:
+    name = f".{name}"
     for theirs, ours in _RENAMED:
-        name = re.sub(theirs, ours, name)
-    return name
+        name = name.replace(theirs, ours)
+    return name.removeprefix(".")
+
+
+def _theirs(name: str) -> str:
+    name = f".{name}"
+    for theirs, ours in _RENAMED:
+        name = name.replace(ours, theirs)
+    return name.removeprefix(".")
