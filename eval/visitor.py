@@ -45,7 +45,9 @@ class Visitor:
         self._words = words
         automatic = options.granularity is None
         value = Options.granularity if automatic else options.granularity
-        data = [self._photo, words, method, value, automatic, options.proposals]
+        rejecting = options.rejection is not None
+        best = options.rejection[0] if rejecting else 1
+        data = [self._photo, words, method, value, automatic, options.proposals, rejecting, best]
         start = time.perf_counter()
         event = self._event("segment", "click")
         self._http.post(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
 from ovseg_demo.engine import Engine, available, how_to_get
 from ovseg_demo.errors import ImageError, UserError, exit_status
-from ovseg_demo.methods.base import PROPOSALS, Options, granularity
+from ovseg_demo.methods.base import PROPOSALS, Options, granularity, rejection
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -40,6 +40,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="W",
         help="MaskFormer methods: name masks as OVSeg's evaluation does, with CLIP's weight W from 0 to 1",
     )
+    segment.add_argument(
+        "--rejection",
+        type=rejection,
+        metavar="K[,K,K]",
+        help="SED: before each stage keep only the words that are among the K best somewhere (published: 8)",
+    )
+    segment.add_argument(
+        "--keep-aspect", action="store_true", help="SED: keep the photo's aspect ratio instead of a square"
+    )
     segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     segment.set_defaults(run=_segment)
@@ -57,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _segment(chosen: argparse.Namespace) -> int:
     words = vocabulary.parse(chosen.vocabulary)
-    options = Options(chosen.granularity, chosen.proposals, chosen.ensemble)
+    options = Options(chosen.granularity, chosen.proposals, chosen.ensemble, chosen.rejection, chosen.keep_aspect)
     for notice in words.notices:
         print(notice, file=sys.stderr)
     available(chosen.method, options)
@@ -110,10 +119,10 @@ def _checkpoints(chosen: argparse.Namespace) -> int:
             except UserError as error:
                 failed += 1
                 state = f"DAMAGED: {error}"
-        print(f"{entry.id:22} {state:18} {entry.file:34} {entry.licence}")
+        print(f"{entry.id:25} {state:18} {entry.file:34} {entry.licence}")
         if entry.paper:
             scores = ", ".join(f"{benchmark} {score}" for benchmark, score in entry.paper.items())
-            print(f"{'':22} mean IoU in its paper: {scores}")
+            print(f"{'':25} mean IoU in its paper: {scores}")
     return 1 if failed else 0
 
 

@@ -13,6 +13,9 @@ UNLABELLED_COLOUR = (38, 40, 46)
 OUTLINE_COLOUR = (255, 255, 255)
 OPACITY = 0.55
 
+_HEAT = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+_HEAT_OPACITY = 0.7
+
 # Thirty-two colours in three rings of OKLCH (lightness 0.68, 0.82, 0.54), hues evenly spread: vivid over any photo.
 _PALETTE = np.frombuffer(
     bytes.fromhex(
@@ -88,7 +91,26 @@ def overlay(pixels: np.ndarray, result: Segmentation, opacity: float = OPACITY) 
 
 def confidence_map(result: Segmentation) -> np.ndarray:
     """Confidence from dark (0) to bright (1) in matplotlib's viridis, uint8 (H, W, 3); unlabelled is dark grey."""
-    table = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    drawn = table[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
+    drawn = _HEAT[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
     drawn[result.labels < 0] = UNLABELLED_COLOUR
     return drawn
+
+
+def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Values over a photo's greys, from dark to bright in matplotlib's viridis.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        values: float (h, w), over the whole photo at any resolution; interpolated bilinearly.
+        limits: the values that are darkest and brightest; what lies beyond is drawn like them.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+    """
+    height, width = pixels.shape[:2]
+    low, high = limits
+    shares = (values.astype(np.float32) - low) / ((high - low) or 1)
+    large = cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR)
+    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    heat = _HEAT[np.clip(large * 255, 0, 255).astype(np.uint8)]
+    return cv2.addWeighted(heat, _HEAT_OPACITY, grey, 1 - _HEAT_OPACITY, 0)

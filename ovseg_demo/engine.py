@@ -13,8 +13,8 @@ from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Cache, Listener, Progress, Stages, Turns, ignore
 from ovseg_demo.vocabulary import Vocabulary
 
-CACHE_BYTES = 256 * 2**20
-"""About forty photos; leaves most of a small host's memory to the models."""
+CACHE_BYTES = 512 * 2**20
+"""About eighty photos, or SED's prompts of 1000 words and two photos; a small host's memory is mostly the models'."""
 
 
 class Engine:
@@ -52,7 +52,7 @@ class Engine:
         _check_effect(methods.get(method), options)
         chosen = self.load(method, listener)
         result = chosen.segment(photo, vocabulary, options or Options(), stages)
-        return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices)
+        return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices + result.notes)
 
     def load(self, method: str = methods.DEFAULT, listener: Listener = ignore) -> Method:
         """The method, loaded once and kept. Raises MethodError or CheckpointError when it cannot be."""
@@ -82,11 +82,20 @@ def available(method: str, options: Options | None = None) -> methods.MethodEntr
     return entry
 
 
+_REFUSED = {
+    "ensemble": "ensemble",
+    "rejection": "early rejection",
+    "keep_aspect": "choice between a square and the photo's aspect ratio",
+}
+"""Options that are refused where they change nothing, and what a method without them does not have."""
+
+
 def _check_effect(entry: methods.MethodEntry, options: Options | None) -> None:
-    """Only `ensemble` is refused where it changes nothing: who sets it wants other numbers. The rest have defaults."""
-    if options and options.ensemble is not None and "ensemble" not in entry.uses:
-        able = ", ".join(each.id for each in methods.REGISTRY.values() if "ensemble" in each.uses)
-        raise MethodError(f"{entry.id} has no ensemble; these have: {able}.")
+    """Who sets one of _REFUSED wants other numbers; the rest have defaults that may idle."""
+    for option, told in _REFUSED.items():
+        if options and getattr(options, option) != getattr(Options, option) and option not in entry.uses:
+            able = ", ".join(each.id for each in methods.REGISTRY.values() if option in each.uses)
+            raise MethodError(f"{entry.id} has no {told}; these have: {able}.")
 
 
 def how_to_get(entry: methods.MethodEntry) -> str:

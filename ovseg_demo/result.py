@@ -1,6 +1,6 @@
 """The one result type: what a method returns and all that drawing, export and evaluation read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,7 +11,9 @@ from torch.nn import functional as F
 UNLABELLED = -1
 TOP = 5
 _ROWS = 1024
-_PIXELS = 2**16
+_AT_ONCE = {"cpu": 2**20}
+"""Scores that are interpolated at once, by device: on a CPU so few that they stay in its cache."""
+_AT_ONCE_ELSEWHERE = 2**26
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,27 @@ class ClassSummary:
     pixels: int
     share: float
     confidence: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Heat maps by which a method shows how it decided, all of one step.
+
+    Attributes:
+        title: the step, for people.
+        maps: float16 (K, h, w), at any resolution, over the whole image.
+        classes: the class of each map; None where the maps are of no class, but of the image.
+        limits: the values drawn darkest and brightest; None is the least and the greatest of each map.
+    """
+
+    title: str
+    maps: np.ndarray
+    classes: tuple[int, ...] | None
+    limits: tuple[float, float] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.maps.nbytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class Segmentation:
         granularity_reason: one sentence on why that value was chosen; empty where a person chose it.
         timings: seconds by stage; 0 for a stage answered from the cache.
         notes: sentences a person should read.
+        evidence: the steps of the decision, in order; a class that a step has dropped is in none after it.
     """
 
     names: tuple[str, ...]
@@ -51,6 +75,7 @@ class Segmentation:
     granularity_reason: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,20 +103,31 @@ class Segmentation:
         labels, scores, best, best_scores = (
             each.copy() for each in (self.labels, self.scores, self.top_classes, self.top_scores)
         )
-        flat = np.flatnonzero(where)
-        for start in range(0, len(flat), _PIXELS):  # all scores of all pixels may be gigabytes
-            rows, columns = np.divmod(flat[start : start + _PIXELS], width)
+        flat, count, kept = np.flatnonzero(where), len(self.names), len(best)
+        step = max(1, _AT_ONCE.get(class_scores.device.type, _AT_ONCE_ELSEWHERE) // len(class_scores))
+        for start in range(0, len(flat) if count else 0, step):
+            rows, columns = np.divmod(flat[start : start + step], width)
             points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
             grid = torch.from_numpy(points).to(class_scores)[None, None]
             found = F.grid_sample(class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
-            found = F.normalize(found, p=1, dim=0)
-            score, winner = found.max(0)
-            drawn = (winner < len(self.names)) & (score > 0)
-            labels[rows, columns] = torch.where(drawn, winner, UNLABELLED).cpu()
-            scores[rows, columns] = torch.where(drawn, score, 0).cpu()
-            values, classes = found[: len(self.names)].topk(len(best), 0)
-            best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), values.cpu()
+            values, classes = found[:count].topk(kept, 0)
+            beaten = found[count:].gt(values[0]).any(0)
+            shares = values / found.sum(0).clamp(min=torch.finfo(found.dtype).tiny)
+            drawn = (values[0] > 0) & ~beaten
+            labels[rows, columns] = torch.where(drawn, classes[0], UNLABELLED).cpu()
+            scores[rows, columns] = torch.where(drawn, shares[0], 0).cpu()
+            best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
         return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
+
+    def among(self, names: tuple[str, ...], places: Sequence[int]) -> "Segmentation":
+        """The same where other classes could have been found too, but were not.
+
+        Args:
+            names: all classes.
+            places: where in `names` each class of this result is; what follows the last is not used.
+        """
+        table = np.array([*places[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last
+        return replace(self, names=names, labels=table[self.labels], top_classes=table[self.top_classes])
 
     def mask(self, index: int) -> np.ndarray:
         """The pixels of one class, bool (H, W)."""

@@ -18,7 +18,6 @@ from ovseg_demo import memory
 from ovseg_demo.errors import Cancelled
 
 _TURN_POLL_SECONDS = 0.1
-_LIGHT_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,16 @@ class Stages:
         self._cache.put(key, value)
         return value, time.perf_counter() - start
 
-    def each(self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-        """Light results cached one by one; `make(indices)` makes missing ones, a batch at a time."""
+    def each(
+        self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]], at_once: int = 64
+    ) -> list[Any]:
+        """Light results cached one by one; `make(indices)` makes missing ones, up to `at_once` at a time."""
         start = time.perf_counter()
         values = [self._cache.get(key) for key in keys]
         missing = [i for i, value in enumerate(values) if value is None]
-        for first in range(0, len(missing), _LIGHT_BATCH):
+        for first in range(0, len(missing), at_once):
             self._listener(Progress(stage, first / len(missing)))
-            batch = missing[first : first + _LIGHT_BATCH]
+            batch = missing[first : first + at_once]
             for index, value in zip(batch, make(batch), strict=True):
                 values[index] = value
                 self._cache.put(keys[index], value)

@@ -166,6 +166,22 @@ def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
     assert "ovseg-sam-mini has no ensemble; these have: ovseg-maskformer-r101c," in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--rejection", "8"], "ovseg-sam-mini has no early rejection"),
+        (["--rejection", "8,8"], "whole numbers of at least 1, one of each of three; got 8, 8"),
+        (["--rejection", "0"], "whole numbers of at least 1"),
+        (["--rejection", "few"], "'few' is neither a whole number nor three, as in 8,8,4"),
+        (["--keep-aspect"], "ovseg-sam-mini has no choice between a square and the photo's aspect ratio"),
+    ],
+)
+def test_seds_options_are_checked_and_refused_where_they_change_nothing(options, told, capsys, tmp_path):
+    with suppress(SystemExit):
+        assert run("segment", tmp_path, "--vocabulary", "cat", *options) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_automatic_granularity_says_why(shared_engine, tmp_path, capsys):
     photo = gallery.FOLDER / "pizza.jpg"
     assert run("segment", photo, "--vocabulary", "pizza, table", "--granularity", "auto", "--out", tmp_path) == 0

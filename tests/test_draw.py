@@ -49,3 +49,22 @@ def test_confidence_rises_from_dark_to_bright():
     picture = draw.confidence_map(example()).astype(int)
     assert picture[0, 0].sum() > picture[0, 1].sum() > picture[0, 2].sum()
     assert picture[0, 3].tolist() == list(draw.UNLABELLED_COLOUR)
+
+
+def test_a_heat_map_rises_from_dark_to_bright_over_the_photo():
+    photo = np.zeros((4, 8, 3), np.uint8)
+    picture = draw.heat_map(photo, np.array([[0.2, 0.6]], np.float16), (0.2, 0.6)).astype(int)
+    assert picture.shape == photo.shape
+    light = picture.sum(2)
+    assert (np.diff(light, axis=1) >= 0).all()
+    assert light[0, -1] > light[0, 4] > light[0, 0]
+    assert np.array_equal(picture[0, 0], picture[3, 0])
+    brighter = draw.heat_map(photo + np.uint8(200), np.array([[0.2, 0.6]]), (0.2, 0.6)).astype(int)
+    assert (brighter - picture == 60).all()
+    beyond = draw.heat_map(photo, np.array([[-5.0, 5.0]]), (0.2, 0.6)).astype(int)
+    assert np.array_equal(beyond[0, [0, -1]], picture[0, [0, -1]])
+
+
+def test_a_heat_map_of_equal_values_is_no_failure():
+    photo = np.zeros((2, 3, 3), np.uint8)
+    assert len(np.unique(draw.heat_map(photo, np.full((1, 1), 0.3, np.float16), (0.3, 0.3)))) <= 3

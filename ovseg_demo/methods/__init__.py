@@ -101,10 +101,20 @@ def _ovseg_maskformer(checkpoint_id: str) -> Callable[[str], Method]:
     return build
 
 
+def _sed(checkpoint_id: str) -> Callable[[str], Method]:
+    def build(device: str) -> Method:
+        from ovseg_demo.methods import sed
+
+        return sed.load(checkpoint_id, device)
+
+    return build
+
+
 _MINI = ("mini-image", "mini-text", "mini-anchors", "mini-heads")
 _B16, _L14 = "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"
 _SAM = ("granularity", "proposals")
 _MASKFORMER = ("granularity", "ensemble")
+_SED = ("rejection", "keep_aspect")
 
 
 def _sam_entry(method: str, clip: str, told: str, weights: str, build: Callable[[str], Method]) -> MethodEntry:
@@ -117,6 +127,12 @@ def _maskformer_entry(method: str, models: str, told: str, weights: str) -> Meth
     summary = f"MaskFormer's masks, named by {told}."
     build = _ovseg_maskformer(weights)
     return MethodEntry(method, f"OVSeg-MaskFormer · {models}", summary, (weights,), _MASKFORMER, build)
+
+
+def _sed_entry(method: str, model: str, told: str) -> MethodEntry:
+    """A whole model in one file, which has the method's id."""
+    summary = f"No masks: a decoder draws outlines from the cost maps of {told}."
+    return MethodEntry(method, f"SED · {model}", summary, (method,), _SED, _sed(method))
 
 
 _ENTRIES = (
@@ -197,6 +213,9 @@ _ENTRIES = (
         "ovseg-swinb-vitl14-mpt",
     ),
     _maskformer_entry("ovseg-maskformer-own", "trained by you", "a CLIP with mask prompts, both your own", "ovseg-own"),
+    _sed_entry("sed-convnext-b", "ConvNeXt-B", "a hierarchical CLIP, ConvNeXt-B"),
+    _sed_entry("sed-convnext-l", "ConvNeXt-L", "a hierarchical CLIP, ConvNeXt-L"),
+    _sed_entry("sed-own", "trained by you", "a hierarchical CLIP, both your own"),
 )
 
 REGISTRY: dict[str, MethodEntry] = {entry.id: entry for entry in _ENTRIES}

@@ -12,16 +12,23 @@ from ovseg_demo.vocabulary import Vocabulary
 
 PROPOSALS = ("fast", "balanced", "thorough")
 
+STAGES = 3
+"""Stages of SED's decoder, before each of which classes can be rejected."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of one request; a method ignores those it does not use, except for `ensemble`, which is refused.
+    """Settings of one request. A method ignores granularity and proposals where it does not use them; the others are
+    refused, because who sets them wants other numbers.
 
     Attributes:
         granularity: 0 to 1, see `fusion.select`; None chooses it for this photo and these words (`granularity`).
         proposals: how thoroughly masks are searched, one of PROPOSALS.
         ensemble: None names masks by CLIP alone, as OVSeg's demo does. From 0 to 1, OVSeg's evaluation instead: soft
             masks, and MaskFormer's own class probabilities A with CLIP's C as A^(1 - ensemble) C^ensemble.
+        rejection: SED's early rejection (Xie et al. 2024, section 3.3): before each of its three stages, only the
+            classes stay that are among the k best somewhere in the photo; k of each stage. None keeps all classes.
+        keep_aspect: whether SED keeps the photo's aspect ratio; published, it sees every photo squashed to a square.
 
     Raises MethodError for a value outside its range.
     """
@@ -29,6 +36,8 @@ class Options:
     granularity: float | None = 0.8
     proposals: str = "balanced"
     ensemble: float | None = None
+    rejection: tuple[int, int, int] | None = None
+    keep_aspect: bool = False
 
     def __post_init__(self) -> None:
         for name in ("granularity", "ensemble"):
@@ -37,6 +46,13 @@ class Options:
                 raise MethodError(f"{name.capitalize()} must lie between 0 and 1; got {value}.")
         if self.proposals not in PROPOSALS:
             raise MethodError(f"Unknown proposal setting '{self.proposals}'; choose one of {', '.join(PROPOSALS)}.")
+        if self.rejection is not None and not (len(self.rejection) == STAGES and all(map(_counts, self.rejection))):
+            told = ", ".join(map(str, self.rejection))
+            raise MethodError(f"Early rejection takes whole numbers of at least 1, one of each of three; got {told}.")
+
+
+def _counts(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def granularity(text: str) -> float | None:
@@ -45,6 +61,15 @@ def granularity(text: str) -> float | None:
         return None if text == "auto" else float(text)
     except ValueError:
         raise ArgumentTypeError(f"'{text}' is neither a number from 0 to 1 nor auto") from None
+
+
+def rejection(text: str) -> tuple[int, ...]:
+    """A command line's early rejection: k of every stage, "8", or of each, "8,8,4". Raises ArgumentTypeError."""
+    try:
+        numbers = tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' is neither a whole number nor three, as in 8,8,4") from None
+    return numbers * STAGES if len(numbers) == 1 else numbers
 
 
 class Method(Protocol):

@@ -40,14 +40,15 @@ def place_probabilities(reader: PlaceReader, photo: Photo, texts: ClassTexts, st
     return texts.of_classes(logits.movedim(0, -1)).softmax(-1).movedim(-1, 0)
 
 
-def embed(vlm: TextEncoder, vocabulary: Vocabulary, stages: Stages) -> ClassTexts:
-    """The texts of a vocabulary; those of words met before come from the cache."""
+def embed(vlm: TextEncoder, vocabulary: Vocabulary, stages: Stages, at_once: int = 64) -> ClassTexts:
+    """The texts of a vocabulary; those of words met before come from the cache, the others are read `at_once`."""
     owners, words = zip(*vocabulary.words(), strict=True)
     texts = stages.each(
         "Reading words",
         [("text", vlm.name, word) for word in words],
         # A row of a batch would keep the whole batch alive in the cache, hence the clones.
         lambda missing: [row.clone() for row in vlm.embed_texts([words[i] for i in missing])],
+        at_once,
     )
     owner, rows = torch.tensor(owners), torch.stack(texts)
     if len(vocabulary) == 1:

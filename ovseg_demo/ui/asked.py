@@ -16,6 +16,7 @@ class Asked:
         methods: one, or those of a comparison.
         granularity: 0 to 1; None is automatic.
         proposals: how thoroughly masks are searched.
+        rejection: k of early rejection, the same at each stage; None keeps all words.
     """
 
     photo: str | None
@@ -23,6 +24,7 @@ class Asked:
     methods: tuple[str, ...]
     granularity: float | None
     proposals: str
+    rejection: int | None = None
 
     def change(self, now: "Asked") -> str:
         """The weightiest difference of `now` that a result shows: "photo", "words", "settings" or ""."""
@@ -36,10 +38,15 @@ class Asked:
         return "settings" if differ else ""
 
 
-SETTINGS = {"granularity", "proposals"}
+SETTINGS = {"granularity", "proposals", "rejection"}
 """The options that the page has a control for."""
 
 
 def used(chosen: Iterable[str]) -> set[str]:
     """Names of the options that change something for at least one method."""
     return {option for method in chosen for option in methods.get(method).uses}
+
+
+def effective(rejection: int | None, method: str) -> int | None:
+    """The page's setting for one method: None for a method that has no early rejection and would refuse another."""
+    return rejection if rejection is not None and "rejection" in used([method]) else None

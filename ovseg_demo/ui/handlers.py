@@ -15,8 +15,8 @@ from ovseg_demo import export
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.stages import Listener, Progress
-from ovseg_demo.ui import comparison, fragments
-from ovseg_demo.ui.asked import Asked
+from ovseg_demo.ui import comparison, evidence, fragments
+from ovseg_demo.ui.asked import Asked, effective
 from ovseg_demo.ui.comparison import Board, Step
 from ovseg_demo.ui.payload import payload
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
@@ -26,6 +26,9 @@ atexit.register(shutil.rmtree, _EXPORTS, ignore_errors=True)
 FILE_AGE_SECONDS = 3600
 _PROGRESS_SECONDS = 0.5
 """A comparison's progress is not told more often: the browser takes the whole value each time, pictures and all."""
+
+_UNCHANGED = (gr.skip(),) * 3
+"""For the viewer's value, what is shown and what there is to look into."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,19 @@ class Handlers:
         granularity: float,
         automatic: bool,
         proposals: str,
+        rejecting: bool,
+        best: int,
         request: gr.Request,
     ) -> Iterator[tuple]:
-        """Yields the status, the viewer's value, what is shown, and the Cancel button."""
+        """Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button."""
         news: dict[str, Progress] = {}
         began = time.perf_counter()
-        asked = Asked(photo, words, (method,), _value(granularity, automatic), proposals)
+        asked = Asked(photo, words, (method,), _value(granularity, automatic), proposals, _value(best, not rejecting))
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            wanted = Request.read(photo, words, method, asked.granularity, proposals)
+            rejection = effective(asked.rejection, method)
+            wanted = Request.read(photo, words, method, asked.granularity, proposals, rejection)
             listener(Progress("Reading the photo", 1))
             return wanted.answer(self._engine, listener)
 
@@ -82,18 +88,18 @@ class Handlers:
                 if isinstance(item, Answer):
                     took = fragments.finished(list(news.values()), time.perf_counter() - began)
                     sent = payload(item.result, item.request.photo, item.request.photo.key)
-                    yield took, sent, Shown.of(item, asked), _stop(False)
+                    yield took, sent, Shown.of(item, asked), evidence.offer(item.result), _stop(False)
                 elif item is CANCELLING:
-                    yield fragments.status((), "cancelling"), gr.skip(), gr.skip(), _stop(False)
+                    yield fragments.status((), "cancelling"), *_UNCHANGED, _stop(False)
                 else:
                     news[item.stage] = item
-                    yield fragments.status(list(news.values())), gr.skip(), gr.skip(), _stop(True)
+                    yield fragments.status(list(news.values())), *_UNCHANGED, _stop(True)
         except Superseded as newer:
-            yield _superseded("segment", newer), *(gr.skip(),) * 3
+            yield _superseded("segment", newer), *_UNCHANGED, gr.skip()
         except Cancelled:
-            yield fragments.status((), "cancelled"), gr.skip(), gr.skip(), _stop(False)
+            yield fragments.status((), "cancelled"), *_UNCHANGED, _stop(False)
         except Exception as error:  # every failure becomes one sentence on the page
-            yield "", gr.skip(), gr.skip(), _stop(False)
+            yield "", *_UNCHANGED, _stop(False)
             raise toast(error) from error
 
     def compare(
@@ -104,6 +110,8 @@ class Handlers:
         granularity: float,
         automatic: bool,
         proposals: str,
+        rejecting: bool,
+        best: int,
         request: gr.Request,
     ) -> Iterator[tuple]:
         """Yields the status, the comparison's value, what it shows and the Cancel button.
@@ -113,10 +121,11 @@ class Handlers:
         """
         board: Board | None = None
         began = last = time.perf_counter()
-        asked = Asked(photo, words, tuple(chosen), _value(granularity, automatic), proposals)
+        rejection = _value(best, not rejecting)
+        asked = Asked(photo, words, tuple(chosen), _value(granularity, automatic), proposals, rejection)
 
         def work(listener: Listener) -> None:
-            wanted = comparison.read(photo, words, chosen, asked.granularity, proposals)
+            wanted = comparison.read(photo, words, chosen, asked.granularity, proposals, rejection)
             listener(Board(wanted))
             comparison.run(wanted, self._engine, listener)
 
@@ -195,11 +204,13 @@ class Handlers:
         granularity: float,
         automatic: bool,
         proposals: str,
+        rejecting: bool,
+        best: int,
         shown: Shown | None,
         compared: Asked | None,
     ) -> str:
         """What has changed since the result of each task, as HTML."""
-        now = Asked(photo, words, (method,), _value(granularity, automatic), proposals)
+        now = Asked(photo, words, (method,), _value(granularity, automatic), proposals, _value(best, not rejecting))
         told = ""
         if shown:
             told += fragments.outdated("segment", shown.asked.change(now))
@@ -208,24 +219,45 @@ class Handlers:
         return told
 
     def file(self, kind: str, shown: Shown | None) -> str:
-        """The path of one file of the result that is shown; its stages are cached, so this is fast."""
-        if shown is None:
-            raise toast(UserError("Segment a photo first, or again: results are forgotten after an hour."))
+        """The path of one file of the result that is shown."""
         try:
-            return _files(shown.request.answer(self._engine), [kind])[0]
+            return _files(self._again(shown), [kind])[0]
         except Exception as error:  # every failure becomes one sentence on the page
             raise toast(error) from error
 
+    def look(self, shown: Shown | None, event: gr.EventData) -> dict:
+        """The heat maps of the word that a person looks at in the result that is shown."""
+        try:
+            return evidence.look(self._again(shown), event.id, event.word)
+        except Exception as error:  # every failure becomes one sentence on the page
+            raise toast(error) from error
+
+    def _again(self, shown: Shown | None) -> Answer:
+        """The result that is shown; its stages are cached, so this is fast."""
+        if shown is None:
+            raise UserError("Segment a photo first, or again: results are forgotten after an hour.")
+        return shown.request.answer(self._engine)
+
     def api(
-        self, photo: str | None, vocabulary: str, method: str, granularity: float | None, proposals: str
+        self,
+        photo: str | None,
+        vocabulary: str,
+        method: str,
+        granularity: float | None,
+        proposals: str,
+        rejection: int | None = None,
     ) -> tuple[str, str, str]:
         """Segment a photo with your own words; granularity null chooses it automatically.
+
+        Rejection, for the methods that have it: at each stage only the words that are among so many best somewhere in
+        the photo stay; null keeps all.
 
         Returns the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
         confidences and COCO run lengths of every class found.
         """
         try:
-            answer = Request.read(photo, vocabulary, method, granularity, proposals).answer(self._engine)
+            asked = Request.read(photo, vocabulary, method, granularity, proposals, rejection)
+            answer = asked.answer(self._engine)
             return tuple(_files(answer, ["overlay", "labels", "json"]))
         except Exception as error:  # every failure becomes one sentence for the caller
             raise gr.Error(told(error), print_exception=False) from error
@@ -235,8 +267,8 @@ def _stop(possible: bool) -> gr.Button:
     return gr.Button(interactive=possible)
 
 
-def _value(granularity: float, automatic: bool) -> float | None:
-    return None if automatic else granularity
+def _value(number: float, unused: bool) -> float | None:
+    return None if unused else number
 
 
 def _superseded(task: str, newer: Superseded) -> str | dict:

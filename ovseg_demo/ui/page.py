@@ -14,6 +14,7 @@ from ovseg_demo.ui import fragments
 from ovseg_demo.ui.asked import used
 from ovseg_demo.ui.comparison import LEAST
 from ovseg_demo.ui.handlers import FILE_AGE_SECONDS, Handlers
+from ovseg_demo.vocabulary import MAX_CLASSES
 
 _ASSETS = Path(__file__).parent / "assets"
 _MAX_UPLOAD = "64mb"
@@ -28,6 +29,9 @@ _CONCURRENT_REQUESTS = 16
 
 _AUTOMATIC = False
 """Whether granularity is chosen automatically until a person moves the slider."""
+
+_BEST = 8
+"""k of early rejection until a person sets another: SED's published one."""
 
 _GRANULARITY_HELP = "At 1 each class keeps its best mask only; lower keeps more masks."
 _EACH_CHOOSES = "<p class='reason'>Each method chooses its own; see the legend.</p>"
@@ -159,6 +163,10 @@ def build(engine: Engine) -> gr.Blocks:
                         elem_id="proposals",
                         container=False,
                     )
+                    with gr.Row(elem_id="rejection", visible=False) as rejection:
+                        rejecting = gr.Checkbox(False, label="Early rejection", elem_id="rejecting", container=False)
+                        best = gr.Number(_BEST, label="k", minimum=1, precision=0, elem_id="best", container=False)
+                        best.preprocess = _at_least_one  # as of the granularity
                 outdated = gr.HTML("", elem_id="outdated", apply_default_css=False)
                 with gr.Row(elem_id="actions"):
                     start = gr.Button(
@@ -181,6 +189,7 @@ def build(engine: Engine) -> gr.Blocks:
                         ("json", "JSON (COCO RLE)"),
                     ):
                         _download(handlers, kind, title, shown)
+                inside = _component("evidence", _script("evidence"), elem_classes=_ONLY_SEGMENT)
                 comparison = _component("compare", _script("layers", "linked", "compare"), elem_classes=_ONLY_COMPARE)
         _api(handlers)
 
@@ -191,27 +200,28 @@ def build(engine: Engine) -> gr.Blocks:
             "concurrency_limit": _CONCURRENT_REQUESTS,
             "concurrency_id": "segment",
         }
-        settings = [granularity, automatic]
+        fusing_settings = [granularity, automatic]
+        settings = [*fusing_settings, proposals, rejecting, best]
         settle = live | {
             "fn": handlers.settle,
-            "inputs": [photo, words, *settings, task, shown],
+            "inputs": [photo, words, *fusing_settings, task, shown],
             "outputs": [viewer, shown, chosen, reason],
         }
         follow = {"fn": None, "inputs": [automatic, granularity, chosen], "outputs": granularity, "js": _FOLLOW}
         tell = live | {
             "fn": handlers.outdated,
-            "inputs": [photo, words, method, compared, *settings, proposals, shown, compared_as],
+            "inputs": [photo, words, method, compared, *settings, shown, compared_as],
             "outputs": outdated,
         }
         segmented = start.click(
             handlers.segment,
-            [photo, words, method, *settings, proposals],
-            [status, viewer, shown, stop],
+            [photo, words, method, *settings],
+            [status, viewer, shown, inside, stop],
             **run,
         )
         done = compare.click(
             handlers.compare,
-            [photo, words, compared, *settings, proposals],
+            [photo, words, compared, *settings],
             [compare_status, comparison, compared_as, stop],
             **run,
         )
@@ -228,11 +238,12 @@ def build(engine: Engine) -> gr.Blocks:
             **live,
         ).then(**tell)
         automatic.input(**settle, trigger_mode="always_last").then(**follow).then(**tell)
-        for control in (photo, words, method, compared, proposals):
+        for control in (photo, words, method, compared, proposals, rejecting, best):
             control.change(**tell, trigger_mode="always_last")
         words.change(fragments.chips, words, chips, trigger_mode="always_last", **live)
         strip.click(_picked, None, [photo, words], **live)
-        fitting = [fusing, proposals]
+        inside.select(handlers.look, shown, inside, trigger_mode="multiple", **live)
+        fitting = [fusing, proposals, rejection]
         method.change(_chosen, method, [method, *fitting], **live)
         compared.change(_settings, compared, fitting, **live)
         header.select(_turned, [method, compared], [task, *fitting], **live).then(**settle).then(**follow).then(**tell)
@@ -288,14 +299,23 @@ def _turned(method: str, compared: Sequence[str], event: gr.EventData) -> tuple:
 
 
 def _settings(chosen: Sequence[str]) -> tuple:
-    """Each setting visible only where a method uses it: granularity with all that belongs to it, proposals."""
+    """Each setting visible only where a method uses it: granularity and rejection with all that belongs to them."""
     options = used(chosen)
-    return gr.Column(visible="granularity" in options), gr.Radio(visible="proposals" in options)
+    return (
+        gr.Column(visible="granularity" in options),
+        gr.Radio(visible="proposals" in options),
+        gr.Row(visible="rejection" in options),
+    )
 
 
 def _within(granularity: float | None) -> float:
     """The number of the box, or the nearest that is allowed."""
     return Options.granularity if granularity is None else min(max(granularity, 0), 1)
+
+
+def _at_least_one(number: float | None) -> int:
+    """The number of the box, or the nearest that changes something."""
+    return _BEST if number is None else round(min(max(1, number), MAX_CLASSES))
 
 
 def _picked(event: gr.EventData) -> tuple[str, str]:
@@ -320,6 +340,7 @@ def _api(handlers: Handlers) -> None:
             gr.Textbox(methods.DEFAULT, label="method"),
             gr.Number(Options.granularity, label="granularity"),
             gr.Textbox(Options.proposals, label="proposals"),
+            gr.Number(None, label="rejection"),
         ]
         outputs = [gr.File(label="overlay"), gr.File(label="labels"), gr.File(label="json")]
         gr.Button().click(

@@ -59,7 +59,12 @@ def classes(names: Sequence[str]) -> dict:
 
 def photo_url(photo: Photo) -> str:
     """The photo as the models see it, as a data URL."""
-    return _data_url(".jpg", photo.pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return picture_url(photo.pixels)
+
+
+def picture_url(rgb: np.ndarray) -> str:
+    """A picture, uint8 (H, W, 3), as a data URL."""
+    return _data_url(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def planes(result: Segmentation) -> np.ndarray:

@@ -51,5 +51,14 @@ def test_no_granularity_is_automatic(client):
     assert found["granularity_reason"]
 
 
+@pytest.mark.parametrize(
+    ("rejection", "told"), [(8, "ovseg-sam-mini has no early rejection"), (0.5, "whole numbers of at least 1")]
+)
+def test_early_rejection_is_checked(client, rejection, told):
+    photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
+    with pytest.raises(AppError, match=told):
+        client.predict(photo, "cat", "ovseg-sam-mini", 0.8, "balanced", rejection, api_name="/segment")
+
+
 def test_only_the_documented_endpoint_is_public(client):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/segment"]

@@ -16,7 +16,7 @@ from PIL import Image
 from eval import environment, evaluate, journal, runner
 from eval.journal import RunError
 from eval.metrics import GROUND_TRUTH
-from ovseg_demo import gallery, image
+from ovseg_demo import gallery, image, methods
 from ovseg_demo.methods.base import Options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -236,7 +236,13 @@ def test_the_command_reports(command, tmp_path, capsys):
     assert (tmp_path / "out/tiny/comparison.md").read_text() == printed
     for name, report in reports.items():
         assert report["images"] == COUNT
-        assert report["settings"]["options"] == {"granularity": 0.8, "proposals": "balanced", "ensemble": None}
+        assert report["settings"]["options"] == {
+            "granularity": 0.8,
+            "proposals": "balanced",
+            "ensemble": None,
+            "rejection": None,
+            "keep_aspect": False,
+        }
         assert report["settings"]["vocabulary"] == "ours"
         assert report["command"].startswith("python -m eval.evaluate --dataset tiny")
         assert (tmp_path / "out/tiny" / name / "samples.html").exists()
@@ -255,6 +261,16 @@ def test_automatic_granularity_is_a_setting_and_is_told(command, tmp_path):
     ((name, report),) = command("--granularity", "auto")[1].items()
     assert report["settings"]["options"]["granularity"] is None
     assert "| options, granularity | auto |" in (tmp_path / "out/tiny" / name / "report.md").read_text()
+
+
+def test_seds_options_are_settings_and_are_told(command, tmp_path, monkeypatch):
+    able = replace(methods.get("reader"), uses=("rejection", "keep_aspect"))
+    monkeypatch.setitem(methods.REGISTRY, "reader", able)
+    ((name, report),) = command("--rejection", 8, "--keep-aspect")[1].items()
+    assert report["settings"]["options"]["rejection"] == [8, 8, 8]
+    assert report["settings"]["options"]["keep_aspect"] is True
+    assert "| options, rejection | 8, 8, 8 |" in (tmp_path / "out/tiny" / name / "report.md").read_text()
+    assert len(command("--rejection", "8,8,4", "--keep-aspect")[1]) == 2
 
 
 @pytest.mark.parametrize(("dataset", "weight"), [("voc_20", 0.45), ("context_459", 0.6), ("ade20k_847", 0.7)])

@@ -128,3 +128,9 @@ def test_options_have_a_range(option, value):
 def test_proposal_settings_have_names():
     with pytest.raises(MethodError, match="'perfect'; choose one of fast, balanced, thorough"):
         Options(proposals="perfect")
+
+
+@pytest.mark.parametrize("value", [(8, 8), (8, 0, 8), (8, 8, 2.5), (True, 1, 1)])
+def test_early_rejection_counts_classes_of_three_stages(value):
+    with pytest.raises(MethodError, match="whole numbers of at least 1, one of each of three"):
+        Options(rejection=value)

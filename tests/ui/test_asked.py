@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ovseg_demo.ui.asked import Asked
+from ovseg_demo.ui.asked import Asked, effective
 
 SHOWN = Asked("cat.jpg", "cat, sofa", ("ovseg-sam-mini",), 0.8, "fast")
 
@@ -25,7 +25,14 @@ def test_the_weightiest_difference_is_told(now, change):
 
 def test_settings_without_effect_change_nothing():
     dense = replace(SHOWN, methods=("mini-dense",))
-    assert dense.change(replace(dense, granularity=0.1, proposals="thorough")) == ""
+    assert dense.change(replace(dense, granularity=0.1, proposals="thorough", rejection=8)) == ""
+
+
+def test_early_rejection_is_a_setting_of_the_methods_that_have_it():
+    sed = replace(SHOWN, methods=("sed-convnext-b",))
+    assert sed.change(replace(sed, rejection=8)) == "settings"
+    assert [effective(8, method) for method in ("sed-convnext-b", "mini-dense")] == [8, None]
+    assert effective(None, "sed-convnext-b") is None
 
 
 def test_the_order_of_methods_does_not_matter():

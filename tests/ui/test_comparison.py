@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def result(size, names, **known) -> Segmentation:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     fakes = {name: MethodEntry(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
+    fakes["third"] = replace(fakes["third"], uses=("rejection",))
     monkeypatch.setattr(methods, "REGISTRY", fakes)
 
 
@@ -52,6 +54,11 @@ def test_the_requests_differ_in_their_method_only():
 def test_two_to_four_methods_are_compared(chosen):
     with pytest.raises(UserError, match="two to four"):
         asked(chosen)
+
+
+def test_early_rejection_is_for_the_methods_that_have_it():
+    requests = comparison.read(PIZZA, "pizza", THREE, 0.5, "fast", 8)
+    assert [request.options.rejection for request in requests] == [None, None, (8, 8, 8)]
 
 
 def test_automatic_granularity_is_passed_on():

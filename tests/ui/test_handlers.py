@@ -6,8 +6,8 @@ import pytest
 
 from ovseg_demo import gallery
 from ovseg_demo.errors import MethodError
-from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import Progress
+from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.stages import Progress, ignore
 from ovseg_demo.ui.handlers import Handlers
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
@@ -15,18 +15,21 @@ SOMEONE = SimpleNamespace(session_hash="someone")
 AUTOMATIC = 0.37
 NOW = (PIZZA, "pizza, horse")
 """The photo and the words of every result here."""
-MASKS, DENSE = "ovseg-sam-mini", "mini-dense"
+MASKS, DENSE, SED = "ovseg-sam-mini", "mini-dense", "sed-convnext-b"
+REST = ("fast", False, 8)
+"""The settings that most tests leave alone: mask search, early rejection and its k."""
 
 
 class FakeEngine:
     """Counts what it is asked; chooses AUTOMATIC where granularity is."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.rejections = [], []
 
-    def segment(self, photo, vocabulary, method, options, listener):
+    def segment(self, photo, vocabulary, method, options, listener=ignore):
         listener(Progress("Working", 0.5))
         self.asked.append((method, options.granularity))
+        self.rejections.append(options.rejection)
         if method == "fails":
             raise MethodError("it <b>fails</b>")
         plane = np.zeros(photo.pixels.shape[:2], np.float32)
@@ -39,6 +42,7 @@ class FakeEngine:
             plane[None],
             AUTOMATIC if chosen else options.granularity,
             "It is <i>stable</i> there." if chosen else "",
+            evidence=(Evidence("Cost map", np.zeros((1, 2, 2), np.float16), (1,)),) if method == SED else (),
         )
 
 
@@ -53,7 +57,7 @@ def handlers(fake):
 
 
 def shown_after(handlers, automatic):
-    *_, last = handlers.segment(*NOW, MASKS, 0.8, automatic, "fast", SOMEONE)
+    *_, last = handlers.segment(*NOW, MASKS, 0.8, automatic, *REST, SOMEONE)
     return last[2]
 
 
@@ -132,7 +136,7 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     compared = replace(shown.asked, methods=(MASKS, DENSE))
 
     def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8, automatic=False):
-        return handlers.outdated(photo, words, method, chosen, granularity, automatic, "fast", shown, compared)
+        return handlers.outdated(photo, words, method, chosen, granularity, automatic, *REST, shown, compared)
 
     assert told() == ""
     assert "Press Segment to apply the settings" in told(method=DENSE)
@@ -141,13 +145,13 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     assert told("another.jpg").count("for this photo") == 2
     assert "for these words" in told(words="bus")
     assert "settings" in told(automatic=True)
-    assert handlers.outdated(None, "", DENSE, [], 0, True, "fast", None, None) == ""
+    assert handlers.outdated(None, "", DENSE, [], 0, True, *REST, None, None) == ""
 
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
-    entries = {name: SimpleNamespace(title=name.title()) for name in ("one", "fails", "two")}
+    entries = {name: SimpleNamespace(title=name.title(), uses=()) for name in ("one", "fails", "two")}
     monkeypatch.setattr("ovseg_demo.methods.get", entries.__getitem__)
-    sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), 0.8, False, "fast", SOMEONE))
+    sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), 0.8, False, *REST, SOMEONE))
     states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
     assert states[0] == ["waiting"] * 3
     assert ["done", "running", "waiting"] in states
@@ -162,7 +166,7 @@ def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
 
 
 def test_a_comparison_of_nothing_is_one_sentence(handlers):
-    news = handlers.compare(PIZZA, "pizza", ["one"], 0.8, False, "fast", SOMEONE)
+    news = handlers.compare(PIZZA, "pizza", ["one"], 0.8, False, *REST, SOMEONE)
     _, value, compared, _ = next(news)
     assert skipped(value)
     assert skipped(compared)
@@ -172,10 +176,10 @@ def test_a_comparison_of_nothing_is_one_sentence(handlers):
 
 @pytest.mark.parametrize(("task", "told"), [("segment", False), ("compare", True)])
 def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, told):
-    news = handlers.segment(*NOW, MASKS, 0.8, False, "fast", SOMEONE)
+    news = handlers.segment(*NOW, MASKS, 0.8, False, *REST, SOMEONE)
     next(news)
     asked = {"segment": MASKS, "compare": [MASKS, DENSE]}[task]
-    newer = getattr(handlers, task)(*NOW, asked, 0.8, False, "fast", SOMEONE)
+    newer = getattr(handlers, task)(*NOW, asked, 0.8, False, *REST, SOMEONE)
     next(newer)
     *_, (status, *others) = news
     newer.close()
@@ -183,3 +187,38 @@ def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it
     assert all(map(skipped, others))
     if told:
         assert "Cancelled" in status
+
+
+@pytest.mark.parametrize(
+    ("method", "rejecting", "wanted"), [(SED, True, (5, 5, 5)), (SED, False, None), (MASKS, True, None)]
+)
+def test_early_rejection_is_for_the_methods_that_have_it(handlers, fake, method, rejecting, wanted):
+    list(handlers.segment(*NOW, method, 0.8, False, "fast", rejecting, 5, SOMEONE))
+    assert fake.rejections == [wanted]
+
+
+def test_another_rejection_is_another_result(handlers):
+    *_, (_, _, shown, _, _) = handlers.segment(*NOW, SED, 0.8, False, "fast", True, 5, SOMEONE)
+
+    def told(rejecting, best):
+        return handlers.outdated(*NOW, SED, [], 0.8, False, "fast", rejecting, best, shown, None)
+
+    assert told(True, 5) == ""
+    assert "to apply the settings" in told(True, 6)
+    assert "to apply the settings" in told(False, 5)
+
+
+def test_maps_are_offered_with_a_result_and_drawn_when_asked_for(handlers, fake):
+    *_, (_, _, shown, offered, _) = handlers.segment(*NOW, SED, 0.8, False, *REST, SOMEONE)
+    assert offered["words"] == [[1, "horse"]]
+    looked = handlers.look(shown, SimpleNamespace(id=offered["id"], word=1))
+    assert (looked["id"], looked["word"]) == (offered["id"], 1)
+    assert [panel["title"] for panel in looked["panels"]] == ["Cost map"]
+    *_, (_, _, _, offered, _) = handlers.segment(*NOW, MASKS, 0.8, False, *REST, SOMEONE)
+    assert offered is None
+
+
+def test_a_forgotten_result_is_one_sentence(handlers):
+    for ask in (lambda: handlers.look(None, SimpleNamespace(id=1, word=1)), lambda: handlers.file("json", None)):
+        with pytest.raises(Exception, match="results are forgotten after an hour"):
+            ask()

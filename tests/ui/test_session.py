@@ -20,6 +20,8 @@ PIZZA = str(gallery.FOLDER / "pizza.jpg")
         ((PIZZA, "cat", "m", 3.0, "fast"), "between 0 and 1"),
         ((PIZZA, "cat", "m", "much", "fast"), "must be a number"),
         ((PIZZA, "cat", "m", 0.8, "perfect"), "Unknown proposal setting"),
+        ((PIZZA, "cat", "m", 0.8, "fast", 0), "whole numbers of at least 1"),
+        ((PIZZA, "cat", "m", 0.8, "fast", "few"), "whole numbers of at least 1"),
         (("absent.jpg", "cat", "m", 0.8, "fast"), "no file"),
     ],
 )

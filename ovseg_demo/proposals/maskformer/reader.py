@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.image import scaled
 from ovseg_demo.proposals.maskformer.model import STRIDE, MaskFormer
 
 MEAN = (123.675, 116.28, 103.53)
@@ -64,19 +65,6 @@ class Reader:
         device = next(self.model.parameters()).device
         predictions = self.model(normalised(pixels).to(device), every_layer=False)[-1]
         return Reading(predictions.classes[0], predictions.masks[0], pixels)
-
-
-def scaled(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    """The size (height, width) whose shorter side is `shortest`, or whose longer side is `longest` if that is smaller.
-
-    The aspect ratio is kept up to rounding to the nearest pixel; no side is below 1.
-    """
-    height, width = size
-    scale = shortest / min(size)
-    # The shorter side is not multiplied, so that rounding falls as in Detectron2's ResizeShortestEdge.
-    sides = (shortest, width * scale) if height < width else (height * scale, shortest)
-    shrink = min(1.0, longest / max(sides))
-    return tuple(max(1, int(side * shrink + 0.5)) for side in sides)
 
 
 def normalised(pixels: np.ndarray) -> Tensor:

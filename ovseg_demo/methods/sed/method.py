@@ -1,0 +1,109 @@
+"""SED as a method of the demo: no masks; a decoder turns cost maps into outlines.
+
+Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo.image import Photo
+from ovseg_demo.methods import words
+from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.sed.inference import Decoded, Inference
+from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.stages import Stages
+from ovseg_demo.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg_demo.methods.sed.reader import CostReader
+
+_STEPS = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
+_EVIDENCE_SIDE = 64
+_WORDS_AT_ONCE = 8
+"""Each is read in many prompts, which takes seconds: progress and cancelling want small batches."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the decoder says of one photo.
+
+    Attributes:
+        probabilities: float32 (K, h, w) in [0, 1], of the classes that were not rejected.
+        kept: these classes, ascending.
+        evidence: of the classes that people asked for.
+    """
+
+    probabilities: Tensor
+    kept: tuple[int, ...]
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.probabilities.nbytes + sum(each.nbytes for each in self.evidence)
+
+
+class SED:
+    """A reader and the decoder that was trained on what it gives."""
+
+    def __init__(self, reader: "CostReader", inference: Inference) -> None:
+        self._reader, self._inference = reader, inference
+
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+        """One class alone competes with its rival; with rejection, a note says how many classes every layer kept."""
+        name, keep = self._reader.name, options.keep_aspect
+        read = stages.heavy(
+            "Reading the photo",
+            ("features", photo.key, name, keep),
+            lambda _: self._reader.embed_photo(photo.pixels, keep),
+        )
+        texts = words.embed(self._reader, vocabulary, stages, _WORDS_AT_ONCE)
+        decision = stages.heavy(
+            "Decoding",
+            ("decision", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
+            lambda _: self._decide(read, texts, len(vocabulary), options),
+        )
+        with stages.timed("Naming pixels"):
+            drawn = [index for index in decision.kept if index < len(vocabulary)]
+            found = Segmentation.from_scores(
+                tuple(vocabulary.names[index] for index in drawn), decision.probabilities, photo.pixels.shape[:2]
+            ).among(vocabulary.names, drawn)
+        notes = (_told(decision),) if options.rejection else ()
+        return replace(found, notes=notes, evidence=decision.evidence)
+
+    @torch.inference_mode()
+    def _decide(self, read: Any, texts: words.ClassTexts, classes: int, options: Options) -> Decision:
+        cost = self._reader.cost(read, self._reader.class_texts(texts.texts, texts.owners))
+        decoded = self._inference(cost, self._reader.skips(read), options.rejection)
+        return Decision(
+            decoded.logits[-1].sigmoid(),
+            tuple(decoded.kept[-1].tolist()),
+            tuple(_evidence(cost, decoded, classes)),
+        )
+
+
+def _evidence(cost: Tensor, decoded: Decoded, classes: int) -> Iterator[Evidence]:
+    """The cost map, and what the decoder makes of it step by step; of the first `classes` only, so of no rival."""
+    yield Evidence("Cost map", _small(cost[:classes].mean(1)), tuple(range(classes)))
+    for title, logits, kept in zip(_STEPS, decoded.logits, decoded.kept, strict=True):
+        asked = kept[kept < classes]
+        maps = [_small(some.sigmoid()) for some in logits[: len(asked)].split(_WORDS_AT_ONCE)]
+        yield Evidence(title, np.concatenate(maps), tuple(asked.tolist()), (0.0, 1.0))
+
+
+def _small(maps: Tensor) -> np.ndarray:
+    """Maps (K, h, w) at no more than 64 places a side: those of 847 classes are 125 MB at full size, 7 MB so."""
+    shrink = min(1.0, _EVIDENCE_SIDE / max(maps.shape[1:]))
+    size = [max(1, round(side * shrink)) for side in maps.shape[1:]]
+    return F.interpolate(maps[:, None], size, mode="area")[:, 0].half().cpu().numpy()
+
+
+def _told(decision: Decision) -> str:
+    """The classes that entered the decoder, and those that came out of each stage."""
+    asked, *left = (len(each.classes) for each in decision.evidence[1:])
+    return f"Early rejection: {asked} word{'s' if asked > 1 else ''} → {' → '.join(map(str, left))}."

@@ -1,0 +1,97 @@
+import base64
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg_demo import image
+from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.ui import evidence
+
+NAMES = ("cat", "<b>dog</b>", "sky")
+LABELS = np.array([[2, 2], [2, 0]], np.int32)
+COST = np.stack([np.full((2, 4), 0.1), np.linspace(0, 0.5, 8).reshape(2, 4), np.ones((2, 4))]).astype(np.float16)
+STEPS = (
+    Evidence("Cost map", COST, (0, 1, 2)),
+    Evidence("After stage 1", COST[[0, 2]], (0, 2), (0.0, 1.0)),
+    Evidence("After stage 2", COST[[2]], (2,), (0.0, 1.0)),
+)
+
+
+def result(*steps: Evidence, labels: np.ndarray = LABELS) -> Segmentation:
+    return Segmentation(
+        NAMES, labels, (labels >= 0).astype(np.float32), labels[None], labels[None] * 0.0, evidence=steps
+    )
+
+
+def look(steps, word, size=(100, 50)) -> list[dict]:
+    photo = image.from_array(np.zeros((*size, 3), np.uint8))
+    answer = SimpleNamespace(request=SimpleNamespace(photo=photo), result=result(*steps))
+    found = evidence.look(answer, 7, word)
+    assert (found["id"], found["word"]) == (7, word)
+    json.dumps(found, allow_nan=False)
+    return found["panels"]
+
+
+def decoded(url: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1])))).astype(int)
+
+
+def test_what_can_be_looked_at_begins_with_the_largest_class():
+    offered = evidence.offer(result(*STEPS))
+    assert offered["words"] == [[0, "cat"], [1, "<b>dog</b>"], [2, "sky"]]
+    assert offered["first"] == 2
+    assert evidence.offer(result(*STEPS))["id"] > offered["id"]
+    json.dumps(offered)
+
+
+@pytest.mark.parametrize("labels", [np.full((2, 2), -1, np.int32), np.full((2, 2), 2, np.int32)])
+def test_a_word_that_was_not_found_can_be_looked_at_too(labels):
+    assert evidence.offer(result(Evidence("Cost map", COST[:1], (1,)), labels=labels))["first"] == 1
+
+
+def test_a_method_that_shows_nothing_offers_nothing():
+    assert evidence.offer(result()) is None
+
+
+def test_every_step_of_a_word_is_drawn_in_its_own_range():
+    first, second, third = look(STEPS, 2)
+    assert [panel["title"] for panel in (first, second, third)] == ["Cost map", "After stage 1", "After stage 2"]
+    assert first["caption"] == "1.000 to 1.000"
+    assert third["caption"] == "0 to 1, highest 1.00"
+    assert decoded(third["picture"]).shape == (100, 50, 3)
+    (ramp, _) = look(STEPS, 1)
+    assert ramp["caption"] == "0.000 to 0.500"
+    light = decoded(ramp["picture"]).sum(2)
+    assert light[-1, -1] > 2 * light[0, 0]
+
+
+def test_a_rejected_word_says_where_and_only_once():
+    assert [panel["caption"] for panel in look(STEPS, 1)] == [
+        "0.000 to 0.500",
+        "Rejected: nowhere among the best in “Cost map”.",
+    ]
+    *_, last = look(STEPS, 0)
+    assert (last["title"], last["picture"]) == ("After stage 2", None)
+    assert "“After stage 1”" in last["caption"]
+
+
+def test_maps_of_the_image_belong_to_no_word():
+    steps = (Evidence("Trusty", COST[:2], None),)
+    offered = evidence.offer(result(*steps))
+    assert (offered["words"], offered["first"]) == ([], None)
+    assert [panel["title"] for panel in look(steps, None)] == ["Trusty", "Trusty"]
+
+
+@pytest.mark.parametrize("word", [None, -1, 99, "cat", [1], {"a": 1}])
+def test_a_word_that_nobody_offered_is_no_failure(word):
+    (panel,) = look(STEPS, word)
+    assert panel["picture"] is None
+
+
+@pytest.mark.parametrize(("size", "drawn"), [((1000, 500), (320, 160)), ((10, 5), (10, 5)), ((1, 900), (1, 320))])
+def test_large_photos_are_drawn_small(size, drawn):
+    assert decoded(look(STEPS, 2, size)[0]["picture"]).shape[:2] == drawn
