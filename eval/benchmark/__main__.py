@@ -4,6 +4,7 @@
     python -m eval.benchmark memory        the serving process after many large photos
     python -m eval.benchmark methods       every method against the number of classes, with a plot
     python -m eval.benchmark regions       reading regions by CLIP, beside the way of OVSeg's release
+    python -m eval.benchmark sed           SED against the number of classes, beside the way of its release
 
 Figures are ratios and medians of the machine they ran on; nothing in the tests asserts a time. Needs Linux.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import interactive, memory, regions
+from eval.benchmark import interactive, memory, regions, sed
 from eval.benchmark import methods as by_classes
 from ovseg_demo import gallery, methods
 from ovseg_demo.errors import exit_status
@@ -73,6 +74,20 @@ def _parser() -> argparse.ArgumentParser:
     clip.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
     clip.add_argument("--prompts", action="store_true", help="with mask prompts")
     clip.set_defaults(run=_regions)
+
+    dense = commands.add_parser("sed", help="SED against the number of classes, beside the way of its release")
+    dense.add_argument("--model", default=next(iter(sed.MODELS)), choices=sed.MODELS, help="default: %(default)s")
+    dense.add_argument(
+        "--classes",
+        nargs="+",
+        type=_between(2, 10_000),
+        default=sed.COUNTS,
+        metavar="N",
+        help=f"the way of the release needs 20 MB for each (default {' '.join(map(str, sed.COUNTS))})",
+    )
+    dense.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    dense.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
+    dense.set_defaults(run=_sed)
     return parser
 
 
@@ -86,6 +101,11 @@ def _methods(chosen: argparse.Namespace) -> str:
 def _regions(chosen: argparse.Namespace) -> str:
     (photo,) = _photos(1)
     return regions.report(chosen.clip, chosen.regions, chosen.repeats, chosen.prompts, photo)
+
+
+def _sed(chosen: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return sed.report(chosen.model, sorted(set(chosen.classes)), chosen.repeats, photo, chosen.out)
 
 
 def _photos(count: int) -> list[Path]:
