@@ -1,14 +1,20 @@
-"""What the commands of all pipelines do around their work."""
+"""What the commands of several pipelines have in common around their work."""
 
+import argparse
 import gc
+import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
+from eval import datasets
 from ovseg_demo import memory
+from ovseg_demo.checkpoints import sha256_of
 from ovseg_demo.errors import exit_status
+from train.common.folder import TrainingError
 
 _PATIENCE = timedelta(days=1)
 """How long a process waits for the slowest, for the main one to read all features for one."""
@@ -28,3 +34,35 @@ def run(work: Callable[[PartialState], int], kept: str = "state") -> int:
     finally:
         gc.collect()  # a parallel module that outlives the group may wait for it for ever
         processes.destroy_process_group()
+
+
+def labelled_parser(package: str, about: str) -> argparse.ArgumentParser:
+    """A parser with the options of every pipeline that learns from labelled photos by a recipe."""
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=about)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        choices=list(datasets.TRAINING),
+        help="a training split under DIR, instead of its folders; may be given more than once",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="instead of the recipe's; shortens any warm-up too")
+    parser.add_argument("--batch", type=int, metavar="N", help="photos a step over all processes; the recipe's if left")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos, for each one")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    return parser
+
+
+def share(batch: int, processes: int) -> int:
+    """What each process does of a batch. Raises TrainingError when the shares are not equal."""
+    if batch % processes:
+        raise TrainingError(f"A batch of {batch} cannot be shared by {processes} processes.")
+    return batch // processes
+
+
+def tell_file(path: Path) -> None:
+    """Print what a run has made, as JSON in one line."""
+    print(json.dumps({"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}))

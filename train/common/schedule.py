@@ -1,7 +1,7 @@
 """How long, how fast and on which parameters a run learns."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,21 @@ class Schedule:
 def kernels(name: str, value: nn.Parameter) -> bool:
     """Weight decay for matrices and kernels, not for vectors: gains, biases and scales."""
     return value.ndim > 1
+
+
+def all_but(names: Set[str]) -> Decays:
+    """Weight decay for all parameters but those of these names."""
+    return lambda name, _: name not in names
+
+
+def held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
+    """The dotted names of the parameters that parts of these kinds hold, themselves and not in parts of their own."""
+    return {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, part in module.named_modules()
+        if isinstance(part, kinds)
+        for name, _ in part.named_parameters(recurse=False)
+    }
 
 
 def parameter_groups(

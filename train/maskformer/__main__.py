@@ -14,7 +14,6 @@ measures it.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,13 +22,11 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from eval import datasets
-from ovseg_demo.checkpoints import sha256_of
-from train.common import command
+from train.common import command, labelled
 from train.common.folder import RunFolder, TrainingError
 from train.common.loop import fit
 from train.common.settings import at_least, content, weights
-from train.maskformer import data, recipes
+from train.maskformer import recipes
 from train.maskformer.files import FILE, save
 from train.maskformer.initial import initialise
 from train.maskformer.recipes import RECIPES, Recipe
@@ -55,24 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.maskformer", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--dataset",
-        action="append",
-        default=[],
-        choices=list(datasets.TRAINING),
-        help="a training split under DIR, instead of its folders; may be given more than once",
-    )
+    parser = command.labelled_parser("train.maskformer", __doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=RECIPES, default="r101c", help="and its recipe (default: %(default)s)")
     parser.add_argument("--clip", metavar="ID|FILE", help="whose texts: an id of the catalogue, a file, or mini")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the backbone, or of all, to begin with")
-    parser.add_argument("--steps", type=int, metavar="N", help="instead of the recipe's; shortens the warm-up too")
-    parser.add_argument("--batch", type=int, metavar="N", help="photos a step over all processes; the recipe's if left")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos, for each one")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
     parser.add_argument(
         "--smoke", action="store_true", help="a tiny model, a few photos and steps, the mini model's texts"
     )
@@ -87,9 +70,8 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         raise TrainingError(
             f"{chosen.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
         )
-    if recipe.batch % state.num_processes:
-        raise TrainingError(f"A batch of {recipe.batch} cannot be shared by {state.num_processes} processes.")
-    found = data.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    share = command.share(recipe.batch, state.num_processes)
+    found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
     config = Config(
         replace(recipe, clip=weights(recipe.clip)),
         chosen.init and content(chosen.init),
@@ -101,7 +83,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         print(folder.text())
     trained = fit(
         training,
-        data.Data(found, recipe.views, recipe.batch // state.num_processes),
+        labelled.Data(found, recipe.views, share),
         recipe.schedule,
         folder,
         rates={"model.backbone": recipe.backbone_rate},
@@ -111,8 +93,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     )
     if state.is_main_process:
         save(folder, trained, recipe)
-        path = folder.path / FILE
-        print(json.dumps({"file": FILE, "sha256": sha256_of(path), "size": path.stat().st_size}))
+        command.tell_file(folder.path / FILE)
     return 0
 
 
@@ -123,10 +104,10 @@ def _recipe(chosen: argparse.Namespace) -> Recipe:
     return replace(recipe, schedule=replace(recipe.schedule, seed=chosen.seed, precision=chosen.precision))
 
 
-def _training(recipe: Recipe, found: Sequence[data.Labelled], init: Path | None, device: torch.device) -> Training:
+def _training(recipe: Recipe, found: Sequence[labelled.Labelled], init: Path | None, device: torch.device) -> Training:
     """The model as it begins."""
     embed = embedder(recipe.clip, device)
-    texts = [embed(data.taught_names(source)) for source in found]
+    texts = [embed(labelled.taught_names(source)) for source in found]
     torch.manual_seed(recipe.schedule.seed)
     training = Training(recipe.architecture.build(texts[0].shape[1]), texts)
     if init is not None:

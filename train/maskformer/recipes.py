@@ -7,7 +7,7 @@ from typing import Any
 from ovseg_demo.proposals.maskformer.model import BACKBONES, MaskFormer
 from ovseg_demo.vlm.by_name import MINI
 from train.common.schedule import Schedule
-from train.maskformer.views import Views
+from train.common.views import Views
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ovseg_demo.proposals.maskformer import MaskFormer
 from ovseg_demo.proposals.maskformer.reader import MEAN, STD
 from ovseg_demo.vlm.open_clip import LOGIT_SCALE
 from train.common.draws import Batch
-from train.common.schedule import Decays
+from train.common.schedule import Decays, all_but, held_by
 from train.maskformer.losses import Segments, layer_losses, mask_count
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm)
@@ -36,7 +36,7 @@ class Training(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `data.Data`: of the last decoder layer one by one, of the others together."""
+        """The losses of a batch of `labelled.Data`: of the last decoder layer one by one, of the others together."""
         layers = self.model((batch["images"] - self.mean) / self.std)
         segments = [Segments.of(labels) for labels in batch["labels"]]
         count = mask_count(segments)
@@ -65,10 +65,5 @@ def class_logits(classes: Tensor, vocabulary: Tensor) -> Tensor:
 
 def decays(module: nn.Module) -> Decays:
     """Which parameters of a module decay: all but those of norms, embeddings and Swin's tables of position biases."""
-    kept = {
-        f"{prefix}.{name}"
-        for prefix, part in module.named_modules()
-        for name, _ in part.named_parameters(recurse=False)
-        if isinstance(part, (*_NORMS, nn.Embedding)) or name == _TABLES
-    }
-    return lambda name, _: name not in kept
+    tables = {name for name, _ in module.named_parameters() if name.rpartition(".")[2] == _TABLES}
+    return all_but(held_by(module, (*_NORMS, nn.Embedding)) | tables)

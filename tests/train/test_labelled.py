@@ -7,10 +7,10 @@ import torch
 from mini_data import HELD_OUT, KEYS, halves, labelled, shrunk
 from PIL import Image
 
-from eval.datasets import DatasetError
+from eval.datasets import IGNORE, DatasetError
+from train.common import labelled as sets
 from train.common.draws import Turn
-from train.maskformer import data
-from train.maskformer.views import Views
+from train.common.views import Views
 
 VIEWS = Views(side=64, shortest=(64,), longest=128)
 ANIMALS = ["cat", "background", "dog"]
@@ -30,8 +30,8 @@ def turn(step: int = 0, process: int = 0) -> Turn:
 
 
 def test_every_set_has_its_own_words_and_held_out_photos_are_left_out(folder):
-    found = data.find(folder, [])
-    assert [(source.name, data.taught_names(source)) for source in found] == [
+    found = sets.find(folder, [])
+    assert [(source.name, sets.taught_names(source)) for source in found] == [
         ("animals_train", ["cat", "dog"]),
         ("street_train", STREET),
     ]
@@ -39,7 +39,7 @@ def test_every_set_has_its_own_words_and_held_out_photos_are_left_out(folder):
 
 
 def test_a_batch_has_views_of_every_set_with_rows_of_taught_words(folder):
-    draw = data.Data(data.find(folder, []), VIEWS, 8)
+    draw = sets.Data(sets.find(folder, []), VIEWS, 8)
     seen = {0: set(), 1: set()}
     for step in range(6):
         batch = draw(turn(step))
@@ -47,11 +47,19 @@ def test_a_batch_has_views_of_every_set_with_rows_of_taught_words(folder):
         assert (batch["labels"].shape, batch["labels"].dtype) == ((8, 64, 64), torch.int64)
         for labels, number in zip(batch["labels"], batch["sets"], strict=True):
             seen[number] |= set(labels.unique().tolist())
-    assert seen == {0: {-1, 0, 1}, 1: {0, 1}}, "background and what is ignored is in no segment"
+    assert seen == {0: {sets.NOTHING, IGNORE, 0, 1}, 1: {0, 1}}, "background and what is ignored is in no segment"
+
+
+def test_a_batch_of_one_set_has_photos_of_no_other(folder):
+    draw = sets.Data(sets.find(folder, []), VIEWS, 4, mixed=False)
+    batches = [draw(turn(step)) for step in range(8)]
+    assert {len(set(batch["sets"])) for batch in batches} == {1}
+    assert {batch["sets"][0] for batch in batches} == {0, 1}, "but every set has its turn"
+    assert {len(batch["sets"]) for batch in batches} == {len(batch["images"]) for batch in batches} == {4}
 
 
 def test_a_batch_is_a_function_of_its_turn(folder):
-    draw = data.Data(data.find(folder, []), VIEWS, 4)
+    draw = sets.Data(sets.find(folder, []), VIEWS, 4)
     one, again, later, other = draw(turn()), draw(turn()), draw(turn(1)), draw(turn(0, 1))
     assert torch.equal(one["images"], again["images"])
     for batch in (later, other):
@@ -67,21 +75,21 @@ def coco(root: Path, labels: np.ndarray) -> None:
 
 def test_coco_stuff_is_read_as_detectron2_keeps_it(tmp_path):
     coco(tmp_path, halves(170, 255))
-    [source] = data.find(tmp_path, ["coco_stuff_171_train"])
-    assert len(data.taught_names(source)) == 171
+    [source] = sets.find(tmp_path, ["coco_stuff_171_train"])
+    assert len(sets.taught_names(source)) == 171
     assert source.keys == [HELD_OUT[0]], "its validation split is what is held out"
-    batch = data.Data([source], VIEWS, 4)(turn())
+    batch = sets.Data([source], VIEWS, 4)(turn())
     assert set(batch["labels"].unique().tolist()) <= {-1, 170}
 
 
 def test_a_split_that_is_not_there_is_told(folder):
     with pytest.raises(DatasetError, match=r"coco_stuff_171_train is not under .*train2017/\*\.jpg \(absent\)"):
-        data.find(folder, ["coco_stuff_171_train"])
+        sets.find(folder, ["coco_stuff_171_train"])
 
 
 def test_a_folder_without_masks_is_told(tmp_path):
     with pytest.raises(DatasetError, match=r"holds no folder NAME_train with images/, masks/ and classes\.json"):
-        data.find(tmp_path, [])
+        sets.find(tmp_path, [])
 
 
 @pytest.mark.parametrize(
@@ -96,11 +104,11 @@ def test_a_folder_without_masks_is_told(tmp_path):
 def test_sets_from_which_nothing_can_be_learnt_are_told(tmp_path, names, value, message):
     labelled(tmp_path / "animals_train", names, {key: halves(value, value) for key in KEYS[:2]})
     with pytest.raises(DatasetError, match=message):
-        data.find(tmp_path, [])
+        sets.find(tmp_path, [])
 
 
 def test_missing_masks_and_other_sizes_are_told(folder):
-    draw = data.Data(data.find(folder, []), VIEWS, 16)
+    draw = sets.Data(sets.find(folder, []), VIEWS, 16)
     mask = folder / "animals_train/masks" / f"{KEYS[1]}.png"
     mask.unlink()
     with pytest.raises(DatasetError, match=rf"^There is no label file {mask}\.$"):
@@ -114,5 +122,5 @@ def test_a_photo_that_shows_nothing_gives_a_view_without_segments(folder):
     (folder / "street_train/classes.json").write_text(json.dumps(["road", "background"]))
     Image.fromarray(halves(1, 1)).save(folder / "street_train/masks" / f"{KEYS[1]}.png")
     shrunk("pizza").save(folder / "street_train/images" / f"{KEYS[1]}.jpg")
-    draw = data.Data(data.find(folder, [])[1:], VIEWS, 8)
-    assert any((labels == -1).all() for step in range(3) for labels in draw(turn(step))["labels"])
+    draw = sets.Data(sets.find(folder, [])[1:], VIEWS, 8)
+    assert any((labels < 0).all() for step in range(3) for labels in draw(turn(step))["labels"])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mini_data import shrunk
 
-from train.maskformer import views
-from train.maskformer.views import Views
+from train.common import views
+from train.common.views import Views
 
 VIEWS = Views(side=64, shortest=(48, 96), longest=128)
 

@@ -12,7 +12,10 @@ from eval.datasets.base import IGNORE, DatasetError
 from train.common import sources
 from train.common.draws import Batch, Turn
 from train.common.sources import Labelled
-from train.maskformer.views import Views, view
+from train.common.views import Views, view
+
+NOTHING = -2
+"""The label of pixels of background: unlike those with IGNORE, they are known to show no class with a name."""
 
 
 def find(data: Path, names: Sequence[str], limit: int | None = None) -> list[Labelled]:
@@ -45,22 +48,25 @@ def taught_names(source: Labelled) -> list[str]:
 class Data:
     """Draws batches; sets of more photos and of more classes are drawn more often, the photos of a set evenly.
 
-    A batch has "images", uint8 (B, 3, side, side), "labels", int64 (B, side, side), rows of `taught_names` or IGNORE,
-    and "sets", the B numbers of their sets.
+    A batch has "images", uint8 (B, 3, side, side), "labels", int64 (B, side, side), rows of `taught_names`,
+    NOTHING or IGNORE, and "sets", the B numbers of their sets.
 
     Args:
         found: the sets.
         views: of the photos.
         batch: B, for each process.
+        mixed: whether a batch may have photos of several sets; else all are of one, and so have one vocabulary.
     """
 
-    def __init__(self, found: Sequence[Labelled], views: Views, batch: int) -> None:
-        self._sets, self._views, self._batch = found, views, batch
+    def __init__(self, found: Sequence[Labelled], views: Views, batch: int, mixed: bool = True) -> None:
+        self._sets, self._views, self._batch, self._mixed = found, views, batch, mixed
         self._weights = torch.tensor([(len(source.dataset) * sum(source.taught)) ** 0.5 for source in found])
         self._rows = [_rows(source) for source in found]
 
     def __call__(self, turn: Turn) -> Batch:
-        chosen = torch.multinomial(self._weights, self._batch, replacement=True, generator=turn).tolist()
+        different = self._batch if self._mixed else 1
+        chosen = torch.multinomial(self._weights, different, replacement=True, generator=turn).tolist()
+        chosen *= self._batch // different
         images, labels = zip(*(self._view(number, turn) for number in chosen), strict=True)
         return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": chosen}
 
@@ -72,9 +78,9 @@ class Data:
 
 
 def _rows(source: Labelled) -> np.ndarray:
-    """The row of each label among the taught names, or IGNORE; the label IGNORE, -1, is the last."""
-    taught = np.array([*source.taught, False])
-    return np.where(taught, taught.cumsum() - 1, IGNORE)
+    """The row of each label among the taught names, or NOTHING; the label IGNORE, -1, is the last."""
+    taught = np.array(source.taught)
+    return np.append(np.where(taught, taught.cumsum() - 1, NOTHING), IGNORE)
 
 
 def _split(name: str, data: Path, limit: int | None) -> Labelled:

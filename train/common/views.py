@@ -1,6 +1,7 @@
-"""Views of labelled photos as MaskFormer learns from them: scaled, cut, recoloured, mirrored and filled up to a square.
+"""Views of labelled photos: scaled, cut, recoloured, mirrored and filled up to a square.
 
-The order and the ranges are those of OVSeg's training (Liang et al. 2023, section 4.1), and so of MaskFormer's.
+The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1) and SED
+(Xie et al. 2024) were trained with; each has sizes of its own.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.proposals.maskformer.reader import scaled
+from ovseg_demo.image import scaled
 from train.common.sources import resized
 
 _GREY = 128

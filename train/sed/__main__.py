@@ -1,0 +1,123 @@
+"""Train SED: the image tower of a hierarchical CLIP, and the decoder on its cost maps.
+
+    python -m train.sed --data DIR --out runs/sed                             one process, on the GPU if any
+    torchrun --nproc_per_node 4 -m train.sed --data DIR --out runs/sed ...    several
+    torchrun --nnodes 2 --nproc_per_node 2 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.sed ...
+                                                                              several hosts, the same command on each
+    accelerate launch --multi_gpu --num_processes 4 -m train.sed ...          several, by accelerate
+    python -m train.sed --data DIR --out runs/smoke --smoke                   a tiny model, in seconds
+
+DIR holds folders NAME_train with images/, masks/ and classes.json, each with a vocabulary of its own; or, with
+--dataset coco_stuff_171_train, COCO-Stuff as Detectron2 keeps it. A run that was interrupted goes on by the same
+command. OUT/sed.safetensors has the tensors of a released SED file.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import get_args
+
+import open_clip
+import torch
+from accelerate import PartialState
+
+from ovseg_demo.methods.sed.decoder import Decoder
+from train.common import command, labelled
+from train.common.folder import RunFolder
+from train.common.loop import fit
+from train.common.settings import at_least, weights
+from train.sed import recipes, start
+from train.sed.files import FILE, save
+from train.sed.losses import Ignore
+from train.sed.recipes import RECIPES, TINY, Recipe
+from train.sed.training import TOWER, Training, decays
+
+SMOKE_PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    recipe: Recipe
+    photos: dict[str, int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.labelled_parser("train.sed", __doc__.splitlines()[0])
+    parser.add_argument("--size", choices=RECIPES, default="b", help="of the ConvNeXt (default: %(default)s)")
+    parser.add_argument("--clip", metavar="ID|FILE", help="weights to begin with: an id of the catalogue, or a file")
+    parser.add_argument(
+        "--ignore",
+        choices=get_args(Ignore),
+        default="zeros",
+        help="what unlabelled pixels teach: that no class is there, as published, or nothing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny random CLIP, whatever --clip, a few photos and steps"
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    recipe = _recipe(chosen)
+    at_least(1, batch=recipe.batch)
+    at_least(0, workers=chosen.workers)
+    share = command.share(recipe.batch, state.num_processes)
+    found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    clip = _clip(recipe).to(state.device)
+    named = recipe if chosen.smoke else replace(recipe, clip=weights(recipe.clip))
+    config = Config(named, {source.name: len(source.dataset) for source in found})
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    if state.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as published
+    training = _training(recipe, clip, found)
+    trained = fit(
+        training,
+        labelled.Data(found, recipe.views, share, mixed=False),
+        recipe.schedule,
+        folder,
+        rates={TOWER: recipe.clip_rate},
+        decays=decays(training),
+        workers=chosen.workers,
+        title="SED",
+    )
+    if state.is_main_process:
+        save(folder, clip, trained.decoder)
+        command.tell_file(folder.path / FILE)
+    return 0
+
+
+def _recipe(chosen: argparse.Namespace) -> Recipe:
+    recipe = replace(RECIPES[chosen.size], ignore=chosen.ignore)
+    recipe = replace(recipe, clip=chosen.clip or recipe.clip)
+    recipe = recipes.smoke(recipe) if chosen.smoke else recipe
+    steps = recipe.schedule.steps if chosen.steps is None else chosen.steps
+    schedule = replace(recipe.schedule, steps=steps, seed=chosen.seed, precision=chosen.precision)
+    return replace(recipe, schedule=schedule, batch=recipe.batch if chosen.batch is None else chosen.batch)
+
+
+def _clip(recipe: Recipe) -> open_clip.CLIP:
+    if recipe.architecture == TINY:
+        return start.tiny(recipe.schedule.seed)
+    return start.load(recipe.architecture, recipe.clip)
+
+
+def _training(recipe: Recipe, clip: open_clip.CLIP, found: Sequence[labelled.Labelled]) -> Training:
+    """The model as it begins."""
+    texts = [start.embed(clip, labelled.taught_names(source)) for source in found]
+    torch.manual_seed(recipe.schedule.seed)
+    return Training(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""SED's losses: binary cross entropy of every class at every pixel, for the result and for what precedes it.
+
+Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, section 3.4, and the
+published training code.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from eval.datasets.base import IGNORE
+
+Ignore = Literal["zeros", "masked"]
+"""What pixels with the label IGNORE teach: "zeros", that no class is there, as published; or "masked", nothing."""
+
+_NAMES = ("before stage 1", "after stage 1", "after stage 2", "result")
+
+
+def losses(logits: Sequence[Tensor], labels: Tensor, ignore: Ignore = "zeros") -> dict[str, Tensor]:
+    """The four losses, each a float32 scalar of weight 1: a mean over pixels and classes, at the labels' resolution.
+
+    Args:
+        logits: of `Decoder`: before the stages and after each, (B, T, h, w), the last being the result.
+        labels: int64 (B, H, W), from 0 to T - 1; negative where no class is, and IGNORE where nobody knows.
+        ignore: what those that nobody knows count as.
+    """
+    with torch.autocast(labels.device.type, enabled=False):
+        return {
+            name: mean_cross_entropy(each.float(), labels, ignore) for name, each in zip(_NAMES, logits, strict=True)
+        }
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore: Ignore = "zeros") -> Tensor:
+    """The mean over the pixels that count, and over all classes; 0 where no pixel counts. Arguments as in `losses`.
+
+    In full resolution the logits of an image may be half a gigabyte: at most those of one image exist at a time, in
+    the backward pass too, which computes them anew.
+    """
+    counted = labels != IGNORE if ignore == "masked" else torch.ones_like(labels, dtype=torch.bool)
+    summed = [checkpoint(_summed, *image, use_reentrant=False) for image in zip(logits, labels, counted, strict=True)]
+    return torch.stack(summed).sum() / (counted.sum() * logits.shape[1]).clamp(min=1)
+
+
+def _summed(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """The sum over classes and counted pixels of one image: logits (T, h, w), labels and counted (H, W)."""
+    fine = F.interpolate(logits[None], labels.shape, mode="bilinear", align_corners=False)[0]
+    # The cross entropy with the target y is softplus(x) - x y, and y is 1 for one class of a pixel at most.
+    own = fine.gather(0, labels.clamp(min=0)[None])[0] * (labels >= 0)
+    return ((F.softplus(fine).sum(0) - own) * counted).sum()

@@ -1,0 +1,83 @@
+"""What SED's two models were trained with (Xie et al. 2024, section 4.1, and the released configurations), and a tiny
+one for trying things out."""
+
+from dataclasses import dataclass, replace
+
+from ovseg_demo.methods.sed import ARCHITECTURES
+from ovseg_demo.methods.sed.decoder import Sizes
+from train.common.schedule import Schedule
+from train.common.views import Views
+from train.sed.losses import Ignore
+
+TINY = "tiny"
+"""The architecture of `start.tiny`."""
+
+_VIEWS = Views(side=768, shortest=(768,), longest=2666)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training but its data.
+
+    Attributes:
+        architecture: of CLIP, open_clip's name, or TINY.
+        clip: the weights it begins with: an id of the catalogue, or the path of a file.
+        sizes: of the decoder.
+        schedule: how long and how fast.
+        clip_rate: factor on the image tower's learning rate.
+        pooling: side of the squares over which the decoder's attention averages.
+        views: of the photos.
+        batch: photos a step, over all processes.
+        ignore: what pixels without a label count as, see `losses`.
+    """
+
+    architecture: str
+    clip: str
+    sizes: Sizes
+    schedule: Schedule
+    clip_rate: float = 0.01
+    pooling: int = 2
+    views: Views = _VIEWS
+    batch: int = 4
+    ignore: Ignore = "zeros"
+
+
+_SCHEDULE = Schedule(
+    steps=80_000,
+    learning_rate=2e-4,
+    warmup=0,
+    decay="cosine",
+    weight_decay=1e-4,
+    clip=0.01,
+    averaging=0.0,
+    save_every=1000,
+)
+
+RECIPES = {
+    "b": Recipe(
+        architecture="convnext_base_w_320",
+        clip="clip-convnext-base-w-320",
+        sizes=ARCHITECTURES["convnext_base_w_320"],
+        schedule=_SCHEDULE,
+    ),
+    "l": Recipe(
+        architecture="convnext_large_d_320",
+        clip="clip-convnext-large-d-320",
+        sizes=ARCHITECTURES["convnext_large_d_320"],
+        schedule=_SCHEDULE,
+    ),
+}
+"""By the size of their CLIP."""
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """A recipe made so small that it is done in seconds; its model is good for nothing."""
+    return replace(
+        recipe,
+        architecture=TINY,
+        clip=TINY,
+        sizes=Sizes(skips=(48, 32, 24), widths=(32, 16, 16, 16), guides=(8, 4, 4)),
+        schedule=replace(recipe.schedule, steps=6, save_every=2, log_every=2),
+        views=Views(side=64, shortest=(64,), longest=128),
+        batch=2,
+    )

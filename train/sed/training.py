@@ -1,0 +1,58 @@
+"""SED with its losses against the texts of its vocabularies: what the loop trains."""
+
+from collections.abc import Sequence
+
+import torch
+from open_clip.timm_model import TimmModel
+from torch import Tensor, nn
+
+from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
+from ovseg_demo.vlm.convnext import MEAN, STD, features
+from train.common.draws import Batch
+from train.common.schedule import Decays, all_but, held_by
+from train.sed.losses import Ignore, losses
+
+TOWER = "visual"
+"""What the names of the image tower's parameters begin with."""
+
+
+class Training(nn.Module):
+    """The image tower of a CLIP, the decoder, and the texts of each set: all that learns, and what it is compared with.
+
+    The tower learns through the cost map alone: the features that the decoder takes from its earlier stages are
+    detached, as published. The text tower has done its work before.
+
+    Args:
+        visual: the image tower.
+        decoder: of as many prompts as the texts have.
+        texts: of each set the unit vectors (T, P, D) of its classes; they stay as they are.
+        pooling: side of the squares over which the decoder's attention averages.
+        ignore: what pixels without a label count as.
+    """
+
+    def __init__(
+        self, visual: TimmModel, decoder: Decoder, texts: Sequence[Tensor], pooling: int, ignore: Ignore
+    ) -> None:
+        super().__init__()
+        self.visual, self.decoder = visual, decoder
+        self._pooling, self._ignore = pooling, ignore
+        self._sizes = [len(each) for each in texts]
+        self.register_buffer("texts", torch.cat(list(texts)), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch of `labelled.Data` whose photos are all of one set."""
+        texts = self.texts.split(self._sizes)[batch["sets"][0]]
+        found = features(self.visual, (batch["images"] - self.mean) / self.std)
+        with torch.autocast(self.mean.device.type, enabled=False):  # few digits of cosines would be left
+            cost = cost_map(found.dense.float(), texts)
+        logits = self.decoder(cost, [skip.detach() for skip in found.skips], self._pooling)
+        return losses(logits, batch["labels"], self._ignore)
+
+
+def decays(module: nn.Module) -> Decays:
+    """Which parameters of a module decay, as published: all but those of norms, of which `SpatialFusion`'s does."""
+    fusions = [f"{name}." for name, part in module.named_modules() if isinstance(part, SpatialFusion)]
+    norms = held_by(module, (nn.LayerNorm, nn.GroupNorm))
+    return all_but({name for name in norms if not name.startswith(tuple(fusions))})
