@@ -46,7 +46,9 @@ class Visitor:
         automatic = options.granularity is None
         value = Options.granularity if automatic else options.granularity
         rejecting = options.rejection is not None
-        best = options.rejection[0] if rejecting else 1
+        best, *others = options.rejection or (1,)
+        if set(others) - {best}:
+            raise ValueError("the page has one number for early rejection")
         data = [self._photo, words, method, value, automatic, options.proposals, rejecting, best]
         start = time.perf_counter()
         event = self._event("segment", "click")

@@ -13,7 +13,9 @@ UNLABELLED_COLOUR = (38, 40, 46)
 OUTLINE_COLOUR = (255, 255, 255)
 OPACITY = 0.55
 
-_HEAT = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+HEAT = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+"""The colours of heat maps from dark to bright, RGB, uint8 (256, 3)."""
+
 _HEAT_OPACITY = 0.7
 
 # Thirty-two colours in three rings of OKLCH (lightness 0.68, 0.82, 0.54), hues evenly spread: vivid over any photo.
@@ -91,7 +93,7 @@ def overlay(pixels: np.ndarray, result: Segmentation, opacity: float = OPACITY) 
 
 def confidence_map(result: Segmentation) -> np.ndarray:
     """Confidence from dark (0) to bright (1) in matplotlib's viridis, uint8 (H, W, 3); unlabelled is dark grey."""
-    drawn = _HEAT[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
+    drawn = HEAT[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
     drawn[result.labels < 0] = UNLABELLED_COLOUR
     return drawn
 
@@ -112,5 +114,5 @@ def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]
     shares = (values.astype(np.float32) - low) / ((high - low) or 1)
     large = cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR)
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    heat = _HEAT[np.clip(large * 255, 0, 255).astype(np.uint8)]
+    heat = HEAT[np.clip(large * 255, 0, 255).astype(np.uint8)]
     return cv2.addWeighted(heat, _HEAT_OPACITY, grey, 1 - _HEAT_OPACITY, 0)

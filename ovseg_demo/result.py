@@ -83,21 +83,25 @@ class Segmentation:
         return self.labels.shape
 
     @classmethod
-    def from_scores(cls, names: tuple[str, ...], class_scores: Tensor, size: tuple[int, int]) -> "Segmentation":
+    def from_scores(
+        cls, names: tuple[str, ...], class_scores: Tensor, size: tuple[int, int], independent: bool = False
+    ) -> "Segmentation":
         """The best class of each pixel of an image of size (H, W); see `filled`."""
         kept = min(TOP, len(names))
         labels, scores = np.full(size, UNLABELLED, np.int32), np.zeros(size, np.float32)
         best, best_scores = np.zeros((kept, *size), np.int32), np.zeros((kept, *size), np.float32)
-        return cls(names, labels, scores, best, best_scores).filled(class_scores, np.ones(size, bool))
+        return cls(names, labels, scores, best, best_scores).filled(class_scores, np.ones(size, bool), independent)
 
-    def filled(self, class_scores: Tensor, where: np.ndarray) -> "Segmentation":
-        """The same with some pixels named anew.
+    def filled(self, class_scores: Tensor, where: np.ndarray, independent: bool = False) -> "Segmentation":
+        """The same with some pixels named anew; it must have its best classes.
 
         Args:
             class_scores: float32 (C', h, w) with C' >= C, not negative, at any resolution; they are interpolated
                 bilinearly, and a pixel's confidence is its class's share in the sum of all. Classes beyond C are
                 rivals: they are never drawn, but a pixel they win stays unlabelled. So does one where all scores are 0.
             where: bool (H, W), the pixels.
+            independent: whether each score is a probability by itself, as of a sigmoid, and so the confidence; their
+                sum would only say how many classes were asked for.
         """
         height, width = self.size
         labels, scores, best, best_scores = (
@@ -112,7 +116,7 @@ class Segmentation:
             found = F.grid_sample(class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
             values, classes = found[:count].topk(kept, 0)
             beaten = found[count:].gt(values[0]).any(0)
-            shares = values / found.sum(0).clamp(min=torch.finfo(found.dtype).tiny)
+            shares = values if independent else values / found.sum(0).clamp(min=torch.finfo(found.dtype).tiny)
             drawn = (values[0] > 0) & ~beaten
             labels[rows, columns] = torch.where(drawn, classes[0], UNLABELLED).cpu()
             scores[rows, columns] = torch.where(drawn, shares[0], 0).cpu()

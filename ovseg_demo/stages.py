@@ -10,14 +10,18 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from cachetools import LRUCache
 
 from ovseg_demo import memory
 from ovseg_demo.errors import Cancelled
 
+Result = TypeVar("Result")
+
 _TURN_POLL_SECONDS = 0.1
+_LIGHT_BATCH, _HEAVY_BATCH = 64, 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Turns:
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="heavy")
 
-    def take(self, work: Callable[[], Any], waiting: Callable[[], None]) -> Any:
+    def take(self, work: Callable[[], Result], waiting: Callable[[], None]) -> Result:
         """The result of `work`. Until its turn comes, `waiting` is called now and then; it may raise to give up."""
         future = self._worker.submit(work)
         try:
@@ -115,10 +119,7 @@ class Stages:
         cached, seconds = value is not None, 0.0
         if not cached:
             self._listener(Progress(stage, 0))
-            value, seconds = self._turns.take(
-                lambda: self._made(stage, key, make),
-                lambda: self._listener(Progress(stage, 0, waiting=True)),
-            )
+            value, seconds = self._in_turn(stage, lambda: self._made(stage, key, make))
         self.timings[stage] = seconds
         self._listener(Progress(stage, 1, cached))
         return value
@@ -129,24 +130,37 @@ class Stages:
         if value is not None:  # a request before us has made it
             return value, 0.0
         start = time.perf_counter()
-        try:
-            value = make(lambda fraction: self._listener(Progress(stage, fraction)))
-        finally:
-            memory.release()
+        value = make(lambda fraction: self._listener(Progress(stage, fraction)))
         self._cache.put(key, value)
         return value, time.perf_counter() - start
 
+    def _in_turn(self, stage: str, work: Callable[[], Result]) -> Result:
+        """What `work` returns, when the requests before this one have had their turn."""
+
+        def released() -> Result:
+            try:
+                return work()
+            finally:
+                memory.release()
+
+        return self._turns.take(released, lambda: self._listener(Progress(stage, 0, waiting=True)))
+
     def each(
-        self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]], at_once: int = 64
+        self, stage: str, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Any]], heavy: bool = False
     ) -> list[Any]:
-        """Light results cached one by one; `make(indices)` makes missing ones, up to `at_once` at a time."""
+        """Results cached one by one; `make(indices)` makes missing ones, a batch at a time.
+
+        `heavy` says that each takes long: batches are smaller then, and every one is made when its turn comes.
+        """
+        at_once = _HEAVY_BATCH if heavy else _LIGHT_BATCH
         start = time.perf_counter()
         values = [self._cache.get(key) for key in keys]
         missing = [i for i, value in enumerate(values) if value is None]
         for first in range(0, len(missing), at_once):
             self._listener(Progress(stage, first / len(missing)))
             batch = missing[first : first + at_once]
-            for index, value in zip(batch, make(batch), strict=True):
+            made = self._in_turn(stage, partial(make, batch)) if heavy else make(batch)
+            for index, value in zip(batch, made, strict=True):
                 values[index] = value
                 self._cache.put(keys[index], value)
         self.timings[stage] = time.perf_counter() - start if missing else 0.0

@@ -94,3 +94,11 @@ def test_a_result_of_some_classes_becomes_one_of_all():
     assert found.top_classes.tolist() == [[[1, 3]], [[3, 1]]]
     assert (found.labels.dtype, found.top_classes.dtype) == (np.int32, np.int32)
     assert np.allclose(found.top_scores, [[[0.5, 0.3]], [[0.1, 0.2]]])
+
+
+def test_independent_scores_are_confidences_as_they_are():
+    given = torch.tensor([0.6, 0.3])[:, None, None]
+    shared, own = (Segmentation.from_scores(("a", "b"), given, (1, 2), independent=each) for each in (False, True))
+    assert np.allclose(shared.scores, 0.6 / 0.9)
+    assert np.allclose(own.scores, 0.6)
+    assert np.allclose(own.top_scores[:, 0, 0], [0.6, 0.3])

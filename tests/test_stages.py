@@ -168,3 +168,32 @@ def test_heavy_stages_take_turns():
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
+
+
+def test_heavy_words_are_made_in_small_batches_each_in_its_turn():
+    turns, begun, go_on, batches = Turns(), threading.Event(), threading.Event(), []
+
+    def other():
+        begun.set()
+        return go_on.wait(10)
+
+    def make(indices):
+        batches.append((len(indices), go_on.is_set(), threading.current_thread()))
+        return [block(1) for _ in indices]
+
+    busy = threading.Thread(target=lambda: turns.take(other, lambda: None))
+    busy.start()
+    assert begun.wait(10)
+    news = []
+
+    def listener(progress):
+        news.append(progress)
+        if progress.waiting:
+            go_on.set()
+
+    stages(Cache(1000), listener, turns).each("Words", range(20), make, heavy=True)
+    busy.join()
+    assert [size for size, _, _ in batches] == [8, 8, 4]
+    assert all(after for _, after, _ in batches)
+    assert {thread for _, _, thread in batches} != {threading.current_thread()}
+    assert Progress("Words", 0, waiting=True) in news

@@ -6,6 +6,7 @@ here run on random ones, and every table and figure says so.
 """
 
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -29,6 +30,7 @@ from ovseg_demo.image import Photo
 from ovseg_demo.methods import MethodEntry
 from ovseg_demo.methods.base import Options
 from ovseg_demo.stages import Cache
+from ovseg_demo.vlm import text_store
 from ovseg_demo.vocabulary import Vocabulary
 
 NAMES = class_names.load("ade20k_847.ovseg").names
@@ -121,7 +123,8 @@ def curve(entry: MethodEntry, counts: Sequence[int], photos: Sequence[Path], opt
     """Measure a method in a fresh process. Raises CheckpointError or BenchmarkError when it cannot be."""
     missing = [checkpoint.file for checkpoint in entry.missing()]
     with random_weights.completed(entry) as folder:
-        there = {random_weights.VARIABLE: str(folder)}
+        # Words are kept on disk as well: what random weights make of them must not get among a person's own.
+        there = {random_weights.VARIABLE: str(folder), text_store.VARIABLE: str(folder / "words")}
         return Curve(entry.id, missing, alone(measure, entry.id, counts, photos, options, device, environment=there))
 
 
@@ -185,6 +188,7 @@ def write(out: Path, text: str, curves: Sequence[Curve], skipped: dict[str, str]
 
 def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method: str, options: Options) -> Point:
     engine.cache = Cache(CACHE_BYTES)  # no photo and no word is known
+    shutil.rmtree(text_store.folder(), ignore_errors=True)
     first, _ = _segmented(engine, _probe(pictures[0]), words, method, options)
     reset_peak()
     runs = [_segmented(engine, picture, words, method, options) for picture in pictures]

@@ -260,9 +260,10 @@ def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int
         probabilities[decoded.kept[-1]] = found
         seconds.append(time.perf_counter() - start)
         sample = probabilities[:, ::_STEP, ::_STEP].numpy().copy()
-        del photo, found, probabilities
+        kept = tuple(map(len, decoded.kept))
+        del photo, decoded, found, probabilities
         memory.release()
-    return Run(reading, seconds, peak(), tuple(map(len, decoded.kept)), sample)
+    return Run(reading, seconds, peak(), kept, sample)
 
 
 def _likeness(run: Run, base: Run) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from ovseg_demo.vocabulary import Vocabulary
 
 PROPOSALS = ("fast", "balanced", "thorough")
 
-STAGES = 3
+DECODER_STAGES = 3
 """Stages of SED's decoder, before each of which classes can be rejected."""
 
 
@@ -46,9 +46,12 @@ class Options:
                 raise MethodError(f"{name.capitalize()} must lie between 0 and 1; got {value}.")
         if self.proposals not in PROPOSALS:
             raise MethodError(f"Unknown proposal setting '{self.proposals}'; choose one of {', '.join(PROPOSALS)}.")
-        if self.rejection is not None and not (len(self.rejection) == STAGES and all(map(_counts, self.rejection))):
-            told = ", ".join(map(str, self.rejection))
-            raise MethodError(f"Early rejection takes whole numbers of at least 1, one of each of three; got {told}.")
+        wanted = self.rejection
+        if wanted is not None and not (len(wanted) == DECODER_STAGES and all(map(_counts, wanted))):
+            told = ", ".join(map(str, wanted))
+            raise MethodError(
+                f"Early rejection takes whole numbers of at least 1, one for each of the three stages; got {told}."
+            )
 
 
 def _counts(number: object) -> bool:
@@ -69,7 +72,7 @@ def rejection(text: str) -> tuple[int, ...]:
         numbers = tuple(map(int, text.split(",")))
     except ValueError:
         raise ArgumentTypeError(f"'{text}' is neither a whole number nor three, as in 8,8,4") from None
-    return numbers * STAGES if len(numbers) == 1 else numbers
+    return numbers * DECODER_STAGES if len(numbers) == 1 else numbers
 
 
 class Method(Protocol):

@@ -16,7 +16,7 @@ class ClassTexts:
     """Text embeddings of every word of a vocabulary.
 
     Attributes:
-        texts: float32 (K, D).
+        texts: float32 (K, D), or (K, P, D) of a reader that reads words in P prompts and keeps these apart.
         owners: int64 (K,), the class of each word. A vocabulary of one class has a second, its rival "others", without
             which its softmax would always be 1.
     """
@@ -40,19 +40,20 @@ def place_probabilities(reader: PlaceReader, photo: Photo, texts: ClassTexts, st
     return texts.of_classes(logits.movedim(0, -1)).softmax(-1).movedim(-1, 0)
 
 
-def embed(vlm: TextEncoder, vocabulary: Vocabulary, stages: Stages, at_once: int = 64) -> ClassTexts:
-    """The texts of a vocabulary; those of words met before come from the cache, the others are read `at_once`."""
+def embed(vlm: TextEncoder, vocabulary: Vocabulary, stages: Stages, heavy: bool = False) -> ClassTexts:
+    """The texts of a vocabulary; those of words met before come from the cache. `heavy`: see `Stages.each`."""
     owners, words = zip(*vocabulary.words(), strict=True)
     texts = stages.each(
         "Reading words",
         [("text", vlm.name, word) for word in words],
         # A row of a batch would keep the whole batch alive in the cache, hence the clones.
         lambda missing: [row.clone() for row in vlm.embed_texts([words[i] for i in missing])],
-        at_once,
+        heavy,
     )
     owner, rows = torch.tensor(owners), torch.stack(texts)
     if len(vocabulary) == 1:
-        (rival,) = stages.each("Reading rivals", [("rival", vlm.name, words)], lambda _: [vlm.embed_rival(words)])
+        key = ("rival", vlm.name, words)
+        (rival,) = stages.each("Reading rivals", [key], lambda _: [vlm.embed_rival(words)], heavy)
         owner = torch.cat([owner, torch.full((len(rival),), 1)])
         rows = torch.cat([rows, rival])
     return ClassTexts(rows, owner)

@@ -233,7 +233,7 @@ class Handlers:
             raise toast(error) from error
 
     def _again(self, shown: Shown | None) -> Answer:
-        """The result that is shown; its stages are cached, so this is fast."""
+        """The result that is shown; all but its last stage, the naming of pixels, is cached."""
         if shown is None:
             raise UserError("Segment a photo first, or again: results are forgotten after an hour.")
         return shown.request.answer(self._engine)

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 
 from ovseg_demo import draw
@@ -13,9 +12,7 @@ from ovseg_demo.image import Photo
 from ovseg_demo.result import Segmentation
 
 _JPEG_QUALITY = 90
-_HEAT = [
-    "#" + bytes(rgb).hex() for rgb in (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-]
+_HEAT = ["#" + bytes(rgb).hex() for rgb in draw.HEAT]
 _numbers = itertools.count(1)
 
 

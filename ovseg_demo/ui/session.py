@@ -14,7 +14,7 @@ from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import STAGES, Options
+from ovseg_demo.methods.base import DECODER_STAGES, Options
 from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import CancelFlag, Listener, Progress, ignore
 from ovseg_demo.vocabulary import Vocabulary
@@ -47,7 +47,7 @@ class Request:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
         if granularity is not None and not isinstance(granularity, int | float):
             raise UserError("Granularity must be a number between 0 and 1.")
-        each = None if rejection is None else (rejection,) * STAGES
+        each = None if rejection is None else (rejection,) * DECODER_STAGES
         parsed, options = vocabulary.parse(words or ""), Options(granularity, proposals, rejection=each)
         return cls(image.load(path), parsed, method, options)
 

@@ -19,7 +19,7 @@ from ovseg_demo.vlm.clip_inference import Precision, linear, native_precision, r
 from ovseg_demo.vlm.open_clip import MEAN, STD, filled
 from ovseg_demo.vlm.text_tree import encode_in_batches
 
-__all__ = ["MEAN", "STD", "TEMPLATES", "Features", "HierarchicalClip", "build", "features"]
+__all__ = ["MEAN", "STD", "TEMPLATES", "Features", "HierarchicalClip", "build", "embed_words", "features"]
 
 TEMPLATES = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 """The 80 prompts of CLIP's authors for ImageNet; their order is that of the channels of SED's cost map."""
@@ -80,6 +80,14 @@ def features(visual: TimmModel, pixels: Tensor) -> Features:
     return Features(visual.head(places).movedim(-1, 1), tuple(stages[2::-1]))
 
 
+@torch.no_grad()
+def embed_words(clip: open_clip.CLIP, words: Sequence[str]) -> Tensor:
+    """Unit vectors, float32 (len(words), P, D), of words, verbatim, in each of TEMPLATES; at least one word."""
+    texts = [template.format(word) for word in words for template in TEMPLATES]
+    tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
+    return F.normalize(encode_in_batches(clip, tokens), dim=-1).unflatten(0, (-1, len(TEMPLATES)))
+
+
 class HierarchicalClip:
     """A ConvNeXt CLIP for inference: photos to features of every place, words to a unit vector for each prompt.
 
@@ -112,7 +120,6 @@ class HierarchicalClip:
         self._model = build(architecture, state, source).to(self._device)
         replace_blocks(self._model.transformer.resblocks, "float32")
         replace_convnext_blocks(self._model.visual, precision or native_precision(self._device))
-        self._tokenizer = open_clip.get_tokenizer(architecture)
         self._store = text_store.TextStore(self.name, TEMPLATES)
 
     @torch.inference_mode()
@@ -121,16 +128,10 @@ class HierarchicalClip:
         known = self._store.get(words)
         missing = [word for word in dict.fromkeys(words) if word not in known]
         if missing:
-            made = dict(zip(missing, self._read(missing), strict=True))
+            made = dict(zip(missing, embed_words(self._model, missing), strict=True))
             self._store.put(made)
             known |= made
         return torch.stack([known[word].to(self._device) for word in words])
-
-    def _read(self, words: Sequence[str]) -> Tensor:
-        """As `embed_texts`, without the disk."""
-        texts = [template.format(word) for word in words for template in TEMPLATES]
-        embeddings = encode_in_batches(self._model, self._tokenizer(texts).to(self._device))
-        return F.normalize(embeddings, dim=-1).unflatten(0, (-1, self.prompts))
 
     @torch.inference_mode()
     def read(self, pixels: Tensor) -> Features:

@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+VARIABLE = "OVSEG_CACHE"
+"""The environment variable that names another folder."""
+
 LIMIT_BYTES = 2**30
 """Of all files together, for instance 5000 words in SED's 80 templates."""
 
@@ -28,7 +31,7 @@ _KEPT_OF_LIMIT = 0.9  # after clearing, so that not every word clears again
 
 def folder() -> Path:
     """Where embeddings are kept: in OVSEG_CACHE, else in the user's folder for caches."""
-    named = os.environ.get("OVSEG_CACHE")
+    named = os.environ.get(VARIABLE)
     if named:
         return Path(named) / "texts"
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

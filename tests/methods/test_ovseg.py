@@ -132,5 +132,5 @@ def test_proposal_settings_have_names():
 
 @pytest.mark.parametrize("value", [(8, 8), (8, 0, 8), (8, 8, 2.5), (True, 1, 1)])
 def test_early_rejection_counts_classes_of_three_stages(value):
-    with pytest.raises(MethodError, match="whole numbers of at least 1, one of each of three"):
+    with pytest.raises(MethodError, match="whole numbers of at least 1, one for each of the three stages"):
         Options(rejection=value)

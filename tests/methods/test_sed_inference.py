@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ovseg_demo.errors import Cancelled
 from ovseg_demo.methods.sed import inference
 from ovseg_demo.methods.sed.decoder import Decoder, Sizes
 from ovseg_demo.methods.sed.inference import Inference, survivors
@@ -100,6 +101,20 @@ def test_survivors_are_among_the_likeliest_somewhere(k):
     logits = torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(0))
     assert survivors(logits, k).tolist() == _among(logits, k).tolist()
     assert len(survivors(logits, k)) < 50
+
+
+def test_it_can_be_stopped_before_every_stage():
+    cost, skips = seen(3)
+    told = []
+    Inference(decoder())(cost, skips, report=told.append)
+    assert told == [0.25, 0.5, 0.75]
+
+    def stopped(fraction):
+        if fraction == 0.5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Inference(decoder())(cost, skips, report=stopped)
 
 
 def test_it_leaves_the_decoder_and_its_gradients_alone():

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo import image, vocabulary
+from ovseg_demo.errors import Cancelled
 from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.decoder import Decoder, Sizes
 from ovseg_demo.methods.sed.inference import Decoded, Inference
@@ -34,6 +35,7 @@ class TinyReader:
     """Random numbers that follow from the photo and from the words."""
 
     name = "tiny"
+    heavy_words = False
 
     def __init__(self):
         self.photos, self.words = [], []
@@ -67,7 +69,7 @@ class Told:
     def __init__(self, *logits: Tensor, kept: tuple[list[int], ...]):
         self._decoded = Decoded(logits, tuple(torch.tensor(each, dtype=torch.int64) for each in kept))
 
-    def __call__(self, cost, skips, rejection=None):
+    def __call__(self, cost, skips, rejection, report):
         return self._decoded
 
 
@@ -119,7 +121,7 @@ def test_labels_are_those_of_the_published_postprocessing(method, decoder, reade
     assert clear.mean() > 0.99
     assert len(np.unique(found.labels)) > 2
     assert np.array_equal(found.labels[clear], whole.argmax(0)[clear])
-    assert np.allclose(found.scores, best[-1] / whole.sum(0), atol=1e-5)
+    assert np.allclose(found.scores, best[-1], atol=1e-5)
     assert found.names == vocabulary.parse(WORDS).names
     assert found.notes == ()
 
@@ -224,6 +226,20 @@ def test_nothing_is_done_twice(method, reader, photo):
     assert reader.photos == [False]
     segment(method, photo, "cat, sky", cache, keep_aspect=True)
     assert reader.photos == [False, True]
+
+
+def test_decoding_tells_its_progress_and_can_be_cancelled(method, photo):
+    def listener(progress):
+        told.append((progress.stage, progress.fraction))
+        if told[-1] == ("Decoding", 0.5):
+            raise Cancelled
+
+    told, cache = [], Cache(10**7)
+    with pytest.raises(Cancelled):
+        method.segment(photo, vocabulary.parse(WORDS), Options(), Stages(cache, Turns(), listener))
+    assert [fraction for stage, fraction in told if stage == "Decoding"] == [0, 0.25, 0.5]
+    _, stages = segment(method, photo, cache=cache)
+    assert stages.timings["Decoding"] > 0, "kept although it was not done"
 
 
 def test_what_a_decision_takes_is_counted(method, photo):

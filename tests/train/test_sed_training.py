@@ -7,13 +7,12 @@ import open_clip
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.sed import released
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
-from ovseg_demo.vlm.convnext import MEAN, STD, TEMPLATES, features
+from ovseg_demo.vlm.convnext import MEAN, STD, embed_words, features
 from train.common.folder import RunFolder
 from train.common.schedule import parameter_groups
 from train.sed import files, start
@@ -33,7 +32,7 @@ def clip() -> open_clip.CLIP:
 def training(clip: open_clip.CLIP, ignore: str = "zeros") -> Training:
     clip.zero_grad()
     torch.manual_seed(0)
-    texts = [start.embed(clip, words) for words in WORDS]
+    texts = [embed_words(clip, words) for words in WORDS]
     return Training(clip.visual, Decoder(TINY.sizes), texts, TINY.pooling, ignore)
 
 
@@ -70,20 +69,12 @@ def test_the_rate_begins_at_its_highest_and_ends_at_nothing():
     assert schedule.factor(80_000) == 0
 
 
-def test_words_are_read_verbatim_in_eighty_prompts(clip):
-    found = start.embed(clip, WORDS[0])
-    assert found.shape == (3, 80, 32)
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 80))
-    tokens = open_clip.tokenize([TEMPLATES[7].format("sky-other")])
-    torch.testing.assert_close(found[2, 7], F.normalize(clip.encode_text(tokens)[0], dim=0))
-
-
 @pytest.mark.parametrize(("number", "ignore"), [(0, "zeros"), (1, "masked")])
 def test_losses_are_those_of_the_batchs_own_words(clip, number, ignore):
     net, given = training(clip, ignore).eval(), batch(number)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
     found = features(clip.visual, (given["images"] - mean) / std)
-    logits = net.decoder(cost_map(found.dense, start.embed(clip, WORDS[number])), found.skips, pooling=2)
+    logits = net.decoder(cost_map(found.dense, embed_words(clip, WORDS[number])), found.skips, pooling=2)
     assert logits[0].shape[1] == len(WORDS[number])
     expected = losses(logits, given["labels"], ignore)
     for name, value in net(given).items():

@@ -23,6 +23,7 @@ import torch
 from accelerate import PartialState
 
 from ovseg_demo.methods.sed.decoder import Decoder
+from ovseg_demo.vlm.convnext import embed_words
 from train.common import command, labelled
 from train.common.folder import RunFolder
 from train.common.loop import fit
@@ -114,7 +115,7 @@ def _clip(recipe: Recipe) -> open_clip.CLIP:
 
 def _training(recipe: Recipe, clip: open_clip.CLIP, found: Sequence[labelled.Labelled]) -> Training:
     """The model as it begins."""
-    texts = [start.embed(clip, labelled.taught_names(source)) for source in found]
+    texts = [embed_words(clip, labelled.taught_names(source)) for source in found]
     torch.manual_seed(recipe.schedule.seed)
     return Training(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ovseg_demo.crew import Crew, crew
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.layers import ClassAttention, CostSkips, Embedding, Growth, Head, SpatialFusion
+from ovseg_demo.proposals.base import Report
 
 if TYPE_CHECKING:
     from ovseg_demo.vlm.clip_inference import Precision  # it waits for open_clip, which not every reader needs
@@ -59,7 +60,13 @@ class Inference:
         self._heads = [Head(head) for head in decoder.heads]
 
     @torch.inference_mode()
-    def __call__(self, cost: Tensor, skips: Sequence[Tensor], rejection: Sequence[int] | None = None) -> Decoded:
+    def __call__(
+        self,
+        cost: Tensor,
+        skips: Sequence[Tensor],
+        rejection: Sequence[int] | None = None,
+        report: Report = lambda _: None,
+    ) -> Decoded:
         """Decode one image.
 
         Args:
@@ -68,11 +75,14 @@ class Inference:
             rejection: for category early rejection (section 3.3 of the paper), the k of each stage: it goes on with the
                 classes that are among the k likeliest at one place at least. None keeps all; so does any k that is not
                 less than the number of classes left.
+            report: called after the embedding and between the stages; what it raises ends the work.
         """
         with crew(cost.device) as workers:
-            return self._decoded(workers, cost, skips, rejection or (len(cost),) * len(self._growth))
+            return self._decoded(workers, cost, skips, rejection or (len(cost),) * len(self._growth), report)
 
-    def _decoded(self, workers: Crew, cost: Tensor, skips: Sequence[Tensor], rejection: Sequence[int]) -> Decoded:
+    def _decoded(
+        self, workers: Crew, cost: Tensor, skips: Sequence[Tensor], rejection: Sequence[int], report: Report
+    ) -> Decoded:
         # Cosines with an image differ little. Without their mean, half precision is left for what they tell apart.
         mean = cost.mean((0, 2, 3))
         cost = self._centred(workers, cost, mean)
@@ -81,6 +91,7 @@ class Inference:
         kept = [torch.arange(len(cost), device=cost.device)]
         found = [logits]
         for stage, (skip, k) in enumerate(zip(skips, rejection, strict=True)):
+            report((stage + 1) / (len(self._growth) + 1))
             among = survivors(found[-1], k)
             if len(among) < len(x):
                 x, cost = x[among], cost[among]

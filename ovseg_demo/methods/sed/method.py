@@ -16,6 +16,7 @@ from ovseg_demo.image import Photo
 from ovseg_demo.methods import words
 from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.inference import Decoded, Inference
+from ovseg_demo.proposals.base import Report
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 _STEPS = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
 _EVIDENCE_SIDE = 64
-_WORDS_AT_ONCE = 8
-"""Each is read in many prompts, which takes seconds: progress and cancelling want small batches."""
+_MAPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -55,36 +55,36 @@ class SED:
         self._reader, self._inference = reader, inference
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        """One class alone competes with its rival; with rejection, a note says how many classes every layer kept."""
+        """A pixel's confidence is the probability of its class, whatever the other classes.
+
+        One class alone competes with its rival; with rejection, a note says how many classes every layer kept.
+        """
         name, keep = self._reader.name, options.keep_aspect
         read = stages.heavy(
             "Reading the photo",
             ("features", photo.key, name, keep),
             lambda _: self._reader.embed_photo(photo.pixels, keep),
         )
-        texts = words.embed(self._reader, vocabulary, stages, _WORDS_AT_ONCE)
+        texts = words.embed(self._reader, vocabulary, stages, self._reader.heavy_words)
         decision = stages.heavy(
             "Decoding",
             ("decision", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
-            lambda _: self._decide(read, texts, len(vocabulary), options),
+            lambda report: self._decide(read, texts, len(vocabulary), options, report),
         )
         with stages.timed("Naming pixels"):
             drawn = [index for index in decision.kept if index < len(vocabulary)]
-            found = Segmentation.from_scores(
-                tuple(vocabulary.names[index] for index in drawn), decision.probabilities, photo.pixels.shape[:2]
-            ).among(vocabulary.names, drawn)
+            names = tuple(vocabulary.names[index] for index in drawn)
+            found = Segmentation.from_scores(names, decision.probabilities, photo.pixels.shape[:2], independent=True)
+            found = found.among(vocabulary.names, drawn)
         notes = (_told(decision),) if options.rejection else ()
         return replace(found, notes=notes, evidence=decision.evidence)
 
     @torch.inference_mode()
-    def _decide(self, read: Any, texts: words.ClassTexts, classes: int, options: Options) -> Decision:
+    def _decide(self, read: Any, texts: words.ClassTexts, classes: int, options: Options, report: Report) -> Decision:
         cost = self._reader.cost(read, self._reader.class_texts(texts.texts, texts.owners))
-        decoded = self._inference(cost, self._reader.skips(read), options.rejection)
-        return Decision(
-            decoded.logits[-1].sigmoid(),
-            tuple(decoded.kept[-1].tolist()),
-            tuple(_evidence(cost, decoded, classes)),
-        )
+        decoded = self._inference(cost, self._reader.skips(read), options.rejection, report)
+        evidence = tuple(_evidence(cost, decoded, classes))
+        return Decision(decoded.logits[-1].sigmoid_(), tuple(decoded.kept[-1].tolist()), evidence)
 
 
 def _evidence(cost: Tensor, decoded: Decoded, classes: int) -> Iterator[Evidence]:
@@ -92,7 +92,7 @@ def _evidence(cost: Tensor, decoded: Decoded, classes: int) -> Iterator[Evidence
     yield Evidence("Cost map", _small(cost[:classes].mean(1)), tuple(range(classes)))
     for title, logits, kept in zip(_STEPS, decoded.logits, decoded.kept, strict=True):
         asked = kept[kept < classes]
-        maps = [_small(some.sigmoid()) for some in logits[: len(asked)].split(_WORDS_AT_ONCE)]
+        maps = [_small(some.sigmoid()) for some in logits[: len(asked)].split(_MAPS_AT_ONCE)]
         yield Evidence(title, np.concatenate(maps), tuple(asked.tolist()), (0.0, 1.0))
 
 

@@ -31,6 +31,8 @@ class CostReader(Protocol):
     """
 
     name: str
+    heavy_words: bool
+    """Whether a word takes a tenth of a second and more to read."""
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, float32 (len(words), ...). Row i depends only on words[i]."""
@@ -56,6 +58,8 @@ class CostReader(Protocol):
 
 class ClipCosts:
     """SED's own: cosines between the places of a hierarchical CLIP's image and the prompts of each class."""
+
+    heavy_words = True
 
     def __init__(self, clip: HierarchicalClip) -> None:
         self._clip = clip

@@ -22,6 +22,7 @@ function begin(sent) {
   wanted = offered.words.find(([, name]) => name === picked)?.[0] ?? offered.first;
   if (wanted !== null) select.value = wanted;
   panels.replaceChildren();
+  panels.removeAttribute("aria-busy");
   ask();
 }
 
