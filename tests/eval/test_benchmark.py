@@ -223,6 +223,13 @@ def test_missing_weights_are_random_and_loaded_as_usual(lacking, monkeypatch):
     assert lacking.left() == ["here"]
 
 
+def test_what_random_weights_read_is_kept_apart(lacking, monkeypatch):
+    monkeypatch.setenv("OVSEG_CACHE", "/a/persons/own")
+    monkeypatch.setattr(methods, "alone", lambda *_, environment: environment)
+    apart = methods.curve(lacking.entry, (1,), (), Options(), "cpu").points
+    assert Path(apart["OVSEG_CACHE"]).parent == Path(apart["OVSEG_CHECKPOINTS"])
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("while_writing", [True, False])
 def test_random_weights_do_not_outlive_an_interruption(lacking, monkeypatch, interruption, while_writing):
