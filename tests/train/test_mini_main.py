@@ -124,6 +124,7 @@ def test_the_last_line_is_for_the_catalogue(whole, data, capsys):
 @pytest.mark.parametrize(("stage", "step"), [("projection head", 3), ("dense head", 0)])
 def test_an_interrupted_run_ends_as_one_that_was_not(whole, data, tmp_path, monkeypatch, capsys, stage, step):
     fit = command.fit
+    assert command.dense.fit is fit
 
     def interrupted(*arguments, title, **options):
         fit(*arguments, title=title, stop_after=step if title == stage else None, **options)
@@ -131,7 +132,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(whole, data, tmp_path, monk
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(command, "fit", interrupted)
+        for module in (command, command.dense):
+            patched.setattr(module, "fit", interrupted)
         assert run(data, tmp_path, *shared(whole)) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "mini-heads.safetensors").exists()

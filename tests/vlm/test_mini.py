@@ -12,7 +12,7 @@ from PIL import Image
 import ovseg_demo
 from ovseg_demo.checkpoints import load_state_dict
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.mini import MiniVLM, _whole
+from ovseg_demo.vlm.mini import MiniVLM, prepared
 from ovseg_demo.vlm.mini.anchors import anchor_scores
 from ovseg_demo.vlm.mini.towers import ImageTower
 from ovseg_demo.vlm.regions import masked_crops
@@ -171,11 +171,15 @@ def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
     ],
 )
 def test_photos_of_every_shape_are_read(mini, size, read):
-    assert _whole(noise(*size)).shape[2:] == read
+    assert prepared(noise(*size)).shape[2:] == read
     features = mini.embed_photo(noise(*size))
     assert features.anchors.shape == (read[0] // 32, read[1] // 32, len(mini._anchors))
     assert features.places.shape == (read[0] // 4, read[1] // 4, 384)
-    assert features.nbytes == 4 * features.anchors.numel() + 2 * features.places.numel()
+    assert [level.shape for level in features.maps] == [
+        (channels, read[0] // stride, read[1] // stride) for channels, stride in ((120, 16), (48, 8), (24, 4))
+    ]
+    halves = features.places.numel() + sum(level.numel() for level in features.maps)
+    assert features.nbytes == 4 * features.anchors.numel() + 2 * halves
     logits = mini.place_logits(features, mini.embed_texts(["cat", "sky"]))
     assert logits.shape == (2, read[0] // 4, read[1] // 4)
     assert logits.dtype == torch.float32

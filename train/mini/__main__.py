@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ovseg_demo.checkpoints import sha256_of
 from ovseg_demo.proposals import mobile_sam
 from ovseg_demo.proposals.sam import SamProposals
-from ovseg_demo.vlm.mini.heads import HIDDEN, WIDTH, DenseHead, Heads, ProjectionHead
+from ovseg_demo.vlm.mini.heads import HIDDEN, Heads, ProjectionHead
 from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
 from train.common import command, sources
 from train.common.folder import RunFolder
@@ -47,7 +47,6 @@ PROJECTION_WEIGHT = 0.5
 """What the projection head's logits count beside the anchors': less would lose taught words, more untaught ones."""
 
 CAPTIONS_EACH = 5
-MEAN_BATCHES = 10
 SMOKE_PHOTOS = 4
 
 NOUN_PHOTOS = 300
@@ -187,17 +186,8 @@ def _dense(
     config: Config, folder: RunFolder, taught: Sequence[Labelled], tower: ImageTower, lexicon: Lexicon
 ) -> Trained:
     """Train the dense head on labelled photos."""
-    data = dense.DenseData(taught, lexicon, tower, config.window_sizes)
-    torch.manual_seed(config.dense_schedule.seed)
-    head = DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH)
     stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
-    training = dense.DenseTraining(head)
-    fit(training, data, config.dense_schedule, stage, title="dense head")
-    generator = torch.Generator().manual_seed(config.dense_schedule.seed)
-    with torch.inference_mode():
-        drawn = (training.embedded(data(generator)) for _ in range(MEAN_BATCHES))
-        mean = torch.stack([places.mean(0) for places in drawn if len(places)]).mean(0)
-    return Trained(head, training.scale.exp().item(), mean)
+    return Trained(*dense.trained(taught, lexicon, tower, config.window_sizes, config.dense_schedule, stage))
 
 
 def _export(folder: RunFolder, projection: Trained, dense_head: Trained) -> None:

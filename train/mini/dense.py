@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.vlm.mini.heads import DenseHead
-from ovseg_demo.vlm.mini.towers import ImageTower
-from train.common.loop import Batch
+from ovseg_demo.vlm.mini.heads import WIDTH, DenseHead
+from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
+from train.common.folder import RunFolder
+from train.common.loop import Batch, Schedule, fit
 from train.common.sources import Labelled
 from train.mini import views
 from train.mini.words import Lexicon
@@ -38,6 +39,29 @@ class Sizes:
 
 SCALES = (400, 720)
 """Longest side of the photos in pixels, from and to; the demo reads them at 512."""
+
+_MEAN_BATCHES = 10
+
+
+def trained(
+    taught: Sequence[Labelled],
+    lexicon: Lexicon,
+    tower: ImageTower,
+    sizes: Sizes,
+    schedule: Schedule,
+    folder: RunFolder,
+    title: str = "dense head",
+) -> tuple[DenseHead, float, Tensor]:
+    """A head trained on labelled photos, the scale of its logits, and the mean (384,) of what it says of windows."""
+    data = DenseData(taught, lexicon, tower, sizes)
+    torch.manual_seed(schedule.seed)
+    training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
+    fit(training, data, schedule, folder, title=title)
+    generator = torch.Generator().manual_seed(schedule.seed)
+    with torch.inference_mode():
+        drawn = (training.embedded(data(generator)) for _ in range(_MEAN_BATCHES))
+        mean = torch.stack([places.mean(0) for places in drawn if len(places)]).mean(0)
+    return training.head, training.scale.exp().item(), mean
 
 
 class DenseData:

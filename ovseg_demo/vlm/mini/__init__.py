@@ -44,14 +44,16 @@ class PhotoFeatures:
     Attributes:
         anchors: weights of the anchors at stride 32, float32 (h, w, A).
         places: embeddings of the dense head at stride 4, float16 (8h, 8w, D).
+        maps: of the image tower at strides 16, 8 and 4, float16 (120, 2h, 2w), (48, 4h, 4w), (24, 8h, 8w).
     """
 
     anchors: Tensor
     places: Tensor
+    maps: tuple[Tensor, ...]
 
     @property
     def nbytes(self) -> int:
-        return self.anchors.nbytes + self.places.nbytes
+        return sum(each.nbytes for each in (self.anchors, self.places, *self.maps))
 
 
 class MiniVLM:
@@ -101,26 +103,39 @@ class MiniVLM:
         texts = texts.to(self._device)
         return self._anchors.logits(weights, texts) + embedded @ texts.T
 
-    @torch.inference_mode()
     def embed_photo(self, image: np.ndarray) -> PhotoFeatures:
         """Every place of a photo, uint8 (H, W, 3), without proposals."""
-        pyramid = self._image_tower.pyramid(_whole(image))
+        return self.embed_pixels(prepared(image))
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixels: Tensor) -> PhotoFeatures:
+        """Every place of a photo, or a part of one, that is normalised: float32 (1, 3, H, W), multiples of 32."""
+        pyramid = self._image_tower.pyramid(pixels)
         coarse = pyramid[-1][0].movedim(0, -1)
         weights = self._anchors.weights(self._image_tower.classes(coarse.flatten(0, 1)))
-        return PhotoFeatures(weights.unflatten(0, coarse.shape[:2]), self._heads.places(pyramid)[0].half())
+        return PhotoFeatures(
+            weights.unflatten(0, coarse.shape[:2]),
+            self._heads.places(pyramid)[0].half(),
+            tuple(level[0].half() for level in pyramid[-2::-1]),
+        )
+
+    @torch.inference_mode()
+    def anchor_logits(self, photo: PhotoFeatures, texts: Tensor) -> Tensor:
+        """What the anchors alone say of each text (K, 384) at every place of stride 32, float32 (K, h, w)."""
+        logits = self._anchors.logits(photo.anchors.flatten(0, 1), texts.to(self._device))
+        return logits.unflatten(0, photo.anchors.shape[:2]).movedim(-1, 0)
 
     @torch.inference_mode()
     def place_logits(self, photo: PhotoFeatures, texts: Tensor) -> Tensor:
         """Logits of each text (K, 384) at every fourth pixel of the photo as it was read, float32 (K, h, w)."""
-        texts = texts.to(self._device)
-        coarse = self._anchors.logits(photo.anchors.flatten(0, 1), texts).unflatten(0, photo.anchors.shape[:2])
-        fine = (photo.places.float() @ texts.T).movedim(-1, 0)
-        return fine + F.interpolate(coarse.movedim(-1, 0)[None], fine.shape[1:], mode="bilinear")[0]
+        fine = (photo.places.float() @ texts.to(self._device).T).movedim(-1, 0)
+        coarse = self.anchor_logits(photo, texts)
+        return fine + F.interpolate(coarse[None], fine.shape[1:], mode="bilinear")[0]
 
 
-def _whole(image: np.ndarray) -> Tensor:
-    """The photo with its longest side SIDE and both sides multiples of 32, normalised, float32 (1, 3, h, w)."""
-    scale = SIDE / max(image.shape[:2])
+def prepared(image: np.ndarray, longest: int = SIDE) -> Tensor:
+    """A photo, uint8 (H, W, 3), normalised, float32 (1, 3, h, w): the longest side about `longest`, multiples of 32."""
+    scale = longest / max(image.shape[:2])
     size = [max(1, round(length * scale / _COARSEST)) * _COARSEST for length in image.shape[:2]]
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     return (F.interpolate(pixels, size, mode="bicubic", antialias=True) - MEAN) / STD

@@ -1,0 +1,66 @@
+"""The mini model's cost maps: what each channel is, and how words become classes."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ovseg_demo.methods.sed.mini import CENTRE, FOLD, MAP_SPREAD, SIZES, SPREAD, MiniCosts
+from ovseg_demo.vlm.mini import MiniVLM
+
+
+@pytest.fixture(scope="module")
+def vlm() -> MiniVLM:
+    return MiniVLM()
+
+
+@pytest.fixture(scope="module")
+def photo(vlm):
+    return MiniCosts(vlm).embed_photo(
+        np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8), keep_aspect=False
+    )
+
+
+def logits(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The finer and the coarse logits that a cost map (T, P, h, w) was made of."""
+    unscaled = cost * SPREAD + CENTRE
+    return F.pixel_shuffle(unscaled[:, : FOLD**2], FOLD)[:, 0], unscaled[:, FOLD**2]
+
+
+def test_a_cost_map_holds_what_the_places_and_the_anchors_say(vlm, photo):
+    costs, rows = MiniCosts(vlm), vlm.embed_texts(["cat", "sky", "road"])
+    cost = costs.cost(photo, costs.class_texts(rows, torch.arange(3)))
+    assert cost.shape == (3, SIZES.prompts, 11, 16)
+    fine, coarse = logits(cost)
+    torch.testing.assert_close(fine, vlm.place_logits(photo, rows), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(coarse, vlm.anchor_logits(photo, rows), atol=1e-4, rtol=1e-4)
+
+
+def test_a_class_scores_as_its_best_word(vlm, photo):
+    costs, rows = MiniCosts(vlm), vlm.embed_texts(["cat", "sofa", "couch"])
+    fine, coarse = logits(costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1]))))
+    for found, alone in ((fine, vlm.place_logits(photo, rows)), (coarse, vlm.anchor_logits(photo, rows))):
+        torch.testing.assert_close(found, torch.stack([alone[0], alone[1:].amax(0)]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_class_costs_the_same_whatever_the_others_are(vlm, photo):
+    costs, rows = MiniCosts(vlm), vlm.embed_texts(["cat", "sofa", "couch"])
+    alone = costs.cost(photo, costs.class_texts(rows[:1], torch.zeros(1, dtype=torch.int64)))
+    among = costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1])))
+    torch.testing.assert_close(among[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_the_skips_are_the_towers_maps_coarsest_first(vlm, photo):
+    skips = MiniCosts(vlm).skips(photo)
+    assert [tuple(level.shape) for level in skips] == [
+        (channels, 11 * times, 16 * times) for channels, times in zip(SIZES.skips, (2, 4, 8), strict=True)
+    ]
+    for level, known in zip(skips, photo.maps, strict=True):
+        assert level.dtype == torch.float32
+        torch.testing.assert_close(level * MAP_SPREAD, known.float())
+
+
+def test_a_photo_keeps_its_aspect_whatever_is_asked(vlm):
+    image = np.zeros((30, 60, 3), np.uint8)
+    for keep in (False, True):
+        assert MiniCosts(vlm).embed_photo(image, keep).anchors.shape[:2] == (8, 16)

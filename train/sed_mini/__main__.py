@@ -1,0 +1,115 @@
+"""Train "SED (mini)": SED's decoder on what the bundled mini model says of places.
+
+    python -m train.sed_mini --data DIR --out runs/sed-mini                  one process, on the GPU if there is one
+    torchrun --nproc_per_node 2 -m train.sed_mini --data DIR ...             several
+    python -m train.sed_mini --data DIR --out runs/smoke --smoke             everything on a few photos, in a minute
+
+DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
+which goes on where it was interrupted: a dense head for honest costs (`train.sed_mini.halves`), views of photos read
+with it, and the decoder. OUT/sed-mini.safetensors is what `ovseg_demo.methods.sed.mini` loads; its line for the
+catalogue is printed last.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save
+
+from ovseg_demo.checkpoints import sha256_of
+from ovseg_demo.methods.sed.decoder import Decoder
+from ovseg_demo.methods.sed.mini import SIZES, MiniCosts
+from ovseg_demo.vlm.mini import MiniVLM
+from ovseg_demo.vlm.mini.towers import ImageTower, TextTower
+from train.common import command, sources
+from train.common.folder import RunFolder
+from train.common.loop import Schedule, fit
+from train.mini import dense
+from train.mini.convert import halved
+from train.mini.words import Lexicon
+from train.sed_mini import data, halves, start
+from train.sed_mini.training import Training
+from train.sed_mini.views import Views
+
+FILE = "sed-mini.safetensors"
+HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
+DECODER = Schedule(steps=500, learning_rate=1e-3, save_every=20)
+SMOKE_PHOTOS = 6
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    photos: dict[str, int]
+    head_schedule: Schedule
+    head_sizes: dense.Sizes
+    schedule: Schedule
+    sizes: data.Sizes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.sed_mini", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    labelled, _ = sources.find(chosen.data, SMOKE_PHOTOS if chosen.smoke else None)
+    config = _config(chosen, {source.name: len(source.dataset) for source in labelled})
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    words = [name for source in labelled for name, taught in zip(source.names, source.taught, strict=True) if taught]
+    lexicon = Lexicon(words, TextTower(state.device), restricted=False)
+    tower = ImageTower(state.device)
+    heads = halves.heads(labelled, lexicon, tower, config.head_sizes, config.head_schedule, folder)
+    vlm = MiniVLM(state.device, heads)
+    shown = halves.half(labelled, head=False)
+    with state.main_process_first():
+        views = Views(shown, vlm, RunFolder(folder.path / "views", {"photos": config.photos}))
+    drawn = data.Data(shown, views, lexicon, MiniCosts(vlm), config.sizes)
+    torch.manual_seed(config.schedule.seed)
+    decoder = Decoder(SIZES)
+    start.begin(decoder)
+    stage = RunFolder(folder.path / "decoder", asdict(config.schedule))
+    trained = fit(Training(decoder), drawn, config.schedule, stage, title="decoder")
+    if state.is_main_process:
+        folder.replace(FILE, lambda file: file.write(save(halved(trained.decoder.state_dict()))))
+        path = folder.path / FILE
+        print(json.dumps({"id": "sed-mini", "sha256": sha256_of(path), "size": path.stat().st_size}))
+    return 0
+
+
+def _config(chosen: argparse.Namespace, photos: dict[str, int]) -> Config:
+    schedules = [replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (HEAD, DECODER)]
+    config = Config(photos, schedules[0], dense.Sizes(), schedules[1], data.Sizes())
+    if not chosen.smoke:
+        return config
+    short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
+    return replace(
+        config,
+        head_schedule=replace(config.head_schedule, **short),
+        head_sizes=dense.Sizes(windows=2, side=128, places=200, distractors=50),
+        schedule=replace(config.schedule, **short),
+        sizes=data.Sizes(views=1, words=(2, 4), distractors=1),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
