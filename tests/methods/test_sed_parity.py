@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from sed_models import ARCHITECTURE, SIDE, SIZES, drawn_image, fixture, register, sampled, weights
+from oracle import drawn_image, sampled
+from sed_models import ARCHITECTURE, SIDE, SIZES, fixture, register, weights
 from torch import Tensor
 
 from ovseg_demo import image, vocabulary

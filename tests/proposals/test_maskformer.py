@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskformer_models import IMAGE, drawn, sampled, small
+from maskformer_models import IMAGE, drawn, small
+from oracle import sampled
 from timm.layers import DropPath
 from torch import Tensor, nn
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskformer_models import SIDES, drawn_image, sampled, small
+from maskformer_models import SIDES, small
+from oracle import drawn_image, sampled
 
 from ovseg_demo.proposals.maskformer import Reader
 from ovseg_demo.proposals.maskformer.reader import normalised, scaled

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
 from open_clip import SimpleTokenizer
 from pairs_data import COLOURS, folder_of, pair
 from safetensors.torch import load_file
@@ -40,13 +39,6 @@ def launch(*given: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     whole = [sys.executable, *LAUNCHER, *given]
     return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps one precision a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -88,13 +87,6 @@ def start(mode: str, folder: Path, *launcher: str) -> subprocess.CompletedProces
     command = [sys.executable, *launcher, __file__, mode, str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps one precision a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from mini_data import HELD_OUT, KEYS, halves, labelled, spelling
 from safetensors.torch import load_file
 
@@ -32,13 +31,6 @@ def _quick_texts():
         for module in (command, evaluate):
             patched.setattr(module, "embedder", lambda clip, device: spelling)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps one precision a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def run(data: Path, out: Path, *more: str) -> int:

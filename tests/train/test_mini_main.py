@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from mini_data import KEYS, VOC, described, halves, labelled
 from safetensors.torch import load_file
 
@@ -55,13 +54,6 @@ def _remembered():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(command.TextTower, "__call__", remembering)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps one precision a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

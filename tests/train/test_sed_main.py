@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from mini_data import HELD_OUT, KEYS, halves, labelled
 from PIL import Image
 from safetensors.torch import load_file
@@ -32,13 +31,6 @@ def data(tmp_path_factory) -> Path:
     labelled(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
     labelled(folder / "street_train", ["road", "sky"], {key: halves(0, 1) for key in KEYS[:3]}, "tram_bus_street")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    """accelerate keeps one precision a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def run(data: Path, out: Path, *more: str) -> int:
