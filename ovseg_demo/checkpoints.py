@@ -175,6 +175,17 @@ def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
     return read(verify(get(checkpoint_id)))
 
 
+def table(published: Mapping, source: str) -> Mapping[str, Tensor]:
+    """The tensors of a file's content, which stand in it or under "model".
+
+    Raises CheckpointError when there are none, or other things among them.
+    """
+    state = published.get("model", published)
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{source} holds no weights: expected a table of tensors.")
+    return state
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into `module`, every tensor or none.
 

@@ -57,6 +57,20 @@ class FusedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_ONE_DNN[type(self.activation)])
 
 
+def linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: nn.Module | None = None) -> FusedLinear:
+    """A layer for inference with copies of `weight` (out, in) and `bias` (out,) in `dtype`."""
+    layer = nn.Linear(*weight.mT.shape, bias=bias is not None, device="meta")
+    return FusedLinear(filled(layer, weight, bias, dtype), activation)
+
+
+def filled(layer: nn.Module, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Module:
+    """The layer, which need not have weights yet, with these in `dtype` and without gradients."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            setattr(layer, name, nn.Parameter(value.detach().to(dtype), requires_grad=False))
+    return layer
+
+
 def fuse(module: nn.Module) -> None:
     """Fuse, in place, each convolution with the batch norm after it, and the activation that timm's may carry.
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from eval import environment
@@ -214,8 +214,6 @@ def _ours(contender: Contender, architecture: str, released: Released) -> tuple[
 def _released(contender: Contender, architecture: str, released: Released) -> tuple[Read, Decode]:
     clip = build(architecture, released.clip, "random")
     decoder = _decoder(architecture, released)
-    for activation in (each for each in decoder.modules() if isinstance(each, nn.ReLU)):
-        activation.inplace = True  # as there
     return partial(features, clip.visual), partial(_rejecting if contender.rejection else _whole, decoder)
 
 

@@ -11,7 +11,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.fused import FusedLinear
+from ovseg_demo.fused import linear
 from ovseg_demo.vlm.mask_prompts import MaskPromptedTower
 
 Precision = Literal["float32", "bfloat16"]
@@ -30,13 +30,6 @@ def native_precision(device: torch.device) -> Precision:
     else:
         native = False
     return "bfloat16" if native else "float32"
-
-
-def linear(weight: Tensor, bias: Tensor, dtype: torch.dtype, activation: nn.Module | None = None) -> FusedLinear:
-    """A layer for inference with copies of `weight` (out, in) and `bias` (out,) in `dtype`."""
-    layer = nn.Linear(*weight.mT.shape, device="meta")
-    layer.weight, layer.bias = (nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (weight, bias))
-    return FusedLinear(layer, activation)
 
 
 class Block(nn.Module):

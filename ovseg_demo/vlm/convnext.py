@@ -14,8 +14,9 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovseg_demo.fused import linear
 from ovseg_demo.vlm import text_store
-from ovseg_demo.vlm.clip_inference import Precision, linear, native_precision, replace_blocks
+from ovseg_demo.vlm.clip_inference import Precision, native_precision, replace_blocks
 from ovseg_demo.vlm.open_clip import MEAN, STD, filled
 from ovseg_demo.vlm.text_tree import encode_in_batches
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.fused import FusedConv, FusedLinear
+from ovseg_demo.fused import FusedConv, FusedLinear, filled, linear
 from ovseg_demo.methods.sed import decoder
 
 _LN2 = math.log(2)
@@ -49,8 +49,8 @@ class CostSkips:
     def __call__(self, cost: Tensor, bias: Tensor, steps: int) -> Tensor:
         """(n, h, w, P) without its mean to (n, h * 2**steps, w * 2**steps, g), after at least one step."""
         x = _unfolded((self._first(cost) + bias).relu_().to(cost.dtype))
-        for linear in self._later[: steps - 1]:
-            x = _unfolded(linear(x))
+        for step in self._later[: steps - 1]:
+            x = _unfolded(step(x))
         return x
 
 
@@ -64,9 +64,9 @@ class SpatialFusion:
             depthwise.weight, depthwise.bias, torch.float32, depthwise.padding, groups=depthwise.groups
         )
         self._norm, self._dtype = fusion.norm, dtype
-        self._widen = _linear(fusion.widen.weight, fusion.widen.bias, dtype, nn.GELU())
+        self._widen = linear(fusion.widen.weight, fusion.widen.bias, dtype, nn.GELU())
         gain = fusion.gain
-        self._narrow = _linear(fusion.narrow.weight * gain[:, None], fusion.narrow.bias * gain, dtype)
+        self._narrow = linear(fusion.narrow.weight * gain[:, None], fusion.narrow.bias * gain, dtype)
 
     def add_to(self, x: Tensor) -> None:
         """(n, h, w, C), in place."""
@@ -85,10 +85,10 @@ class ClassAttention:
         self._norm, self._mlp_norm, self._dtype = attention.norm, attention.mlp_norm, dtype
         query, key, value = attention.query, attention.key, attention.value
         # As `_positive` wants them. Separate layers: the product with keys is three times as fast on whole tensors.
-        self._query, self._key = (_linear(each.weight / _LN2, each.bias / _LN2, dtype) for each in (query, key))
-        self._value = _linear(value.weight, value.bias, dtype)
-        self._widen = _linear(attention.widen.weight, attention.widen.bias, dtype, nn.ReLU())
-        self._narrow = _linear(attention.narrow.weight, attention.narrow.bias, dtype)
+        self._query, self._key = (linear(each.weight / _LN2, each.bias / _LN2, dtype) for each in (query, key))
+        self._value = linear(value.weight, value.bias, dtype)
+        self._widen = linear(attention.widen.weight, attention.widen.bias, dtype, nn.ReLU())
+        self._narrow = linear(attention.narrow.weight, attention.narrow.bias, dtype)
         width, device = query.out_features, query.weight.device
         head = torch.arange(width, device=device) // (width // attention.heads)
         self._same_head = (head[:, None] == head).to(dtype)
@@ -181,7 +181,7 @@ def _phases(
 ) -> FusedLinear:
     """A transposed 2 x 2 convolution with stride 2 as a linear layer, before `_unfolded`."""
     weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return _linear(weight, up.bias.repeat(4) if bias else None, dtype, activation)
+    return linear(weight, up.bias.repeat(4) if bias else None, dtype, activation)
 
 
 def _unfolded(x: Tensor) -> Tensor:
@@ -204,13 +204,6 @@ def _last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _linear(
-    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, activation: nn.Module | None = None
-) -> FusedLinear:
-    linear = nn.Linear(*weight.mT.shape, bias=bias is not None, device="meta")
-    return FusedLinear(_filled(linear, weight, bias, dtype), activation)
-
-
 def _conv(
     weight: Tensor,
     bias: Tensor | None,
@@ -224,11 +217,4 @@ def _conv(
     conv = nn.Conv2d(
         channels * groups, out, kernel, stride, padding, groups=groups, bias=bias is not None, device="meta"
     )
-    return FusedConv(_filled(conv, weight.contiguous(memory_format=torch.channels_last), bias, dtype))
-
-
-def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Module:
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None:
-            setattr(layer, name, nn.Parameter(value.to(dtype), requires_grad=False))
-    return layer
+    return FusedConv(filled(conv, weight.contiguous(memory_format=torch.channels_last), bias, dtype))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ovseg_demo.checkpoints import table
 from ovseg_demo.errors import CheckpointError
 
 _PREFIX = "sem_seg_head.predictor."
@@ -52,9 +53,7 @@ def split(published: Mapping, source: str = "This file") -> Released:
     Every tensor goes into one of the parts; what they lack or should not have is told by whoever loads them. Raises
     CheckpointError for a file that is no SED.
     """
-    state = published.get("model", published)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{source} holds no weights: expected a table of tensors.")
+    state = table(published, source)
     strange = [name for name in state if not name.startswith((_PREFIX + _CLIP, _PREFIX + _DECODER))]
     if strange:
         raise CheckpointError(f"{source} is no SED model: it has {strange[0]}.")

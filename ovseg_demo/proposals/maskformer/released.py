@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ovseg_demo.checkpoints import check_tensors, load_strict
+from ovseg_demo.checkpoints import check_tensors, load_strict, table
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.maskformer.model import MaskFormer, build, fuse
 from ovseg_demo.proposals.maskformer.resnet import ResNet
@@ -50,7 +50,7 @@ def split(published: Mapping, source: str = "This file") -> Released:
 
     Raises CheckpointError that names what is missing, extra or misshapen.
     """
-    state = _tensors(published, source)
+    state = table(published, source)
     clip = {name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items() if name.startswith(CLIP_PREFIX)}
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(CLIP_PREFIX)}
     if _MASK_PROMPTS not in clip or NON_OBJECT not in rest:
@@ -87,7 +87,7 @@ def load_backbone(model: MaskFormer, published: Mapping, source: str = "This fil
 
     Raises CheckpointError that names what is missing, extra or misshapen.
     """
-    state = _tensors(published, source)
+    state = table(published, source)
     if isinstance(model.backbone, ResNet):
         unused, ending, fresh = ("stem.fc.",), ".num_batches_tracked", ()
     else:
@@ -95,10 +95,3 @@ def load_backbone(model: MaskFormer, published: Mapping, source: str = "This fil
     own = {name: tensor for name, tensor in model.backbone.state_dict().items() if name.startswith(fresh)}
     given = {n: tensor for n, tensor in state.items() if not n.startswith(unused) and not n.endswith(ending)}
     load_strict(model.backbone, own | given, source)
-
-
-def _tensors(published: Mapping, source: str) -> Mapping[str, Tensor]:
-    state = published.get("model", published)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{source} holds no weights: expected a table of tensors.")
-    return state
