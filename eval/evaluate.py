@@ -29,7 +29,7 @@ from eval.journal import Record, write_whole
 from ovseg_demo import methods
 from ovseg_demo.engine import Engine, available, check_device
 from ovseg_demo.errors import exit_status
-from ovseg_demo.methods.base import PROPOSALS, Options, granularity, rejection
+from ovseg_demo.methods import arguments
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for slower ones; the half hour that is usual would end long runs."""
@@ -67,19 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
     parser.add_argument(
-        "--granularity", type=granularity, default=Options.granularity, help="0 to 1, or auto (default %(default)s)"
-    )
-    parser.add_argument(
         "--ensemble",
         type=_ensemble,
         metavar="W",
         help="MaskFormer methods: OVSeg's evaluation with CLIP's weight W from 0 to 1, or 'published' for the paper's",
     )
-    parser.add_argument(
-        "--rejection", type=rejection, metavar="K[,K,K]", help="SED: early rejection with the K best (published: 8)"
-    )
-    parser.add_argument("--keep-aspect", action="store_true", help="SED: the image's aspect ratio instead of a square")
-    parser.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
+    arguments.add(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--samples", type=_count, default=3, metavar="N", help="best, median and worst images shown")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
@@ -95,13 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
-    options = Options(
-        chosen.granularity,
-        chosen.proposals,
-        _published(chosen.ensemble, chosen.dataset),
-        chosen.rejection,
-        chosen.keep_aspect,
-    )
+    options = arguments.options(chosen, _published(chosen.ensemble, chosen.dataset))
     for method in chosen.method:
         available(method, options)  # before an hour is spent on the methods named first
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)

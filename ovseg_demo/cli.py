@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ovseg_demo import checkpoints, export, image, methods, vocabulary
 from ovseg_demo.engine import Engine, available, how_to_get
 from ovseg_demo.errors import ImageError, UserError, exit_status
-from ovseg_demo.methods.base import PROPOSALS, Options, granularity, rejection
+from ovseg_demo.methods import arguments
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -31,24 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
     segment.add_argument("--method", default=methods.DEFAULT, choices=list(methods.REGISTRY))
     segment.add_argument(
-        "--granularity", type=granularity, default=Options.granularity, help="0 to 1, or auto (default %(default)s)"
-    )
-    segment.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
-    segment.add_argument(
         "--ensemble",
         type=float,
         metavar="W",
         help="MaskFormer methods: name masks as OVSeg's evaluation does, with CLIP's weight W from 0 to 1",
     )
-    segment.add_argument(
-        "--rejection",
-        type=rejection,
-        metavar="K[,K,K]",
-        help="SED: before each stage keep only the words that are among the K best somewhere (published: 8)",
-    )
-    segment.add_argument(
-        "--keep-aspect", action="store_true", help="SED: keep the photo's aspect ratio instead of a square"
-    )
+    arguments.add(segment)
     segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     segment.set_defaults(run=_segment)
@@ -66,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _segment(chosen: argparse.Namespace) -> int:
     words = vocabulary.parse(chosen.vocabulary)
-    options = Options(chosen.granularity, chosen.proposals, chosen.ensemble, chosen.rejection, chosen.keep_aspect)
+    options = arguments.options(chosen, chosen.ensemble)
     for notice in words.notices:
         print(notice, file=sys.stderr)
     available(chosen.method, options)

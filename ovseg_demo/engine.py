@@ -86,6 +86,9 @@ _REFUSED = {
     "ensemble": "ensemble",
     "rejection": "early rejection",
     "keep_aspect": "choice between a square and the photo's aspect ratio",
+    "seen": "classes that count as seen",
+    "trusty": "trusty map",
+    "recipe": "choice between the recipe of the code and that of the paper",
 }
 """Options that are refused where they change nothing, and what a method without them does not have."""
 

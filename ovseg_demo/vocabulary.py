@@ -103,6 +103,14 @@ def parse(text: str) -> Vocabulary:
     return Vocabulary(tuple(c[0] for c in classes), tuple(tuple(c[1:]) for c in classes), tuple(notices))
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Every word of a text that is parted as a vocabulary is; unlike one it may be empty.
+
+    Raises VocabularyError as `parse` does.
+    """
+    return tuple(word for _, word in parse(text).words()) if text.strip() else ()
+
+
 def readable(word: str) -> str:
     """The text a text tower should read for a word; empty when there is none.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,6 +48,17 @@ def tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     tables = [content, *(value for value in content.values() if isinstance(value, Mapping))]
     named = (item for table in tables for item in table.items())
     return {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors; nothing for a file of another format.
+
+    The file must be one that `read` reads.
+    """
+    if _reader(path) is not load_file:
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:

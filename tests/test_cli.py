@@ -173,10 +173,15 @@ def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
         (["--rejection", "8,8"], "whole numbers of at least 1, one for each of the three stages; got 8, 8"),
         (["--rejection", "0"], "whole numbers of at least 1"),
         (["--rejection", "few"], "'few' is neither a whole number nor three, as in 8,8,4"),
+        (["--seen", "cat"], "ovseg-sam-mini has no classes that count as seen"),
+        (["--seen", "|"], "Type at least one word"),
+        (["--no-trusty"], "ovseg-sam-mini has no trusty map"),
+        (["--recipe", "paper"], "ovseg-sam-mini has no choice between the recipe of the code and that of the paper"),
+        (["--recipe", "soup"], "invalid choice: 'soup'"),
         (["--keep-aspect"], "ovseg-sam-mini has no choice between a square and the photo's aspect ratio"),
     ],
 )
-def test_seds_options_are_checked_and_refused_where_they_change_nothing(options, told, capsys, tmp_path):
+def test_options_are_checked_and_refused_where_they_change_nothing(options, told, capsys, tmp_path):
     with suppress(SystemExit):
         assert run("segment", tmp_path, "--vocabulary", "cat", *options) == 1
     assert told in capsys.readouterr().err

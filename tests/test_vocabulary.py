@@ -95,3 +95,13 @@ def test_parsing_what_was_parsed_changes_nothing(classes):
 @pytest.mark.parametrize(("name", "read"), [("pottedplant", "potted plant"), ("TVmonitor", "tv monitor"), ("tv", "tv")])
 def test_names_that_voc_runs_together_are_read_apart(name, read):
     assert readable(name) == read
+
+
+@pytest.mark.parametrize(("text", "words"), [("", ()), (" \n", ()), ("Cat, sofa|couch；cat", ("Cat", "sofa", "couch"))])
+def test_words_are_listed_without_their_classes(text, words):
+    assert vocabulary.listed(text) == words
+
+
+def test_a_list_of_nothing_readable_is_refused():
+    with pytest.raises(VocabularyError):
+        vocabulary.listed(" , |")

@@ -110,11 +110,22 @@ def _sed(checkpoint_id: str) -> Callable[[str], Method]:
     return build
 
 
+def _tagclip(checkpoint_id: str) -> Callable[[str], Method]:
+    def build(device: str) -> Method:
+        from ovseg_demo.methods import tagclip
+
+        return tagclip.load(checkpoint_id, device)
+
+    return build
+
+
 _MINI = ("mini-image", "mini-text", "mini-anchors", "mini-heads")
 _B16, _L14 = "ViT-B-16-quickgelu", "ViT-L-14-quickgelu"
 _SAM = ("granularity", "proposals")
 _MASKFORMER = ("granularity", "ensemble")
 _SED = ("rejection", "keep_aspect")
+_ZEGCLIP = ("seen", "recipe")
+_TAGCLIP = (*_ZEGCLIP, "trusty")
 
 
 def _sam_entry(method: str, clip: str, told: str, weights: str, build: Callable[[str], Method]) -> MethodEntry:
@@ -133,6 +144,12 @@ def _sed_entry(method: str, model: str, told: str) -> MethodEntry:
     """A whole model in one file, which has the method's id."""
     summary = f"No masks: a decoder draws outlines from the cost maps of {told}."
     return MethodEntry(method, f"SED · {model}", summary, (method,), _SED, _sed(method))
+
+
+def _zegclip_entry(method: str, told: str) -> MethodEntry:
+    """As `_sed_entry`."""
+    summary = "No masks: words find their regions by attention in a CLIP ViT-B/16 with learned prompts."
+    return MethodEntry(method, f"ZegCLIP · {told}", summary, (method,), _ZEGCLIP, _tagclip(method))
 
 
 _ENTRIES = (
@@ -216,6 +233,20 @@ _ENTRIES = (
     _sed_entry("sed-convnext-b", "ConvNeXt-B", "a hierarchical CLIP, ConvNeXt-B"),
     _sed_entry("sed-convnext-l", "ConvNeXt-L", "a hierarchical CLIP, ConvNeXt-L"),
     _sed_entry("sed-own", "trained by you", "a hierarchical CLIP, both your own"),
+    MethodEntry(
+        "tagclip-own",
+        "TagCLIP · trained by you",
+        "Words find their regions by attention; a trusty map tells which regions look new to the model.",
+        ("tagclip-own",),
+        _TAGCLIP,
+        _tagclip("tagclip-own"),
+    ),
+    _zegclip_entry("zegclip-voc", "VOC, 15 of 20 words seen"),
+    _zegclip_entry("zegclip-voc-transductive", "VOC, self-trained"),
+    _zegclip_entry("zegclip-voc-supervised", "VOC, all words seen"),
+    _zegclip_entry("zegclip-coco", "COCO-Stuff, 156 of 171 words seen"),
+    _zegclip_entry("zegclip-coco-transductive", "COCO-Stuff, self-trained"),
+    _zegclip_entry("zegclip-coco-supervised", "COCO-Stuff, all words seen"),
 )
 
 REGISTRY: dict[str, MethodEntry] = {entry.id: entry for entry in _ENTRIES}

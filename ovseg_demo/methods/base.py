@@ -1,6 +1,5 @@
 """The protocol of a method and what a request may set."""
 
-from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +10,8 @@ from ovseg_demo.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
 
 PROPOSALS = ("fast", "balanced", "thorough")
+
+RECIPES = ("code", "paper")
 
 DECODER_STAGES = 3
 """Stages of SED's decoder, before each of which classes can be rejected."""
@@ -29,6 +30,11 @@ class Options:
         rejection: SED's early rejection (Xie et al. 2024, section 3.3): before each of its three stages, only the
             classes stay that are among the k best somewhere in the photo; k of each stage. None keeps all classes.
         keep_aspect: whether SED keeps the photo's aspect ratio; published, it sees every photo squashed to a square.
+        seen: words that count as seen in training, for TagCLIP; a class counts when one of its words does. None stands
+            for those that the model was trained with.
+        trusty: whether TagCLIP weights its masks by the trusty map.
+        recipe: "code" takes 0.1 off the mask probabilities of seen classes where TagCLIP's published code does;
+            "paper" does not, as its paper says nothing of it.
 
     Raises MethodError for a value outside its range.
     """
@@ -38,6 +44,9 @@ class Options:
     ensemble: float | None = None
     rejection: tuple[int, int, int] | None = None
     keep_aspect: bool = False
+    seen: tuple[str, ...] | None = None
+    trusty: bool = True
+    recipe: str = "code"
 
     def __post_init__(self) -> None:
         for name in ("granularity", "ensemble"):
@@ -46,6 +55,8 @@ class Options:
                 raise MethodError(f"{name.capitalize()} must lie between 0 and 1; got {value}.")
         if self.proposals not in PROPOSALS:
             raise MethodError(f"Unknown proposal setting '{self.proposals}'; choose one of {', '.join(PROPOSALS)}.")
+        if self.recipe not in RECIPES:
+            raise MethodError(f"Unknown recipe '{self.recipe}'; choose one of {', '.join(RECIPES)}.")
         wanted = self.rejection
         if wanted is not None and not (len(wanted) == DECODER_STAGES and all(map(_counts, wanted))):
             told = ", ".join(map(str, wanted))
@@ -56,23 +67,6 @@ class Options:
 
 def _counts(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
-
-
-def granularity(text: str) -> float | None:
-    """A command line's granularity: a number, or "auto". Raises ArgumentTypeError for another word."""
-    try:
-        return None if text == "auto" else float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"'{text}' is neither a number from 0 to 1 nor auto") from None
-
-
-def rejection(text: str) -> tuple[int, ...]:
-    """A command line's early rejection: k of every stage, "8", or of each, "8,8,4". Raises ArgumentTypeError."""
-    try:
-        numbers = tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ArgumentTypeError(f"'{text}' is neither a whole number nor three, as in 8,8,4") from None
-    return numbers * DECODER_STAGES if len(numbers) == 1 else numbers
 
 
 class Method(Protocol):

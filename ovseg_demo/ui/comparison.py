@@ -12,7 +12,7 @@ from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Progress
 from ovseg_demo.ui import fragments
-from ovseg_demo.ui.asked import effective
+from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.payload import classes, layer, photo_url
 from ovseg_demo.ui.session import Answer, Request, told
 
@@ -23,26 +23,16 @@ _runs = itertools.count(time.time_ns() // 1_000_000)
 """Numbers of comparisons; a server that starts anew goes on above those that browsers may still show."""
 
 
-def read(
-    path: str | None,
-    words: str,
-    chosen: Sequence[str],
-    granularity: float | None,
-    proposals: str,
-    rejection: int | None = None,
-) -> list[Request]:
-    """A request for each method; they differ in nothing else, but that early rejection is only for those that have it.
+def read(asked: Asked) -> list[Request]:
+    """A request for each method; they differ in nothing else, but that each has only the settings that it uses.
 
     Raises UserError for too few or too many methods, and whatever `Request.read` raises.
     """
-    if not LEAST <= len(set(chosen)) <= MOST:
+    chosen = tuple(dict.fromkeys(asked.methods))
+    if not LEAST <= len(chosen) <= MOST:
         raise UserError("Tick two to four methods to compare.")
-    first = Request.read(path, words, chosen[0], granularity, proposals, rejection)
-    kept = replace(first.options, rejection=None)
-    return [
-        replace(first, method=method, options=kept if effective(rejection, method) is None else first.options)
-        for method in dict.fromkeys(chosen)
-    ]
+    first = Request.read(asked.photo, asked.words, chosen[0], asked.options(chosen[0]))
+    return [replace(first, method=method, options=asked.options(method)) for method in chosen]
 
 
 @dataclass(frozen=True)

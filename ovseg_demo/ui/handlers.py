@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -16,7 +17,7 @@ from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.stages import Listener, Progress
 from ovseg_demo.ui import comparison, evidence, fragments
-from ovseg_demo.ui.asked import Asked, effective
+from ovseg_demo.ui.asked import Asked, granularity_of, plain
 from ovseg_demo.ui.comparison import Board, Step
 from ovseg_demo.ui.payload import payload
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
@@ -64,22 +65,21 @@ class Handlers:
         photo: str | None,
         words: str,
         method: str,
-        granularity: float,
-        automatic: bool,
-        proposals: str,
-        rejecting: bool,
-        best: int,
         request: gr.Request,
+        *settings: Any,
     ) -> Iterator[tuple]:
-        """Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button."""
+        """Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button.
+
+        Args:
+            settings: as of `Asked.of`.
+        """
         news: dict[str, Progress] = {}
         began = time.perf_counter()
-        asked = Asked(photo, words, (method,), _value(granularity, automatic), proposals, _value(best, not rejecting))
+        asked = Asked.of(photo, words, (method,), *settings)
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            rejection = effective(asked.rejection, method)
-            wanted = Request.read(photo, words, method, asked.granularity, proposals, rejection)
+            wanted = Request.read(photo, words, method, asked.options(method))
             listener(Progress("Reading the photo", 1))
             return wanted.answer(self._engine, listener)
 
@@ -107,25 +107,23 @@ class Handlers:
         photo: str | None,
         words: str,
         chosen: Sequence[str],
-        granularity: float,
-        automatic: bool,
-        proposals: str,
-        rejecting: bool,
-        best: int,
         request: gr.Request,
+        *settings: Any,
     ) -> Iterator[tuple]:
         """Yields the status, the comparison's value, what it shows and the Cancel button.
 
         The value is sent with each piece of news, whole, of which gradio passes on the changes; the browser keeps the
         newest comparison, whatever an older one still says.
+
+        Args:
+            settings: as of `Asked.of`.
         """
         board: Board | None = None
         began = last = time.perf_counter()
-        rejection = _value(best, not rejecting)
-        asked = Asked(photo, words, tuple(chosen), _value(granularity, automatic), proposals, rejection)
+        asked = Asked.of(photo, words, chosen, *settings)
 
         def work(listener: Listener) -> None:
-            wanted = comparison.read(photo, words, chosen, asked.granularity, proposals, rejection)
+            wanted = comparison.read(asked)
             listener(Board(wanted))
             comparison.run(wanted, self._engine, listener)
 
@@ -177,7 +175,7 @@ class Handlers:
         sent, asked = gr.skip(), replace(shown.asked, photo=photo, words=words)
         if shown.asked.change(asked):
             return nothing
-        asked = replace(asked, granularity=_value(granularity, automatic))
+        asked = replace(asked, granularity=granularity_of(granularity, automatic))
         if asked.granularity != shown.asked.granularity:
             try:
                 options = replace(shown.request.options, granularity=asked.granularity)
@@ -201,16 +199,16 @@ class Handlers:
         words: str,
         method: str,
         chosen: Sequence[str],
-        granularity: float,
-        automatic: bool,
-        proposals: str,
-        rejecting: bool,
-        best: int,
         shown: Shown | None,
         compared: Asked | None,
+        *settings: Any,
     ) -> str:
-        """What has changed since the result of each task, as HTML."""
-        now = Asked(photo, words, (method,), _value(granularity, automatic), proposals, _value(best, not rejecting))
+        """What has changed since the result of each task, as HTML.
+
+        Args:
+            settings: as of `Asked.of`.
+        """
+        now = Asked.of(photo, words, (method,), *settings)
         told = ""
         if shown:
             told += fragments.outdated("segment", shown.asked.change(now))
@@ -246,18 +244,22 @@ class Handlers:
         granularity: float | None,
         proposals: str,
         rejection: int | None = None,
+        seen: str | None = None,
+        trusty: bool = True,
     ) -> tuple[str, str, str]:
         """Segment a photo with your own words; granularity null chooses it automatically.
 
         Rejection, for the methods that have it: at each stage only the words that are among so many best somewhere in
-        the photo stay; null keeps all.
+        the photo stay; null keeps all. Seen, likewise: the words that count as seen in training, parted as in the
+        vocabulary; null leaves it to the model, and with an empty text none does. Trusty, likewise: whether scores are
+        weighted by how new each region looks to the model.
 
         Returns the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
         confidences and COCO run lengths of every class found.
         """
         try:
-            asked = Request.read(photo, vocabulary, method, granularity, proposals, rejection)
-            answer = asked.answer(self._engine)
+            options = plain(granularity, proposals, rejection, seen, trusty)
+            answer = Request.read(photo, vocabulary, method, options).answer(self._engine)
             return tuple(_files(answer, ["overlay", "labels", "json"]))
         except Exception as error:  # every failure becomes one sentence for the caller
             raise gr.Error(told(error), print_exception=False) from error
@@ -265,10 +267,6 @@ class Handlers:
 
 def _stop(possible: bool) -> gr.Button:
     return gr.Button(interactive=possible)
-
-
-def _value(number: float, unused: bool) -> float | None:
-    return None if unused else number
 
 
 def _superseded(task: str, newer: Superseded) -> str | dict:

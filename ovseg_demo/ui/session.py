@@ -14,7 +14,7 @@ from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import DECODER_STAGES, Options
+from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import CancelFlag, Listener, Progress, ignore
 from ovseg_demo.vocabulary import Vocabulary
@@ -32,23 +32,11 @@ class Request:
     options: Options
 
     @classmethod
-    def read(
-        cls,
-        path: str | None,
-        words: str,
-        method: str,
-        granularity: float | None,
-        proposals: str,
-        rejection: int | None = None,
-    ) -> "Request":
-        """Granularity None is automatic; rejection is k of each stage. Raises UserError for an absent or unreadable
-        photo, an unusable vocabulary or option."""
+    def read(cls, path: str | None, words: str, method: str, options: Options) -> "Request":
+        """Raises UserError for an absent or unreadable photo and for an unusable vocabulary."""
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
-        if granularity is not None and not isinstance(granularity, int | float):
-            raise UserError("Granularity must be a number between 0 and 1.")
-        each = None if rejection is None else (rejection,) * DECODER_STAGES
-        parsed, options = vocabulary.parse(words or ""), Options(granularity, proposals, rejection=each)
+        parsed = vocabulary.parse(words or "")
         return cls(image.load(path), parsed, method, options)
 
     def answer(self, engine: Engine, listener: Listener = ignore) -> "Answer":

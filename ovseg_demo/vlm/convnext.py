@@ -126,13 +126,7 @@ class HierarchicalClip:
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), P, D) of the words, verbatim, in each prompt; at least one word."""
-        known = self._store.get(words)
-        missing = [word for word in dict.fromkeys(words) if word not in known]
-        if missing:
-            made = dict(zip(missing, embed_words(self._model, missing), strict=True))
-            self._store.put(made)
-            known |= made
-        return torch.stack([known[word].to(self._device) for word in words])
+        return self._store.completed(words, lambda missing: embed_words(self._model, missing)).to(self._device)
 
     @torch.inference_mode()
     def read(self, pixels: Tensor) -> Features:

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,6 +73,20 @@ class TextStore:
             pass  # the folder was deleted in this very moment
         except OSError as error:
             self._tell(error)
+
+    def completed(self, words: Sequence[str], make: Callable[[list[str]], Tensor]) -> Tensor:
+        """The embeddings (len(words), P, D) of at least one word; those that are not known are made, and kept.
+
+        Args:
+            make: from some distinct words to theirs (K, P, D).
+        """
+        known = self.get(words)
+        missing = [word for word in dict.fromkeys(words) if word not in known]
+        if missing:
+            made = dict(zip(missing, make(missing).cpu(), strict=True))
+            self.put(made)
+            known |= made
+        return torch.stack([known[word] for word in words])
 
     def _path(self, word: str) -> Path:
         key = json.dumps([*self._depends_on, word])

@@ -242,6 +242,9 @@ def test_the_command_reports(command, tmp_path, capsys):
             "ensemble": None,
             "rejection": None,
             "keep_aspect": False,
+            "seen": None,
+            "trusty": True,
+            "recipe": "code",
         }
         assert report["settings"]["vocabulary"] == "ours"
         assert report["command"].startswith("python -m eval.evaluate --dataset tiny")

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from oracle import sampled
-from sed_models import drawn, fixture, weights
+from oracle import drawn, fixture, sampled, weights
 from torch import Tensor
 from torch.nn import functional as F
 

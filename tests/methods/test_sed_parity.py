@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from oracle import drawn_image, sampled
-from sed_models import ARCHITECTURE, SIDE, SIZES, fixture, register, weights
+from oracle import drawn_image, fixture, sampled, weights
+from sed_models import ARCHITECTURE, SIDE, SIZES, register
 from torch import Tensor
 
 from ovseg_demo import image, vocabulary

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sed_models import fixture
+from oracle import fixture
 from torch import Tensor
 
 from ovseg_demo.checkpoints import load_strict

@@ -7,9 +7,11 @@ import pytest
 from ovseg_demo import gallery, methods
 from ovseg_demo.errors import Cancelled, MethodError, UserError
 from ovseg_demo.methods import MethodEntry
+from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
 from ovseg_demo.stages import Progress
 from ovseg_demo.ui import comparison
+from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.comparison import Board, Step
 from ovseg_demo.ui.session import Answer
 
@@ -36,12 +38,12 @@ def result(size, names, **known) -> Segmentation:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     fakes = {name: MethodEntry(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
-    fakes["third"] = replace(fakes["third"], uses=("rejection",))
+    fakes["third"] = replace(fakes["third"], uses=("granularity", "rejection", "seen"))
     monkeypatch.setattr(methods, "REGISTRY", fakes)
 
 
 def asked(chosen=THREE):
-    return comparison.read(PIZZA, "pizza, horse", chosen, 0.5, "fast")
+    return comparison.read(Asked(PIZZA, "pizza, horse", tuple(chosen)))
 
 
 def test_the_requests_differ_in_their_method_only():
@@ -56,13 +58,10 @@ def test_two_to_four_methods_are_compared(chosen):
         asked(chosen)
 
 
-def test_early_rejection_is_for_the_methods_that_have_it():
-    requests = comparison.read(PIZZA, "pizza", THREE, 0.5, "fast", 8)
-    assert [request.options.rejection for request in requests] == [None, None, (8, 8, 8)]
-
-
-def test_automatic_granularity_is_passed_on():
-    assert comparison.read(PIZZA, "pizza", THREE, None, "fast")[2].options.granularity is None
+def test_each_has_the_settings_that_it_uses():
+    moved = {"granularity": None, "rejection": (8, 8, 8), "seen": ("pizza",)}
+    requests = comparison.read(Asked(PIZZA, "pizza", tuple(THREE), **moved))
+    assert [request.options for request in requests] == [Options(), Options(), Options(**moved)]
 
 
 def test_a_method_that_fails_does_not_lose_the_others():

@@ -86,6 +86,16 @@ def test_maps_of_the_image_belong_to_no_word():
     assert [panel["title"] for panel in look(steps, None)] == ["Trusty", "Trusty"]
 
 
+def test_a_map_of_the_image_stands_among_those_of_any_word():
+    trusty = Evidence("Trusty map", COST[1:2], None, (0.0, 1.0))
+    steps = (STEPS[1], trusty, STEPS[2])
+    assert evidence.offer(result(*steps))["words"] == [[0, "cat"], [2, "sky"]]
+    panels = look(steps, 2)
+    assert [panel["title"] for panel in panels] == ["After stage 1", "Trusty map", "After stage 2"]
+    assert panels[1]["caption"] == "0 to 1, highest 0.50"
+    assert look(steps, 0)[1] == panels[1]
+
+
 @pytest.mark.parametrize("word", [None, -1, 99, "cat", [1], {"a": 1}])
 def test_a_word_that_nobody_offered_is_no_failure(word):
     (panel,) = look(STEPS, word)

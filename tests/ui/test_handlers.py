@@ -15,21 +15,35 @@ SOMEONE = SimpleNamespace(session_hash="someone")
 AUTOMATIC = 0.37
 NOW = (PIZZA, "pizza, horse")
 """The photo and the words of every result here."""
-MASKS, DENSE, SED = "ovseg-sam-mini", "mini-dense", "sed-convnext-b"
-REST = ("fast", False, 8)
-"""The settings that most tests leave alone: mask search, early rejection and its k."""
+MASKS, DENSE, SED, TAGCLIP = "ovseg-sam-mini", "mini-dense", "sed-convnext-b", "tagclip-own"
+CONTROLS = {
+    "granularity": 0.8,
+    "automatic": False,
+    "proposals": "fast",
+    "rejecting": False,
+    "best": 8,
+    "as_trained": True,
+    "marked": [],
+    "trusty": True,
+}
+
+
+def controls(**moved) -> tuple:
+    """The values of all controls, in order."""
+    assert CONTROLS.keys() >= moved.keys()
+    return tuple((CONTROLS | moved).values())
 
 
 class FakeEngine:
     """Counts what it is asked; chooses AUTOMATIC where granularity is."""
 
     def __init__(self):
-        self.asked, self.rejections = [], []
+        self.asked, self.options = [], []
 
     def segment(self, photo, vocabulary, method, options, listener=ignore):
         listener(Progress("Working", 0.5))
         self.asked.append((method, options.granularity))
-        self.rejections.append(options.rejection)
+        self.options.append(options)
         if method == "fails":
             raise MethodError("it <b>fails</b>")
         plane = np.zeros(photo.pixels.shape[:2], np.float32)
@@ -57,7 +71,7 @@ def handlers(fake):
 
 
 def shown_after(handlers, automatic):
-    *_, last = handlers.segment(*NOW, MASKS, 0.8, automatic, *REST, SOMEONE)
+    *_, last = handlers.segment(*NOW, MASKS, SOMEONE, *controls(automatic=automatic))
     return last[2]
 
 
@@ -136,7 +150,9 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     compared = replace(shown.asked, methods=(MASKS, DENSE))
 
     def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8, automatic=False):
-        return handlers.outdated(photo, words, method, chosen, granularity, automatic, *REST, shown, compared)
+        return handlers.outdated(
+            photo, words, method, chosen, shown, compared, *controls(granularity=granularity, automatic=automatic)
+        )
 
     assert told() == ""
     assert "Press Segment to apply the settings" in told(method=DENSE)
@@ -145,13 +161,13 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     assert told("another.jpg").count("for this photo") == 2
     assert "for these words" in told(words="bus")
     assert "settings" in told(automatic=True)
-    assert handlers.outdated(None, "", DENSE, [], 0, True, *REST, None, None) == ""
+    assert handlers.outdated(None, "", DENSE, [], None, None, *controls(automatic=True)) == ""
 
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
     entries = {name: SimpleNamespace(title=name.title(), uses=()) for name in ("one", "fails", "two")}
     monkeypatch.setattr("ovseg_demo.methods.get", entries.__getitem__)
-    sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), 0.8, False, *REST, SOMEONE))
+    sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), SOMEONE, *controls()))
     states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
     assert states[0] == ["waiting"] * 3
     assert ["done", "running", "waiting"] in states
@@ -166,7 +182,7 @@ def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
 
 
 def test_a_comparison_of_nothing_is_one_sentence(handlers):
-    news = handlers.compare(PIZZA, "pizza", ["one"], 0.8, False, *REST, SOMEONE)
+    news = handlers.compare(PIZZA, "pizza", ["one"], SOMEONE, *controls())
     _, value, compared, _ = next(news)
     assert skipped(value)
     assert skipped(compared)
@@ -176,10 +192,10 @@ def test_a_comparison_of_nothing_is_one_sentence(handlers):
 
 @pytest.mark.parametrize(("task", "told"), [("segment", False), ("compare", True)])
 def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, told):
-    news = handlers.segment(*NOW, MASKS, 0.8, False, *REST, SOMEONE)
+    news = handlers.segment(*NOW, MASKS, SOMEONE, *controls())
     next(news)
     asked = {"segment": MASKS, "compare": [MASKS, DENSE]}[task]
-    newer = getattr(handlers, task)(*NOW, asked, 0.8, False, *REST, SOMEONE)
+    newer = getattr(handlers, task)(*NOW, asked, SOMEONE, *controls())
     next(newer)
     *_, (status, *others) = news
     newer.close()
@@ -190,31 +206,51 @@ def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it
 
 
 @pytest.mark.parametrize(
-    ("method", "rejecting", "wanted"), [(SED, True, (5, 5, 5)), (SED, False, None), (MASKS, True, None)]
+    ("method", "moved", "option", "wanted"),
+    [
+        (SED, {"rejecting": True, "best": 5}, "rejection", (5, 5, 5)),
+        (SED, {"rejecting": False, "best": 5}, "rejection", None),
+        (MASKS, {"rejecting": True}, "rejection", None),
+        (TAGCLIP, {"as_trained": False, "marked": ["horse", "gone"]}, "seen", ("horse",)),
+        (TAGCLIP, {"as_trained": False, "marked": None}, "seen", ()),
+        (TAGCLIP, {"as_trained": True, "marked": ["horse"]}, "seen", None),
+        (MASKS, {"as_trained": False, "marked": ["horse"]}, "seen", None),
+        (TAGCLIP, {"trusty": False}, "trusty", False),
+        (MASKS, {"trusty": False}, "trusty", True),
+        (MASKS, {"proposals": "thorough"}, "proposals", "thorough"),
+    ],
 )
-def test_early_rejection_is_for_the_methods_that_have_it(handlers, fake, method, rejecting, wanted):
-    list(handlers.segment(*NOW, method, 0.8, False, "fast", rejecting, 5, SOMEONE))
-    assert fake.rejections == [wanted]
+def test_a_setting_is_for_the_methods_that_use_it(handlers, fake, method, moved, option, wanted):
+    list(handlers.segment(*NOW, method, SOMEONE, *controls(**moved)))
+    assert getattr(fake.options[0], option) == wanted
 
 
-def test_another_rejection_is_another_result(handlers):
-    *_, (_, _, shown, _, _) = handlers.segment(*NOW, SED, 0.8, False, "fast", True, 5, SOMEONE)
+def test_another_setting_is_another_result(handlers):
+    def told(method, before, now):
+        *_, (_, _, shown, _, _) = handlers.segment(*NOW, method, SOMEONE, *controls(**before))
+        sentence = handlers.outdated(*NOW, method, [], shown, None, *controls(**now))
+        assert sentence == "" or "to apply the settings" in sentence
+        return bool(sentence)
 
-    def told(rejecting, best):
-        return handlers.outdated(*NOW, SED, [], 0.8, False, "fast", rejecting, best, shown, None)
-
-    assert told(True, 5) == ""
-    assert "to apply the settings" in told(True, 6)
-    assert "to apply the settings" in told(False, 5)
+    rejecting, marked = {"rejecting": True, "best": 5}, {"as_trained": False, "marked": ["horse"]}
+    assert not told(SED, rejecting, rejecting)
+    assert told(SED, rejecting, {**rejecting, "best": 6})
+    assert told(SED, rejecting, {"best": 5})
+    assert not told(SED, {}, marked)
+    assert not told(TAGCLIP, marked, marked)
+    assert not told(TAGCLIP, {}, {"marked": ["horse"]})
+    assert told(TAGCLIP, marked, {**marked, "marked": ["pizza", "horse"]})
+    assert told(TAGCLIP, marked, {**marked, "as_trained": True})
+    assert told(TAGCLIP, {}, {"trusty": False})
 
 
 def test_maps_are_offered_with_a_result_and_drawn_when_asked_for(handlers, fake):
-    *_, (_, _, shown, offered, _) = handlers.segment(*NOW, SED, 0.8, False, *REST, SOMEONE)
+    *_, (_, _, shown, offered, _) = handlers.segment(*NOW, SED, SOMEONE, *controls())
     assert offered["words"] == [[1, "horse"]]
     looked = handlers.look(shown, SimpleNamespace(id=offered["id"], word=1))
     assert (looked["id"], looked["word"]) == (offered["id"], 1)
     assert [panel["title"] for panel in looked["panels"]] == ["Cost map"]
-    *_, (_, _, _, offered, _) = handlers.segment(*NOW, MASKS, 0.8, False, *REST, SOMEONE)
+    *_, (_, _, _, offered, _) = handlers.segment(*NOW, MASKS, SOMEONE, *controls())
     assert offered is None
 
 

@@ -1,0 +1,90 @@
+"""What a model of TagCLIP's family must know and its tensors do not say: which words it was trained with, and how."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from ovseg_demo.errors import CheckpointError
+
+Templates = Literal["photo", "scenes"]
+
+TEMPLATES: dict[Templates, tuple[str, ...]] = {
+    "photo": ("a photo of a {}",),
+    "scenes": (
+        "a photo of a {}.",
+        "a photo of a small {}.",
+        "a photo of a medium {}.",
+        "a photo of a large {}.",
+        "This is a photo of a {}.",
+        "This is a photo of a small {}.",
+        "This is a photo of a medium {}.",
+        "This is a photo of a large {}.",
+        "a {} in the scene.",
+        "a photo of a {} in the scene.",
+        "There is a {} in the scene.",
+        "There is the {} in the scene.",
+        "This is a {} in the scene.",
+        "This is the {} in the scene.",
+        "This is one {} in the scene.",
+    ),
+}
+"""The prompts of models for VOC, and of those for COCO-Stuff, whose unit vectors are averaged."""
+
+METADATA = "tagclip"
+"""The entry of a safetensors file's metadata that has an `About`."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Classes whose masks training shows, and those that measure how it does on others."""
+
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class About:
+    """What goes with a model's tensors.
+
+    Attributes:
+        taught: words of the classes whose masks training has shown.
+        templates: the prompts in which it reads words.
+        handicap: whether 0.1 is taken off the mask probabilities of seen classes, as the published code does after
+            inductive training, and not after self-training.
+    """
+
+    taught: tuple[str, ...]
+    templates: Templates
+    handicap: bool
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> "About":
+        """What `to_json` wrote into the file `source`. Raises CheckpointError for anything else."""
+        try:
+            about = json.loads(text)
+            made = cls(tuple(map(str, about["taught"])), about["templates"], bool(about["handicap"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{source} does not say how it was trained.") from error
+        if made.templates not in TEMPLATES:
+            raise CheckpointError(f"{source} was trained with unknown prompts, '{made.templates}'.")
+        return made
+
+
+@cache
+def splits() -> dict[str, Split]:
+    """Of "voc" (15 and 5 classes) and "coco" (COCO-Stuff, 156 and 15), by the names the releases use."""
+    table = json.loads((Path(__file__).parent / "words.json").read_text(encoding="utf-8"))
+    return {name: Split(tuple(split["seen"]), tuple(split["unseen"])) for name, split in table.items()}
+
+
+def published(checkpoint_id: str) -> About:
+    """Of ZegCLIP's released models, named zegclip-voc, zegclip-coco-transductive and so on."""
+    _, data, *setting = checkpoint_id.split("-")
+    split = splits()[data]
+    taught = split.seen + split.unseen if setting == ["supervised"] else split.seen
+    return About(taught, "photo" if data == "voc" else "scenes", handicap=not setting)

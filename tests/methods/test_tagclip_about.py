@@ -1,0 +1,59 @@
+"""What goes with the tensors of a file."""
+
+import pytest
+
+from eval import datasets
+from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods.tagclip.about import TEMPLATES, About, published, splits
+from ovseg_demo.vocabulary import readable
+
+
+def test_it_survives_being_written():
+    about = About(("cat", "tv|monitor", 'a "quoted" word'), "scenes", handicap=True)
+    assert About.from_json(about.to_json(), "file") == about
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"taught": 3, "templates": "photo", "handicap": true}', '{"taught": [], "handicap": 1}']
+)
+def test_nonsense_is_told_with_the_file(text):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not say how it was trained"):
+        About.from_json(text, "model.safetensors")
+
+
+def test_unknown_prompts_are_refused():
+    with pytest.raises(CheckpointError, match="unknown prompts, 'poems'"):
+        About.from_json('{"taught": [], "templates": "poems", "handicap": false}', "file")
+
+
+def test_splits_are_those_of_the_benchmarks():
+    for name, benchmark in (("voc", "voc_15_5"), ("coco", "coco_stuff_171")):
+        known, split = datasets.DATASETS[benchmark], splits()[name]
+        assert len(split.unseen) == len(known.unseen)
+        assert len(split.seen) + len(split.unseen) == {"voc": 20, "coco": 171}[name]
+        assert not set(split.seen) & set(split.unseen)
+    assert splits()["voc"].unseen == ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
+    assert {"cow", "giraffe", "wall-concrete"} < set(splits()["coco"].unseen)
+
+
+@pytest.mark.parametrize(
+    ("name", "taught", "templates", "handicap"),
+    [
+        ("zegclip-voc", 15, "photo", True),
+        ("zegclip-voc-transductive", 15, "photo", False),
+        ("zegclip-voc-supervised", 20, "photo", False),
+        ("zegclip-coco", 156, "scenes", True),
+        ("zegclip-coco-supervised", 171, "scenes", False),
+    ],
+)
+def test_released_models_are_known(name, taught, templates, handicap):
+    about = published(name)
+    assert len(about.taught) == taught
+    assert (about.templates, about.handicap) == (templates, handicap)
+
+
+def test_prompts_are_as_many_as_published_and_take_a_word():
+    assert {name: len(prompts) for name, prompts in TEMPLATES.items()} == {"photo": 1, "scenes": 15}
+    for prompts in TEMPLATES.values():
+        assert len({prompt.format(readable("cat")) for prompt in prompts}) == len(prompts)
+        assert all("cat" in prompt.format("cat") for prompt in prompts)

@@ -1,0 +1,86 @@
+"""From pixels and words to scores, as the references do it on equal weights, through a file and its loading."""
+
+import open_clip
+import pytest
+import torch
+from oracle import drawn, fixture
+from tagclip_models import SIDE, SIZES, WIDTH, published, units
+
+from ovseg_demo.checkpoints import load_strict
+from ovseg_demo.fused import fuse
+from ovseg_demo.methods.tagclip import reader
+from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
+from ovseg_demo.methods.tagclip.encoder import Encoded
+from ovseg_demo.methods.tagclip.reader import InferenceTower
+from ovseg_demo.methods.tagclip.released import split
+from ovseg_demo.methods.tagclip.scores import Rule, scores
+from ovseg_demo.methods.tagclip.windows import Windows, origins
+from ovseg_demo.vlm.open_clip import encode_texts
+
+REFERENCE = fixture("tagclip_parity.json")
+CASES = pytest.mark.parametrize(
+    "case", REFERENCE["scores"], ids=lambda c: f"{c['model']}-{c['trusty']}-{c['handicap']}"
+)
+SEEN = (True, True, False, True, False)
+
+
+@pytest.fixture(scope="module")
+def clip() -> open_clip.CLIP:
+    return reader.build(split(published("tagclip")).clip, "tiny").requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "for inference"])
+def encoded(clip, request) -> Encoded:
+    """Of two images."""
+    tower = clip.visual
+    if request.param:
+        tower = InferenceTower(reader.build(split(published("tagclip")).clip, "tiny").visual, "float32").eval()
+    with torch.inference_mode():
+        return tower(drawn("pixels", (2, 3, SIDE, SIDE)))
+
+
+def decoder(model: str, *, fused: bool) -> Decoder:
+    made = Decoder(SIZES[model])
+    load_strict(made, split(published(model)).decoder, "tiny")
+    made.eval().requires_grad_(False)
+    if fused:
+        fuse(made)
+    return made
+
+
+def test_text_embeddings(clip):
+    texts = REFERENCE["texts"]
+    found = encode_texts(clip, open_clip.tokenize(texts["words"]))
+    torch.testing.assert_close(found, torch.tensor(texts["embeddings"]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["stock layers", "fused layers"])
+@CASES
+@torch.inference_mode()
+def test_scores(encoded, case, fused):
+    """With the trusty weighting and without it; with the 0.1, and without it as after self-training."""
+    logits = decoder(case["model"], fused=fused)(encoded, units("texts", (len(SEEN), WIDTH)))
+    rule = Rule(SEEN, case["handicap"], case["trusty"])
+    found = torch.stack([scores(*of_image(encoded, logits, i), rule) for i in range(2)])
+    assert found.shape == (2, len(SEEN), SIDE, SIDE)
+    torch.testing.assert_close(found[:, :, 3::7, 2::9], torch.tensor(case["scores"]), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_scores_of_a_photo_of_several_windows(clip):
+    """They lie 27 pixels apart, but for the last, and are averaged where they overlap."""
+    photo = drawn("photo", (1, 3, SIDE, 75))[0]
+    starts = origins((SIDE, 75), SIDE, 27)
+    encoded = clip.visual(torch.stack([photo[:, top : top + SIDE, left : left + SIDE] for top, left in starts]))
+    logits = decoder("tagclip", fused=False)(encoded, units("texts", (len(SEEN), WIDTH)))
+    found = scores(Windows((SIDE, SIDE), starts, encoded), logits, Rule(SEEN, 0.1))
+    torch.testing.assert_close(found[:, 3::7, 2::9], torch.tensor(REFERENCE["windows"]), atol=1e-5, rtol=0)
+
+
+def of_image(encoded: Encoded, logits: MaskLogits, index: int) -> tuple[Windows, MaskLogits]:
+    """One of the images as a photo of one window."""
+    patches, images, classes, trusty = (
+        None if each is None else each[index, None]
+        for each in (encoded.patches, encoded.images, logits.classes, logits.trusty)
+    )
+    return Windows((SIDE, SIDE), ((0, 0),), Encoded(patches, images)), MaskLogits(classes, trusty)
