@@ -21,25 +21,40 @@ def photo(vlm):
     )
 
 
-def logits(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The finer and the coarse logits that a cost map (T, P, h, w) was made of."""
-    unscaled = cost * SPREAD + CENTRE
-    return F.pixel_shuffle(unscaled[:, : FOLD**2], FOLD)[:, 0], unscaled[:, FOLD**2]
+def logits(cost: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What a cost map (T, P, h, w) was made of: logits of the middle, the large, the small size, the anchors'."""
+    parts = (cost * SPREAD + CENTRE).split([FOLD**2, FOLD**2, (FOLD // 2) ** 2, 1], 1)
+    return tuple(
+        F.pixel_shuffle(part, fold)[:, 0] for part, fold in zip(parts, (FOLD, FOLD, FOLD // 2, 1), strict=True)
+    )
+
+
+def said(vlm, photo, rows) -> tuple[torch.Tensor, ...]:
+    places = (vlm.place_logits(each, rows) for each in (photo.middle, photo.large, photo.small))
+    return *places, vlm.anchor_logits(photo.middle, rows)
 
 
 def test_a_cost_map_holds_what_the_places_and_the_anchors_say(vlm, photo):
     costs, rows = MiniCosts(vlm), vlm.embed_texts(["cat", "sky", "road"])
     cost = costs.cost(photo, costs.class_texts(rows, torch.arange(3)))
     assert cost.shape == (3, SIZES.prompts, 11, 16)
-    fine, coarse = logits(cost)
-    torch.testing.assert_close(fine, vlm.place_logits(photo, rows), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(coarse, vlm.anchor_logits(photo, rows), atol=1e-4, rtol=1e-4)
+    for found, known in zip(logits(cost), said(vlm, photo, rows), strict=True):
+        torch.testing.assert_close(found, known, atol=1e-4, rtol=1e-4)
+
+
+def test_the_large_and_the_small_reading_lie_on_the_grid_of_the_middle_one(photo):
+    assert [each.places.shape[:2] for each in (photo.middle, photo.large, photo.small)] == [(88, 128)] * 2 + [(44, 64)]
+    assert [tuple(each.anchors.shape[:2]) for each in (photo.middle, photo.large, photo.small)] == [
+        (11, 16),
+        (21, 32),
+        (5, 8),
+    ]
 
 
 def test_a_class_scores_as_its_best_word(vlm, photo):
     costs, rows = MiniCosts(vlm), vlm.embed_texts(["cat", "sofa", "couch"])
-    fine, coarse = logits(costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1]))))
-    for found, alone in ((fine, vlm.place_logits(photo, rows)), (coarse, vlm.anchor_logits(photo, rows))):
+    cost = costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1])))
+    for found, alone in zip(logits(cost), said(vlm, photo, rows), strict=True):
         torch.testing.assert_close(found, torch.stack([alone[0], alone[1:].amax(0)]), atol=1e-4, rtol=1e-4)
 
 
@@ -55,7 +70,7 @@ def test_the_skips_are_the_towers_maps_coarsest_first(vlm, photo):
     assert [tuple(level.shape) for level in skips] == [
         (channels, 11 * times, 16 * times) for channels, times in zip(SIZES.skips, (2, 4, 8), strict=True)
     ]
-    for level, known in zip(skips, photo.maps, strict=True):
+    for level, known in zip(skips, photo.middle.maps, strict=True):
         assert level.dtype == torch.float32
         torch.testing.assert_close(level * MAP_SPREAD, known.float())
 
@@ -63,4 +78,4 @@ def test_the_skips_are_the_towers_maps_coarsest_first(vlm, photo):
 def test_a_photo_keeps_its_aspect_whatever_is_asked(vlm):
     image = np.zeros((30, 60, 3), np.uint8)
     for keep in (False, True):
-        assert MiniCosts(vlm).embed_photo(image, keep).anchors.shape[:2] == (8, 16)
+        assert MiniCosts(vlm).embed_photo(image, keep).middle.anchors.shape[:2] == (8, 16)

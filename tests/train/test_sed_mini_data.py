@@ -7,7 +7,8 @@ import torch
 from mini_data import KEYS, VOC, halves, labelled, spelling
 from torch.nn import functional as F
 
-from ovseg_demo.methods.sed.mini import MiniCosts
+from ovseg_demo.methods.sed import mini
+from ovseg_demo.methods.sed.mini import MiniCosts, Readings
 from ovseg_demo.vlm.mini import PhotoFeatures
 from train.common import sources
 from train.mini.words import Lexicon
@@ -29,7 +30,7 @@ class Words:
         return spelling(["object", "room"])
 
     def place_logits(self, photo, texts):
-        return texts[:, :1, None].expand(-1, 24, 32)
+        return texts[:, :1, None].expand(-1, *photo.places.shape[:2])
 
     def anchor_logits(self, photo, texts):
         return texts[:, :1, None].expand(-1, 3, 4)
@@ -43,7 +44,9 @@ class Seen:
 
     def draw(self, which, generator):
         maps = tuple(torch.zeros(1, 3 * 2**n, 4 * 2**n) for n in (1, 2, 3))
-        return PhotoFeatures(torch.zeros(3, 4, 1), torch.zeros(24, 32, 1), maps), self.labels[which]
+        middle = PhotoFeatures(torch.zeros(3, 4, 1), torch.zeros(24, 32, 1), maps)
+        small = PhotoFeatures(torch.zeros(2, 2, 1), torch.zeros(12, 16, 1), ())
+        return Readings(middle, middle, small), self.labels[which]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def drawn(found, lexicon, count: int = 20, **changes) -> list[dict]:
 def test_shapes(found, lexicon):
     for view in drawn(found, lexicon, 5):
         classes = len(view["cost"])
-        assert view["cost"].shape == (classes, 65, 3, 4)
+        assert view["cost"].shape == (classes, mini.SIZES.prompts, 3, 4)
         assert view["targets"].shape == view["counted"].shape == (classes, 24, 32)
         assert view["counted"].dtype == torch.bool
         assert [level.shape for level in view["skips"]] == [(1, 6, 8), (1, 12, 16), (1, 24, 32)]
@@ -133,7 +136,7 @@ def test_a_single_word_meets_its_rival(found, lexicon):
         assert view["targets"][0].any()
         torch.testing.assert_close(view["targets"].sum(0), torch.ones(24, 32))
         torch.testing.assert_close(view["counted"][0], view["counted"][1])
-        rivals = Words().place_logits(None, spelling(["object", "room"])).amax(0)
+        rivals = spelling(["object", "room"])[:, :1, None].expand(-1, 24, 32).amax(0)
         costs = F.pixel_shuffle(view["cost"][1:, :64], 8)[0, 0]
         torch.testing.assert_close(costs * 2 + 1, rivals)
 

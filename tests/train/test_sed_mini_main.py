@@ -11,12 +11,12 @@ from mini_data import HELD_OUT, KEYS, VOC, halves, labelled
 from safetensors.torch import load_file
 
 from ovseg_demo.methods.sed.decoder import Decoder
-from ovseg_demo.methods.sed.mini import SIZES
+from ovseg_demo.methods.sed.mini import SIZES, Readings
 from ovseg_demo.vlm.mini import PhotoFeatures
 from train.common import sources
 from train.sed_mini import __main__ as command
 from train.sed_mini.halves import for_head, half
-from train.sed_mini.views import mirrored, seen
+from train.sed_mini.views import mirrored, placed
 
 STREET = ["road", "sky", "snow"]
 
@@ -136,13 +136,12 @@ def test_the_halves_share_no_photo_and_lack_none(data):
 
 
 def test_a_view_has_the_labels_of_its_places():
-    image = np.zeros((48, 96, 3), np.uint8)
-    image[:, :48] = 255
     labels = np.repeat(np.int32([[3, 7]]), 48, 1).repeat(48, 0)
-    pixels, places = seen(image, labels, 128)
-    assert pixels.shape == (1, 3, 64, 128)
+    middle = PhotoFeatures(torch.zeros(2, 4, 1), torch.zeros(16, 32, 1), ())
+    places = placed(labels, Readings(middle, middle, middle))
     assert places.shape == (16, 32)
-    assert ((places == 3) == (pixels[0, 0, 2::4, 2::4] > 0)).all()
+    assert (places[:, :16] == 3).all()
+    assert (places[:, 16:] == 7).all()
 
 
 def test_mirroring_swaps_left_and_right_of_everything():
@@ -151,7 +150,13 @@ def test_mirroring_swaps_left_and_right_of_everything():
         return row.expand(shape)
 
     maps = tuple(rising(2, 3 * times, 4 * times, along=2) for times in (2, 4, 8))
-    swapped = mirrored(PhotoFeatures(rising(3, 4, 5, along=1), rising(24, 32, 6, along=1), maps))
+    large = PhotoFeatures(rising(6, 8, 5, along=1), rising(24, 32, 6, along=1), ())
+    small = PhotoFeatures(rising(2, 2, 5, along=1), rising(12, 16, 6, along=1), ())
+    middle = PhotoFeatures(rising(3, 4, 5, along=1), rising(24, 32, 6, along=1), maps)
+    readings = mirrored(Readings(middle, large, small))
+    assert readings.large.anchors[0, :, 0].tolist() == list(range(7, -1, -1))
+    assert readings.small.places[0, :, 0].tolist() == list(range(15, -1, -1))
+    swapped = readings.middle
     assert swapped.anchors[0, :, 0].tolist() == [3, 2, 1, 0]
     assert swapped.places[0, :, 0].tolist() == list(range(31, -1, -1))
     assert [level[0, 0].tolist() for level in swapped.maps] == [list(range(n - 1, -1, -1)) for n in (8, 16, 32)]

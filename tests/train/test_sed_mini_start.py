@@ -34,11 +34,16 @@ def decoded(decoder, inputs) -> torch.Tensor:
         return decoder(cost[None], [level[None] for level in skips])[-1][0]
 
 
-def test_the_result_repeats_the_finer_logits(decoder, inputs):
-    result, said = decoded(decoder, inputs), F.pixel_shuffle(inputs[0][:, : FOLD**2], FOLD)[:, 0]
+def test_the_result_repeats_the_mean_of_the_readings(decoder, inputs):
+    folds = (FOLD, FOLD, FOLD // 2)
+    parts = inputs[0][:, :-1].split([fold**2 for fold in folds], 1)
+    middle, large, small = (F.pixel_shuffle(part, fold)[:, 0] for part, fold in zip(parts, folds, strict=True))
+    fine = F.interpolate(small[None], scale_factor=2, mode="nearest")[0]
+    said = sum(weight * part for weight, part in zip(start.MIX, (middle, large, fine), strict=True))
+    result = decoded(decoder, inputs)
     together = torch.stack([result.flatten(), said.flatten()])
     assert torch.corrcoef(together)[0, 1] > 0.99
-    assert (result.argmax(0) == said.argmax(0)).float().mean() > 0.99
+    assert (result.argmax(0) == said.argmax(0)).float().mean() > 0.98
     assert abs(((result - start.BIAS) / said).median() / start.GAIN - 1) < 0.2
 
 

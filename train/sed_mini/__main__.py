@@ -38,7 +38,7 @@ from train.sed_mini.views import Views
 
 FILE = "sed-mini.safetensors"
 HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
-DECODER = Schedule(steps=500, learning_rate=1e-3, save_every=20)
+DECODER = Schedule(steps=3000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
 SMOKE_PHOTOS = 6
 
 

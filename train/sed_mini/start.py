@@ -23,6 +23,9 @@ ANCHOR = 24.0
 GAIN, BIAS = 1.2, -4.5
 """From standardised logits to those of "this place is of this class": near what a logistic regression gives."""
 
+MIX = (0.4, 0.25, 0.35)
+"""How much the middle, the large and the small reading count."""
+
 _SIGNAL, _CONSTANT = 0, 1
 """Channels of the last cost skip."""
 
@@ -45,7 +48,10 @@ def begin(decoder: Decoder) -> None:
 
 
 def _unfold(cost_skips: nn.ModuleList) -> None:
-    """Each transposed convolution parts the folded logits of a place among the four places it becomes."""
+    """Each transposed convolution parts the folded logits of a place among the four places it becomes.
+
+    The first also mixes the readings; a place of the small one speaks for four of the finer.
+    """
     side = FOLD
     for number, layer in enumerate(cost_skips):
         half = side // 2
@@ -53,8 +59,14 @@ def _unfold(cost_skips: nn.ModuleList) -> None:
         layer.bias[: half**2] = LIFT if number == 0 else 0
         for row in range(side):
             for column in range(side):
-                inner = row % half * half + column % half
-                layer.weight[row * side + column, inner, row // half, column // half] = 1
+                inner, phase = row % half * half + column % half, (row // half, column // half)
+                channel = row * side + column
+                if number:
+                    layer.weight[channel, inner, *phase] = 1
+                    continue
+                layer.weight[channel, inner, *phase] = MIX[0]
+                layer.weight[FOLD**2 + channel, inner, *phase] = MIX[1]
+                layer.weight[2 * FOLD**2 + row // 2 * half + column // 2, inner, *phase] = MIX[2]
         side = half
     cost_skips[-1].weight[:, _CONSTANT] = 0
     cost_skips[-1].bias[_CONSTANT] = ANCHOR

@@ -4,6 +4,7 @@ A photo is seen whole, as the demo sees it, at a size of its own.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.datasets.base import Sample
-from ovseg_demo.vlm.mini import MiniVLM, PhotoFeatures, prepared
+from ovseg_demo.methods.sed.mini import Readings, read
+from ovseg_demo.vlm.mini import MiniVLM, PhotoFeatures
 from ovseg_demo.vlm.mini.towers import ImageTower
 from train.common.folder import RunFolder, TrainingError
 from train.common.sources import Labelled, resized
@@ -24,9 +26,11 @@ LONGEST = (352, 576)
 
 STRIDE = ImageTower.STRIDES[0]
 
+_NAMES = tuple(field.name for field in fields(Readings))
+
 
 class Views:
-    """Views of the photos of some sets, each a file of some 7 MB. Those that are there are not made again.
+    """Views of the photos of some sets, each a file of some 15 MB. Those that are there are not made again.
 
     Args:
         labelled: the sets.
@@ -43,7 +47,7 @@ class Views:
                 if not self._path(source.name, number).exists():
                     self._make(source, number, sample, vlm)
 
-    def draw(self, which: int, generator: torch.Generator) -> tuple[PhotoFeatures, Tensor]:
+    def draw(self, which: int, generator: torch.Generator) -> tuple[Readings, Tensor]:
         """A photo of a set, mirrored half of the time, and the labels of its places of stride 4, int64 (h, w).
 
         Raises TrainingError for a damaged file.
@@ -52,13 +56,12 @@ class Views:
         path = self._path(name, int(torch.randint(photos, (), generator=generator)))
         try:
             stored = load_file(path)
-            maps = tuple(stored[f"map {number}"] for number in range(3))
-            features, labels = PhotoFeatures(stored["anchors"], stored["places"], maps), stored["labels"].long()
+            readings, labels = _readings(stored), stored["labels"].long()
         except (SafetensorError, OSError, KeyError) as error:
             raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
         if torch.rand((), generator=generator) < 0.5:
-            return mirrored(features), labels.flip(1)
-        return features, labels
+            return mirrored(readings), labels.flip(1)
+        return readings, labels
 
     def _path(self, name: str, photo: int) -> Path:
         return self._folder.path / f"{name}-{photo}.safetensors"
@@ -66,31 +69,43 @@ class Views:
     def _make(self, source: Labelled, number: int, sample: Sample, vlm: MiniVLM) -> None:
         generator = torch.Generator().manual_seed(number)
         longest = int(torch.randint(LONGEST[0], LONGEST[1] + 1, (), generator=generator))
-        pixels, places = seen(*source.load(sample), longest)
-        made = _tensors(vlm.embed_pixels(pixels), places)
+        image, labels = source.load(sample)
+        readings = read(vlm, image, longest)
+        made = _tensors(readings, placed(labels, readings))
         self._folder.replace(self._path(source.name, number).name, lambda file: file.write(save(made)))
 
 
-def seen(image: np.ndarray, labels: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:
-    """A photo as the mini model reads it, but at another size, float32 (1, 3, H', W'), with the labels of its places.
-
-    Args:
-        image: uint8 (H, W, 3).
-        labels: int32 (H, W); the result, int16 (H' / 4, W' / 4), has those at the centres of the places.
-        longest: pixels of the longest side.
-    """
-    pixels = prepared(image, longest)
-    centres = resized(labels, tuple(pixels.shape[2:]))[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-    return pixels, torch.from_numpy(centres.astype(np.int16))
+def placed(labels: np.ndarray, readings: Readings) -> Tensor:
+    """The labels, int32 (H, W), at the centres of the places of the middle reading, int16 (h, w)."""
+    height, width = readings.middle.places.shape[:2]
+    fine = resized(labels, (STRIDE * height, STRIDE * width))
+    return torch.from_numpy(fine[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16))
 
 
-def mirrored(features: PhotoFeatures) -> PhotoFeatures:
+def mirrored(readings: Readings) -> Readings:
     """Left and right swapped: nearly what would be known of the mirrored photo."""
+    return Readings(*(_flipped(getattr(readings, name)) for name in _NAMES))
+
+
+def _flipped(features: PhotoFeatures) -> PhotoFeatures:
     maps = tuple(level.flip(2) for level in features.maps)
     return PhotoFeatures(features.anchors.flip(1), features.places.flip(1), maps)
 
 
-def _tensors(features: PhotoFeatures, places: Tensor) -> dict[str, Tensor]:
-    made = {"anchors": features.anchors, "places": features.places, "labels": places}
-    made |= {f"map {number}": level for number, level in enumerate(features.maps)}
+def _tensors(readings: Readings, labels: Tensor) -> dict[str, Tensor]:
+    made = {"labels": labels}
+    for name in _NAMES:
+        features = getattr(readings, name)
+        made |= {f"{name} anchors": features.anchors, f"{name} places": features.places}
+        made |= {f"{name} map {number}": level for number, level in enumerate(features.maps)}
     return {name: value.contiguous() for name, value in made.items()}
+
+
+def _readings(stored: dict[str, Tensor]) -> Readings:
+    maps = tuple(stored[f"middle map {number}"] for number in range(3))
+    return Readings(
+        *(
+            PhotoFeatures(stored[f"{name} anchors"], stored[f"{name} places"], maps if name == "middle" else ())
+            for name in _NAMES
+        )
+    )
