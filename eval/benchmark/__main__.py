@@ -5,6 +5,7 @@
     python -m eval.benchmark methods       every method against the number of classes, with a plot
     python -m eval.benchmark regions       reading regions by CLIP, beside the way of OVSeg's release
     python -m eval.benchmark sed           SED against the number of classes, beside the way of its release
+    python -m eval.benchmark tagclip       TagCLIP and ZegCLIP, likewise
 
 Figures are ratios and medians of the machine they ran on; nothing in the tests asserts a time. Needs Linux.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import interactive, memory, regions, sed
+from eval.benchmark import interactive, memory, regions, sed, tagclip
 from eval.benchmark import methods as by_classes
 from ovseg_demo import gallery, methods
 from ovseg_demo.errors import exit_status
@@ -88,6 +89,21 @@ def _parser() -> argparse.ArgumentParser:
     dense.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
     dense.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
     dense.set_defaults(run=_sed)
+
+    queries = commands.add_parser(
+        "tagclip", help="TagCLIP against the number of classes, beside the way of its release"
+    )
+    queries.add_argument("--model", default=tagclip.MODELS[0], choices=tagclip.MODELS, help="default: %(default)s")
+    queries.add_argument(
+        "--classes",
+        nargs="+",
+        type=_between(2, 1_000),
+        default=tagclip.COUNTS,
+        metavar="N",
+        help=f"default {' '.join(map(str, tagclip.COUNTS))}",
+    )
+    queries.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    queries.set_defaults(run=_tagclip)
     return parser
 
 
@@ -106,6 +122,11 @@ def _regions(chosen: argparse.Namespace) -> str:
 def _sed(chosen: argparse.Namespace) -> str:
     (photo,) = _photos(1)
     return sed.report(chosen.model, sorted(set(chosen.classes)), chosen.repeats, photo, chosen.out)
+
+
+def _tagclip(chosen: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return tagclip.report(chosen.model, sorted(set(chosen.classes)), chosen.repeats, photo)
 
 
 def _photos(count: int) -> list[Path]:

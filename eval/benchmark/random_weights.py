@@ -66,6 +66,25 @@ def _sed(architecture: str) -> dict[str, Tensor]:
     return join(Released(_clip_convnext(architecture), Decoder(ARCHITECTURES[architecture]).state_dict()))
 
 
+def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
+    """A whole TagCLIP, or ZegCLIP without the trusty token, named as in the released files."""
+    import open_clip
+
+    from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
+    from ovseg_demo.methods.tagclip.encoder import PromptedTower
+    from ovseg_demo.methods.tagclip.released import Released, join
+
+    settings = open_clip.get_model_config("ViT-B-16-quickgelu")
+    settings["vision_cfg"]["image_size"] = 512
+    made = open_clip.CLIP(**settings)
+    made.visual = PromptedTower(made.visual, prompts)
+    made.visual.start_prompts()
+    state = made.state_dict()
+    del state["logit_scale"]
+    sizes = Sizes(learner=trusty, trusty=trusty)
+    return join(Released(state, Decoder(sizes).state_dict(), sizes))
+
+
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
@@ -77,8 +96,24 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "sed-convnext-b": partial(_sed, "convnext_base_w_320"),
     "sed-convnext-l": partial(_sed, "convnext_large_d_320"),
     "sed-own": partial(_sed, "convnext_base_w_320"),
+    "tagclip-own": partial(_tagclip, 100, trusty=True),
+    **{
+        f"zegclip-{data}{setting}": partial(_tagclip, prompts, trusty=False)
+        for data, prompts in (("voc", 10), ("coco", 100))
+        for setting in ("", "-transductive", "-supervised")
+    },
 }
 """By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
+
+
+def _about_tagclip() -> dict[str, str]:
+    from ovseg_demo.methods.tagclip.about import METADATA, published
+
+    return {METADATA: published("zegclip-coco").to_json()}
+
+
+_METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _about_tagclip}
+"""By checkpoint id: what its file would say of itself beside its tensors."""
 
 
 @contextmanager
@@ -98,7 +133,7 @@ def completed(entry: MethodEntry) -> Iterator[Path]:
             if checkpoint.present:
                 path.symlink_to(checkpoint.path.absolute())
             else:
-                write(BUILDERS[checkpoint.id], path)
+                write(BUILDERS[checkpoint.id], path, _METADATA.get(checkpoint.id, dict)())
         yield Path(name)
 
 
@@ -114,12 +149,16 @@ def _check_replaceable(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{checkpoint.file} is not here, and random weights cannot replace it: {why}.")
 
 
-def write(build: Callable[[], dict[str, Tensor]], path: Path) -> None:
-    """Write what `build` makes from the same random numbers each time."""
+def write(build: Callable[[], dict[str, Tensor]], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write what `build` makes from the same random numbers each time.
+
+    Args:
+        metadata: what a file of safetensors says of itself.
+    """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         state = build()
     if path.suffix == ".safetensors":
-        save_file(state, path)
+        save_file(state, path, metadata)
     else:
         torch.save(state, path)

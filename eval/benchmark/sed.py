@@ -13,9 +13,8 @@ last norm is small and its bias is random, so that the cosines of a photo with w
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval import environment
 from eval.benchmark import random_weights
-from eval.benchmark.process import alone, peak, reset_peak
+from eval.benchmark.beside import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.process import alone
 from eval.markdown import table
 from ovseg_demo import checkpoints, export, image, memory
 from ovseg_demo.methods.sed import ARCHITECTURES
@@ -36,14 +35,10 @@ from ovseg_demo.methods.sed.decoder import Decoder, cost_map
 from ovseg_demo.methods.sed.inference import Decoded, Inference
 from ovseg_demo.methods.sed.reader import squashed
 from ovseg_demo.methods.sed.released import Released, join, split
-from ovseg_demo.vlm.clip_inference import native_precision
 from ovseg_demo.vlm.convnext import Features, HierarchicalClip, build, features
 
 MODELS = {"sed-convnext-b": "convnext_base_w_320", "sed-convnext-l": "convnext_large_d_320"}
 """By catalogue id, open_clip's name of the CLIP."""
-
-RELEASED = "as published"
-"""The way of the release; all others are ours in the precision of that name."""
 
 COUNTS = (20, 150, 459, 847)
 REJECTION = (8, 8, 8)
@@ -70,26 +65,16 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A contender with one number of classes.
+class Run(Times):
+    """A contender with one number of classes, from pixels to probabilities.
 
     Attributes:
-        reading: seconds of the image tower, of each repeat.
-        seconds: from pixels to probabilities, of each repeat.
-        megabytes: peak resident memory of the process meanwhile, the model included.
         kept: how many classes there are, and how many entered each of the three stages.
         probabilities: at some places, float32 (T, h, w); 0 for classes that were rejected.
     """
 
-    reading: list[float]
-    seconds: list[float]
-    megabytes: float
     kept: tuple[int, ...]
     probabilities: np.ndarray
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
 
 
 Runs = dict[Contender, dict[int, Run]]
@@ -103,16 +88,14 @@ def report(model: str, counts: Sequence[int], repeats: int, photo: Path, out: Pa
     cannot be written.
     """
     export.check_writable(out)
-    ways = dict.fromkeys((RELEASED, "float32", native_precision(torch.device("cpu"))))
     runs: Runs = {}
     with tempfile.TemporaryDirectory(prefix="random-weights-") as name:
         folder = Path(name)
         alone(write_weights, model, folder)
-        for contender in (Contender(way, rejection) for rejection in (False, True) for way in ways):
+        for contender in (Contender(way, rejection) for rejection in (False, True) for way in ways()):
             print(f"{contender.name} …", file=sys.stderr, flush=True)
             runs[contender] = alone(contend, contender, model, folder, photo, counts, repeats)
-    place = f"{environment.environment('cpu', 1)['processor']}, {torch.get_num_threads()} threads"
-    about = f"{model}, random weights, {photo.name} at 768 x 768, medians of {repeats}, on {place}."
+    about = f"{model}, random weights, {photo.name} at 768 x 768, {conditions(repeats)}."
     text = f"{about}\n\n{compared(runs)}"
     (out / "sed.md").write_text(f"{text}\n", encoding="utf-8")
     figure(runs, about).savefig(out / "sed.png", dpi=120)
@@ -182,10 +165,10 @@ def figure(runs: Runs, about: str) -> Figure:
     """Seconds an image against the number of classes, of all contenders and, larger, of ours."""
     drawn = Figure(figsize=(12, 5.5), layout="constrained")
     ours = {contender: by_count for contender, by_count in runs.items() if contender.way != RELEASED}
-    ways = list(dict.fromkeys(contender.way for contender in runs))
+    by_colour = list(dict.fromkeys(contender.way for contender in runs))
     for axes, shown in zip(drawn.subplots(1, 2), (runs, ours), strict=True):
         for contender, by_count in shown.items():
-            style = {"color": f"C{ways.index(contender.way)}", "linestyle": "--" if contender.rejection else "-"}
+            style = {"color": f"C{by_colour.index(contender.way)}", "linestyle": "--" if contender.rejection else "-"}
             seconds = [run.median for run in by_count.values()]
             axes.plot(list(by_count), seconds, marker="o", label=contender.name, **style)
         axes.set(xlabel="classes", ylabel="seconds per image, words known")
@@ -244,24 +227,20 @@ def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> Decod
     return Decoded(tuple(logits), tuple(kept))
 
 
-@torch.inference_mode()
 def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int) -> Run:
-    reading, seconds = [], []
-    reset_peak()
-    for _ in range(repeats):
-        start = time.perf_counter()
-        photo = read(pixels)
-        reading.append(time.perf_counter() - start)
-        decoded = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
-        found = decoded.logits[-1].sigmoid()
+    def decoded(photo: Features) -> tuple[Tensor, Decoded]:
+        made = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
+        found = made.logits[-1].sigmoid()
         probabilities = found.new_zeros(len(texts), *found.shape[1:])
-        probabilities[decoded.kept[-1]] = found
-        seconds.append(time.perf_counter() - start)
-        sample = probabilities[:, ::_STEP, ::_STEP].numpy().copy()
-        kept = tuple(map(len, decoded.kept))
-        del photo, decoded, found, probabilities
-        memory.release()
-    return Run(reading, seconds, peak(), kept, sample)
+        probabilities[made.kept[-1]] = found
+        return probabilities, made
+
+    def kept(found: tuple[Tensor, Decoded]) -> tuple[tuple[int, ...], np.ndarray]:
+        probabilities, made = found
+        return tuple(map(len, made.kept)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
+
+    times, sample = timed(lambda: read(pixels), decoded, kept, repeats)
+    return Run(*astuple(times), *sample)
 
 
 def _likeness(run: Run, base: Run) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from eval.benchmark import random_weights, sed
+from eval.benchmark import beside, random_weights, sed
 from eval.benchmark.__main__ import main
 from eval.benchmark.sed import RELEASED, Contender, Run
 from ovseg_demo.errors import UserError
@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("native", ["float32", "bfloat16"])
 def test_the_command_compares_ours_with_the_release(here, native, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sed, "native_precision", lambda _: native)
+    monkeypatch.setattr(beside, "native_precision", lambda _: native)
     monkeypatch.setattr(sed, "REJECTION", (2, 2, 2))
     typed = ["--model", MODEL, "--classes", "30", "3", "--repeats", "2", "--out", str(tmp_path / "out")]
     assert main(["sed", *typed]) == 0

@@ -5,7 +5,8 @@ import torch
 
 from eval.benchmark.random_weights import BUILDERS
 from ovseg_demo import checkpoints
-from ovseg_demo.methods.sed.released import split
+from ovseg_demo.methods.sed import released as sed
+from ovseg_demo.methods.tagclip import released as tagclip
 
 
 @pytest.mark.parametrize(
@@ -16,15 +17,20 @@ from ovseg_demo.methods.sed.released import split
         ("sed-convnext-b", 608),
         ("sed-convnext-l", 658),
         ("sed-own", 608),
+        ("tagclip-own", 352),
+        ("zegclip-voc", 345),
+        ("zegclip-coco-supervised", 345),
     ],
 )
 def test_tensors_are_named_as_in_the_file(checkpoint_id, count):
-    """So many has each of the files, as dumped from the reference's modules."""
+    """So many has each of the files, as dumped from the reference's modules; of TagCLIP's, so many are read."""
     with torch.device("meta"):
         state = BUILDERS[checkpoint_id]()
     assert len(state) == count
     for name, shape in checkpoints.get(checkpoint_id).shapes.items():
         assert list(state[name].shape) == shape
-    if "sed" in checkpoint_id:
-        parts = split(state)
+    if checkpoint_id.startswith("sed"):
+        parts = sed.split(state)
         assert (len(parts.clip), len(parts.decoder)) == (count - 115, 115)
+    if checkpoint_id.startswith(("tagclip", "zegclip")):
+        assert len(tagclip.split(state).clip) == 158 + 149

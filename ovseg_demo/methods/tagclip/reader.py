@@ -149,7 +149,7 @@ def build(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
         heads = text_width // _HEAD_WIDTH
         text = CLIPTextCfg(length, words, width=text_width, heads=heads, layers=_depth(state, ""))
         prompts = state["visual.prompt_embeddings"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{source} holds no CLIP with deep prompts: {error} is missing or misshapen.") from error
     with torch.device("meta"):  # no time for random numbers that are overwritten
         clip = open_clip.CLIP(dimensions, image, text, quick_gelu=True)
@@ -159,5 +159,7 @@ def build(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
 
 def _depth(state: Mapping[str, Tensor], tower: str) -> int:
     """How many blocks the names of a tower count."""
-    found = (re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state)
+    found = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+    if not any(found):
+        raise KeyError(f"{tower}transformer.resblocks.0")
     return 1 + max(int(match[1]) for match in found if match)

@@ -1,0 +1,205 @@
+"""Seconds and memory of TagCLIP and ZegCLIP, beside the way of their releases, against the number of classes.
+
+The releases compute all layers in float32, enlarge the mask logits of all classes to the window's pixels, and there
+take sigmoids and weight them. That is done here with plain layers and the same (random) weights; only what the last
+decoder layer makes beside its masks, which nothing reads, is left out of both. What is compared goes from the pixels of
+one window to its labels, the words being known.
+
+With weights that are random all through, every place looks alike and one class wins them all. Here the last layer takes
+off what all places of the photo have in common and makes the rest large, so that there are as many labels to agree on,
+and as many places near a boundary, as a trained model finds.
+"""
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.benchmark import random_weights
+from eval.benchmark.beside import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.process import alone
+from eval.markdown import table
+from ovseg_demo import checkpoints, image, memory
+from ovseg_demo.fused import fuse
+from ovseg_demo.methods.tagclip import reader
+from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
+from ovseg_demo.methods.tagclip.encoder import Encoded
+from ovseg_demo.methods.tagclip.released import Released, join, split
+from ovseg_demo.methods.tagclip.scores import HANDICAP, Rule, scores
+from ovseg_demo.methods.tagclip.windows import Windows
+
+MODELS = ("tagclip-own", "zegclip-coco", "zegclip-voc")
+"""By catalogue id."""
+
+COUNTS = (20, 171)
+"""Classes of PASCAL VOC and of COCO-Stuff."""
+
+SIDE = 512
+"""Pixels a side of a window."""
+
+_SEEN_SHARE = 0.75  # as of PASCAL VOC's classes
+_SPREAD = 2.0  # standard deviation of the mask logits
+
+Read = Callable[[np.ndarray], Encoded]
+Score = Callable[[Encoded, Tensor, Rule], Tensor]
+
+
+@dataclass(frozen=True)
+class Run(Times):
+    """A contender with one number of classes, from pixels to labels.
+
+    Attributes:
+        labels: the class with the highest score of every pixel (SIDE, SIDE).
+        best: that score, float32 (SIDE, SIDE).
+    """
+
+    labels: np.ndarray
+    best: np.ndarray
+
+
+Runs = dict[str, dict[int, Run]]
+"""By contender, RELEASED or a precision of ours, and number of classes."""
+
+
+def report(model: str, counts: Sequence[int], repeats: int, photo: Path) -> str:
+    """The table of `python -m eval.benchmark tagclip`."""
+    runs: Runs = {}
+    with tempfile.TemporaryDirectory(prefix="random-weights-") as folder:
+        weights = Path(folder) / "weights.pth"
+        alone(write_weights, model, photo, weights)
+        for way in ways():
+            print(f"{way} …", file=sys.stderr, flush=True)
+            runs[way] = alone(contend, way, weights, photo, counts, repeats)
+    about = f"{model}, random weights, {photo.name} at {SIDE} x {SIDE}, {conditions(repeats)}."
+    return f"{about}\n\n{compared(runs)}"
+
+
+def write_weights(model: str, photo: Path, path: Path) -> None:
+    """Random weights that tell the places of a photo apart."""
+    random_weights.write(partial(_weights, model, photo), path)
+
+
+def contend(way: str, weights: Path, photo: Path, counts: Sequence[int], repeats: int) -> dict[int, Run]:
+    """Run a contender in this process, after a warm-up."""
+    released = split(checkpoints.read(weights))
+    read, score = _released(released) if way == RELEASED else _ours(released, way)
+    run = partial(_run, read, score, _window(photo), released.sizes)
+    run(min(counts), 1)
+    return {count: run(count, repeats) for count in counts}
+
+
+def words(count: int, width: int) -> Tensor:
+    """Random texts, unit vectors (count, width)."""
+    return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def compared(runs: Runs) -> str:
+    """A row for each number of classes and contender.
+
+    "Labels" is how many classes win somewhere; "same label" the share of pixels with the label that RELEASED gives;
+    "difference" the largest, at these, of the scores of their labels.
+    """
+    rows = []
+    for count, base in runs[RELEASED].items():
+        for way, by_count in runs.items():
+            run = by_count[count]
+            same = run.labels == base.labels
+            rows.append(
+                [
+                    str(count),
+                    way,
+                    f"{run.median:.2f}",
+                    f"{statistics.median(run.reading):.2f}",
+                    f"{base.median / run.median:.1f}",
+                    f"{run.megabytes:.0f}",
+                    f"{len(np.unique(run.labels))}",
+                    f"{np.abs(run.best - base.best)[same].max(initial=0):.0e}",
+                    f"{same.mean():.1%}",
+                ]
+            )
+    head = ["classes", "", "s / image", "image tower, s", "times faster", "peak memory, MB", "labels"]
+    return table([*head, "difference", "same label"], rows)
+
+
+@torch.no_grad()
+def _weights(model: str, photo: Path) -> dict[str, Tensor]:
+    released = split(random_weights.BUILDERS[model]())
+    read, _ = _released(released)
+    encoded, decoder = read(_window(photo)), _decoder(released)
+    query, key = decoder.masks.query, decoder.masks.key
+    key.bias.copy_(-key.weight @ encoded.patches.mean((0, 2, 3)))
+    spread = decoder(encoded, words(max(COUNTS), released.sizes.width)).classes.std()
+    for parameter in query.parameters():
+        parameter.mul_(_SPREAD / spread)
+    return join(replace(released, decoder=decoder.state_dict()))
+
+
+def _window(photo: Path) -> np.ndarray:
+    return cv2.resize(image.load(photo).pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+def _ours(released: Released, precision: str) -> tuple[Read, Score]:
+    memory.prepare()  # as the demo does
+    clip = reader.ClipReader(released.clip, "random", "photo", source="random", precision=precision)
+    decoder = _decoder(released)
+    fuse(decoder)
+
+    def score(encoded: Encoded, texts: Tensor, rule: Rule) -> Tensor:
+        return scores(Windows((SIDE, SIDE), ((0, 0),), encoded), decoder(encoded, texts), rule)
+
+    return lambda pixels: clip.embed_photo(pixels, lambda _: None).encoded, score
+
+
+def _released(released: Released) -> tuple[Read, Score]:
+    tower, decoder = reader.build(released.clip, "random").visual, _decoder(released)
+
+    def read(pixels: np.ndarray) -> Encoded:
+        torch.backends.mha.set_fastpath_enabled(False)  # the release's layers cannot take it, and it is a fifth slower
+        try:
+            return tower(reader.normalised(torch.from_numpy(pixels).permute(2, 0, 1))[None])
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+
+    def score(encoded: Encoded, texts: Tensor, rule: Rule) -> Tensor:
+        logits, seen = decoder(encoded, texts), torch.tensor(rule.seen)
+        every = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
+        (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
+        masks, unseen = found[: len(seen)], found[-1]
+        masks[seen] -= rule.handicap
+        if rule.trusty:
+            masks[seen] *= 1 - unseen
+            masks[~seen] *= unseen
+        return masks
+
+    return read, score
+
+
+def _decoder(released: Released) -> Decoder:
+    decoder = Decoder(released.sizes).eval().requires_grad_(False)
+    decoder.load_state_dict(released.decoder)
+    return decoder
+
+
+def _run(read: Read, score: Score, pixels: np.ndarray, sizes: Sizes, count: int, repeats: int) -> Run:
+    texts = words(count, sizes.width)
+    seen = tuple(index < _SEEN_SHARE * count for index in range(count))
+    rule = Rule(seen, HANDICAP, sizes.trusty)
+
+    def labels(encoded: Encoded) -> tuple[Tensor, Tensor]:
+        best, found = score(encoded, texts, rule).max(0)
+        return found, best
+
+    def kept(found: tuple[Tensor, Tensor]) -> list[np.ndarray]:
+        return [each.numpy() for each in found]
+
+    times, found = timed(lambda: read(pixels), labels, kept, repeats)
+    return Run(*astuple(times), *found)
