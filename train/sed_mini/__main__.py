@@ -33,12 +33,16 @@ from train.mini import dense
 from train.mini.convert import halved
 from train.mini.words import Lexicon
 from train.sed_mini import data, halves, start
+from train.sed_mini.blend import between
 from train.sed_mini.training import Training
 from train.sed_mini.views import Views
 
 FILE = "sed-mini.safetensors"
 HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
-DECODER = Schedule(steps=3000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
+DECODER = Schedule(steps=2000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
+SHARE = 0.4
+"""How far the decoder that is kept lies from its beginning to what training made of it."""
+
 SMOKE_PHOTOS = 6
 
 
@@ -51,6 +55,7 @@ class Config:
     head_sizes: dense.Sizes
     schedule: Schedule
     sizes: data.Sizes
+    share: float = SHARE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,10 +92,13 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     torch.manual_seed(config.schedule.seed)
     decoder = Decoder(SIZES)
     start.begin(decoder)
+    begun = {name: value.clone() for name, value in decoder.state_dict().items()}
     stage = RunFolder(folder.path / "decoder", asdict(config.schedule))
     trained = fit(Training(decoder), drawn, config.schedule, stage, title="decoder")
     if state.is_main_process:
-        folder.replace(FILE, lambda file: file.write(save(halved(trained.decoder.state_dict()))))
+        folder.replace(
+            FILE, lambda file: file.write(save(halved(between(begun, trained.decoder.state_dict(), config.share))))
+        )
         path = folder.path / FILE
         print(json.dumps({"id": "sed-mini", "sha256": sha256_of(path), "size": path.stat().st_size}))
     return 0
