@@ -21,7 +21,7 @@ DATASETS: dict[str, Spec] = (
 )
 """Every benchmark by name."""
 
-TRAINING: dict[str, Spec] = coco.TRAINING
+TRAINING: dict[str, Spec] = pascal_voc.TRAINING | coco.TRAINING
 """Splits to train on, by name."""
 
 

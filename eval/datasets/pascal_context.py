@@ -104,6 +104,13 @@ SPECS = {
         layouts=(_MMSEGMENTATION_60, _PUBLISHED_60),
         background=0,
     ),
+    "context_60b": replace(
+        _CONTEXT_59,
+        title="PASCAL-Context val, 59 classes and a background that the word background stands for",
+        names="context_60",
+        publisher="tagclip",
+        layouts=(_MMSEGMENTATION_60, _PUBLISHED_60),
+    ),
     "context_459": replace(
         _CONTEXT_59,
         title="PASCAL-Context val, 459 classes",

@@ -62,3 +62,27 @@ SPECS = {
         unseen=tuple(range(15, 20)),
     ),
 }
+
+
+def _training(title: str, images: int, layouts: tuple[Layout, ...], lists: str) -> Spec:
+    """Photos that a list of the devkit names; background is a label of its own, known to be none of the 20 classes."""
+    split = (f"ImageSets/Segmentation/{lists}", lists)
+    return replace(
+        _VOC_20,
+        title=title,
+        names="voc_21",
+        publisher="tagclip",
+        images=images,
+        layouts=tuple(replace(layout, split=split) for layout in layouts),
+        conversions=(),
+        background=0,
+    )
+
+
+TRAINING = {
+    "voc_20_train": _training("PASCAL VOC 2012 train, 20 classes", 1464, _PUBLISHED_21, "train.txt"),
+    "voc_20_train_aug": _training(
+        "PASCAL VOC 2012 train with the labels of SBD, 20 classes", 10_582, (_AUGMENTED,), "trainaug.txt"
+    ),
+}
+"""To learn from, not to measure by."""

@@ -47,6 +47,7 @@ LAYOUTS = [
     ("context_59", VOC10, VOC_PHOTO, "trainval/{}.mat", [2, 360, 460], [0, 46, -1], CONTEXT_LIST),
     ("context_60", VOC10, VOC_PHOTO, "SegmentationClassContext/{}.png", [0, 1, 59], [0, 1, 59], CONTEXT_LIST),
     ("context_60", VOC10, VOC_PHOTO, "trainval/{}.mat", [460, 2, 360], [0, 1, 47], CONTEXT_LIST),
+    ("context_60b", VOC10, VOC_PHOTO, "SegmentationClassContext/{}.png", [0, 1, 59], [0, 1, 59], CONTEXT_LIST),
     ("context_459", VOC10, VOC_PHOTO, "annotations_detectron2/pc459_val/{}.tif", [0, 458, 459], [0, 458, -1], None),
     ("context_459", "pcontext_full", "val/image/{}.jpg", "val/label/{}.tif", [0, 458, 65535], [0, 458, -1], None),
     ("context_459", VOC10, VOC_PHOTO, "trainval/{}.mat", [1, 459, 460], [0, 458, -1], CONTEXT_LIST),
@@ -175,6 +176,13 @@ def test_the_background_is_a_class_of_that_name(tmp_path, name):
     dataset = voc(tmp_path, name)
     assert len(dataset.vocabulary) == 21
     assert dataset.vocabulary.names[dataset.background] == "background"
+
+
+def test_context_60b_asks_for_its_background_as_for_any_class(tmp_path):
+    write(tmp_path / VOC10, VOC_PHOTO, "SegmentationClassContext/{}.png", [0, 1], CONTEXT_LIST)
+    dataset = datasets.open("context_60b", tmp_path)
+    assert (dataset.background, dataset.rivals) == (None, ())
+    assert dataset.vocabulary == class_names.load("context_60.tagclip")
 
 
 def test_voc_20b_asks_for_39_rivals_that_count_as_background(tmp_path):

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods.tagclip import reader as reader_module
+from ovseg_demo.methods.tagclip.about import TEMPLATES
 from ovseg_demo.methods.tagclip.reader import MEAN, STD, ClipReader, build, normalised
 from ovseg_demo.methods.tagclip.released import split
 from ovseg_demo.vlm.open_clip import encode_texts
@@ -48,7 +50,7 @@ def test_progress_ends_at_one(reader, random):
 
 def test_words_are_read_in_all_templates(state, reader):
     clip = build(state, "tiny")
-    texts = [template.format("cat") for template in reader._templates]
+    texts = [template.format("cat") for template in TEMPLATES["scenes"]]
     with torch.inference_mode():
         each = F.normalize(encode_texts(clip, open_clip.tokenize(texts)), dim=-1)
     expected = F.normalize(each.mean(0), dim=0)
@@ -58,7 +60,7 @@ def test_words_are_read_in_all_templates(state, reader):
 def test_words_are_kept_on_disk(state, reader, monkeypatch):
     known = reader.embed_texts(["cat", "dog"])
     again = ClipReader(state, "tiny", "scenes", source="tiny", precision="float32")
-    monkeypatch.setattr(again, "_embedded", None)
+    monkeypatch.setattr(reader_module, "read_words", None)
     torch.testing.assert_close(again.embed_texts(["dog", "cat"]), known.flip(0), rtol=0, atol=0)
 
 

@@ -82,6 +82,30 @@ def test_coco_stuff_is_read_as_detectron2_keeps_it(tmp_path):
     assert set(batch["labels"].unique().tolist()) <= {-1, 170}
 
 
+@pytest.mark.parametrize(
+    ("name", "labels", "listed"),
+    [
+        ("voc_20_train", "SegmentationClass", "train"),
+        ("voc_20_train", "SegmentationClassAug", "train"),
+        ("voc_20_train_aug", "SegmentationClassAug", "trainaug"),
+    ],
+)
+def test_voc_is_read_as_its_devkit_keeps_it_and_its_background_is_no_class(tmp_path, name, labels, listed):
+    home = tmp_path / "VOCdevkit/VOC2012"
+    for part in ("JPEGImages", labels, "ImageSets/Segmentation"):
+        (home / part).mkdir(parents=True)
+    for key in ("a", "b"):
+        shrunk("pizza").save(home / "JPEGImages" / f"{key}.jpg")
+        Image.fromarray(halves(20, 0)).save(home / labels / f"{key}.png")
+    (home / "ImageSets/Segmentation" / f"{listed}.txt").write_text("b\n")
+    [source] = sets.find(tmp_path, [name])
+    names = sets.taught_names(source)
+    assert (len(names), names[0], names[-1]) == (20, "aeroplane", "tvmonitor")
+    assert source.keys == ["b"]
+    batch = sets.Data([source], VIEWS, 8)(turn())
+    assert set(batch["labels"].unique().tolist()) == {19, sets.NOTHING}
+
+
 def test_a_split_that_is_not_there_is_told(folder):
     with pytest.raises(DatasetError, match=r"coco_stuff_171_train is not under .*train2017/\*\.jpg \(absent\)"):
         sets.find(folder, ["coco_stuff_171_train"])

@@ -309,6 +309,26 @@ def test_the_learning_rate_of_detectron2():
     assert Schedule(steps=4, learning_rate=1, warmup=0, decay="poly").factor(0) == 1
 
 
+def test_the_learning_rate_of_mmsegmentation():
+    """Its poly policy, for the 20,000 steps of TagCLIP: a factor of warm-up on what falls to a rate above zero."""
+    schedule = Schedule(steps=20_000, learning_rate=2e-4, warmup=1500, decay="poly", lowest=1e-6)
+    rates = [2e-4 * schedule.factor(step) for step in (0, 750, 10_000, 20_000)]
+
+    def fallen(step: int) -> float:
+        return (2e-4 - 1e-6) * (1 - step / 20_000) ** 0.9 + 1e-6
+
+    halfway = fallen(750) * (1 - (1 - 750 / 1500) * (1 - 1e-6))
+    assert rates == pytest.approx([2e-4 * 1e-6, halfway, fallen(10_000), 1e-6])
+    cosine = Schedule(steps=10, learning_rate=1.0, warmup=2, lowest=0.1)
+    assert [cosine.factor(step) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1, 1, 0.55, 0.1])
+
+
+def test_a_shorter_schedule_warms_up_for_a_tenth_of_it_at_most():
+    schedule = Schedule(steps=20_000, learning_rate=2e-4, warmup=1500)
+    assert [schedule.shortened(steps).warmup for steps in (40, 10_000, 40_000)] == [4, 1000, 1500]
+    assert schedule.shortened(40).steps == 40
+
+
 def test_the_optimiser_is_as_the_schedule_says(tmp_path):
     train(tmp_path, replace(SCHEDULE, betas=(0.9, 0.98), epsilon=1e-6, weight_decay=0.2), stop_after=1)
     for group in state(tmp_path)["optimizer"]["param_groups"]:

@@ -77,6 +77,33 @@ def test_crops_reach_every_part_of_a_photo():
     assert seen >= {0, 1, 2, 3}
 
 
+@pytest.mark.usefixtures("_plain")
+def test_views_are_filled_up_with_the_colour_that_is_asked_for():
+    photo, labels = quadrants(30, 60)
+    pixels, found = views.view(photo, labels, Views(96, (30,), 64, fill=(124, 116, 104)), seeded(0))
+    assert pixels[:, found < 0].unique(dim=1).tolist() == [[124], [116], [104]]
+
+
+def test_no_class_has_more_than_its_share_where_another_cut_can_be_had():
+    labels = np.zeros((64, 128), np.int32)
+    labels[:, :16], labels[:, 64:] = 1, -2  # the second class is in one cut of four; the right half has none
+    photo = np.zeros((64, 128, 3), np.uint8)
+
+    def shares(largest: float) -> list[float]:
+        drawn = [views.view(photo, labels, Views(64, (64,), 128, largest), seeded(seed))[1] for seed in range(40)]
+        return [(each == 0).sum().item() / max(1, (each >= 0).sum().item()) for each in drawn]
+
+    free, bound = shares(1.0), shares(0.95)
+    assert sum(0 < share < 0.95 for share in free) < 20
+    assert sum(0 < share < 0.95 for share in bound) > 30
+
+
+def test_a_photo_of_one_class_is_cut_all_the_same():
+    photo, labels = np.zeros((80, 80, 3), np.uint8), np.full((80, 80), 3, np.int32)
+    _, found = views.view(photo, labels, Views(64, (80,), 128, largest_share=0.75), seeded(0))
+    assert (found == 3).all()
+
+
 def test_a_view_is_a_function_of_its_generator():
     photo, labels = np.asarray(shrunk("pizza")), np.zeros((72, 96), np.int32)
     one, again, other = (views.view(photo, labels, VIEWS, seeded(seed))[0] for seed in (1, 1, 2))

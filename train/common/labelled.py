@@ -85,4 +85,5 @@ def _rows(source: Labelled) -> np.ndarray:
 
 def _split(name: str, data: Path, limit: int | None) -> Labelled:
     dataset = datasets.open(name, data)
-    return Labelled(name, replace(dataset, samples=dataset.samples[:limit]), (True,) * len(dataset.vocabulary))
+    taught = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
+    return Labelled(name, replace(dataset, samples=dataset.samples[:limit]), taught)

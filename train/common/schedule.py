@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -14,33 +14,34 @@ Decays = Callable[[str, nn.Parameter], bool]
 """Whether a parameter, given with its dotted name, takes part in weight decay."""
 
 
-def _cosine(step: int, warmup: int, steps: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, steps - warmup))))
+def _cosine(step: int, warmup: int, steps: int) -> tuple[float, float]:
+    warm = (step + 1) / warmup if step < warmup else 1.0
+    return warm, 0.5 * (1 + math.cos(math.pi * min(1, max(0, step - warmup) / max(1, steps - warmup))))
 
 
-def _poly(step: int, warmup: int, steps: int) -> float:
-    """Detectron2's WarmupPolyLR with power 0.9 and warm-up from a millionth."""
+def _poly(step: int, warmup: int, steps: int) -> tuple[float, float]:
+    """Detectron2's WarmupPolyLR with power 0.9 and warm-up from a millionth, which is mmsegmentation's too."""
     warm = 1e-6 + (1 - 1e-6) * step / warmup if step < warmup else 1.0
-    return warm * max(0, 1 - step / steps) ** 0.9
+    return warm, max(0, 1 - step / steps) ** 0.9
 
 
 _SHAPES = {"cosine": _cosine, "poly": _poly}
+"""Of each decay, two factors at a step: that of the warm-up, and that of the fall from 1 to 0."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to learn.
 
-    The learning rate rises linearly over `warmup` steps. With decay "cosine" it then falls to zero along a half cosine;
-    with "poly" it falls as (1 - step / steps)^0.9 from the first step on, the warm-up being a factor on that.
+    The learning rate rises linearly over `warmup` steps. With decay "cosine" it then falls to `lowest` along a half
+    cosine; with "poly" it falls as (1 - step / steps)^0.9 from the first step on, the warm-up being a factor on that.
     """
 
     steps: int = field(metadata={"help": "optimiser steps"})
     learning_rate: float = field(metadata={"help": "highest learning rate"})
     warmup: int = field(default=50, metadata={"help": "steps until the learning rate is highest"})
     decay: str = field(default="cosine", metadata={"help": "cosine or poly: how the learning rate falls"})
+    lowest: float = field(default=0.0, metadata={"help": "learning rate that it falls to"})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices and kernels"})
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata={"help": "AdamW's"})
     epsilon: float = field(default=1e-8, metadata={"help": "AdamW's"})
@@ -61,7 +62,13 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         """The share of the highest learning rate at a step, counted from 0."""
-        return _SHAPES[self.decay](step, self.warmup, self.steps)
+        warm, fall = _SHAPES[self.decay](step, self.warmup, self.steps)
+        floor = self.lowest / self.learning_rate if self.lowest else 0.0
+        return warm * (floor + (1 - floor) * fall)
+
+    def shortened(self, steps: int) -> "Schedule":
+        """The same in another number of steps, the warm-up being a tenth of them at most."""
+        return replace(self, steps=steps, warmup=min(self.warmup, steps // 10))
 
 
 def kernels(name: str, value: nn.Parameter) -> bool:

@@ -1,9 +1,10 @@
 """Views of labelled photos: scaled, cut, recoloured, mirrored and filled up to a square.
 
-The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1) and SED
-(Xie et al. 2024) were trained with; each has sizes of its own.
+The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1), SED
+(Xie et al. 2024) and TagCLIP (Li et al.) were trained with; each has sizes of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,8 +17,8 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.image import scaled
 from train.common.sources import resized
 
-_GREY = 128
-"""What photos that are smaller than the view are filled up with."""
+_CUTS = 10
+"""How often another cut is tried where one class has too much of it."""
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
 """SSD's ranges (Liu et al. 2016): added grey levels; factors; steps of two degrees."""
@@ -31,11 +32,15 @@ class Views:
         side: of the square that is cut out, in pixels, a multiple of 32.
         shortest: the photo's shorter side in pixels; one of these, at random.
         longest: of the photo; where the longer side would exceed it, both are smaller.
+        largest_share: of the pixels with a class, what one class may have; else another cut is tried, ten times.
+        fill: the colour that photos smaller than the view are filled up with.
     """
 
     side: int
-    shortest: tuple[int, ...]
+    shortest: Sequence[int]
     longest: int
+    largest_share: float = 1.0
+    fill: tuple[int, int, int] = (128, 128, 128)
 
 
 def view(photo: np.ndarray, labels: np.ndarray, views: Views, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -49,15 +54,37 @@ def view(photo: np.ndarray, labels: np.ndarray, views: Views, generator: torch.G
     height, width = scaled(photo.shape[:2], shortest, views.longest)
     photo = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
     labels = resized(labels, (height, width))
-    top, left = (_integer(0, max(0, side - views.side), generator) for side in (height, width))
-    window = np.s_[top : top + views.side, left : left + views.side]
+    window = _cut(labels, views, generator)
     photo, labels = recoloured(photo[window], generator), labels[window]
     if _coin(generator):
         photo, labels = photo[:, ::-1], labels[:, ::-1]
     missing = [(0, views.side - side) for side in labels.shape]
-    photo = np.pad(photo, [*missing, (0, 0)], constant_values=_GREY)
+    filled = np.full((views.side, views.side, 3), views.fill, np.uint8)
+    filled[: photo.shape[0], : photo.shape[1]] = photo
     labels = np.pad(labels, missing, constant_values=IGNORE)
-    return torch.from_numpy(photo).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+    return torch.from_numpy(filled).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+
+
+def _cut(labels: np.ndarray, views: Views, generator: torch.Generator) -> tuple[slice, slice]:
+    """Where the view lies in a photo with these labels."""
+    window = _anywhere(labels.shape, views.side, generator)
+    if views.largest_share < 1:
+        for _ in range(_CUTS):
+            if _varied(labels[window], views.largest_share):
+                break
+            window = _anywhere(labels.shape, views.side, generator)
+    return window
+
+
+def _anywhere(size: Sequence[int], side: int, generator: torch.Generator) -> tuple[slice, slice]:
+    top, left = (_integer(0, max(0, length - side), generator) for length in size)
+    return np.s_[top : top + side, left : left + side]
+
+
+def _varied(labels: np.ndarray, largest: float) -> bool:
+    """Whether there are several classes, and none has more than the share `largest` of their pixels."""
+    counts = np.bincount(labels[labels >= 0])
+    return np.count_nonzero(counts) > 1 and counts.max() < largest * counts.sum()
 
 
 def recoloured(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:

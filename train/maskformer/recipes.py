@@ -131,6 +131,5 @@ def smoke(recipe: Recipe) -> Recipe:
 def shortened(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:
     """With another number of steps, the warm-up being a tenth of them at most, and another batch; None leaves each."""
     if steps is not None:
-        warmup = min(recipe.schedule.warmup, steps // 10)
-        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=steps, warmup=warmup))
+        recipe = replace(recipe, schedule=recipe.schedule.shortened(steps))
     return recipe if batch is None else replace(recipe, batch=batch)

@@ -64,27 +64,21 @@ class ClipReader:
     ) -> None:
         self.name = f"{name} | {templates}"
         self._device = torch.device(device)
-        self._templates = TEMPLATES[templates]
-        self.heavy_words = len(self._templates) > 1
+        self._templates: Templates = templates
+        self.heavy_words = len(TEMPLATES[templates]) > 1
         self._model = build(state, source)
         replace_blocks(self._model.transformer.resblocks, "float32")
         tower = InferenceTower(self._model.visual, precision or native_precision(self._device))
         self._model.visual = tower
         self._model.eval().to(self._device)
         self._side = tower.patch_size[0] * math.isqrt(len(tower.positional_embedding) - 1)
-        self._store = text_store.TextStore(self.name, self._templates)
+        self._store = text_store.TextStore(self.name, TEMPLATES[templates])
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), D)."""
-        by_prompt = self._store.completed(words, self._embedded).to(self._device)
-        return F.normalize(by_prompt.mean(1), dim=-1)
-
-    def _embedded(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (len(words), P, D), one of each prompt."""
-        texts = [template.format(readable(word)) for word in words for template in self._templates]
-        tokens = open_clip.tokenize(texts).to(self._device)
-        return F.normalize(encode_in_batches(self._model, tokens), dim=-1).unflatten(0, (-1, len(self._templates)))
+        by_prompt = self._store.completed(words, lambda missing: read_words(self._model, missing, self._templates))
+        return mean_unit(by_prompt.to(self._device))
 
     def embed_rival(self, words: Sequence[str]) -> Tensor:
         """The embedding of "others" (1, D). TagCLIP has no rival; this is that of OVSeg's demo."""
@@ -111,6 +105,19 @@ class ClipReader:
         # Training has resized with OpenCV, which does not smooth what it shrinks.
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return normalised(torch.from_numpy(resized).permute(2, 0, 1))
+
+
+@torch.no_grad()
+def read_words(clip: open_clip.CLIP, words: Sequence[str], templates: Templates) -> Tensor:
+    """Unit vectors, float32 (len(words), P, D), one of each prompt; at least one word."""
+    texts = [template.format(readable(word)) for word in words for template in TEMPLATES[templates]]
+    tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
+    return F.normalize(encode_in_batches(clip, tokens), dim=-1).unflatten(0, (len(words), -1))
+
+
+def mean_unit(by_prompt: Tensor) -> Tensor:
+    """Text embeddings (K, D) from those of prompts (K, P, D): unit vectors along their mean."""
+    return F.normalize(by_prompt.mean(1), dim=-1)
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -1,0 +1,207 @@
+"""Train TagCLIP or ZegCLIP: prompts of a frozen CLIP, and the decoder that finds the masks of words.
+
+    python -m train.tagclip --data DIR --out runs/tagclip                      one process, on the GPU if any
+    torchrun --nproc_per_node 8 -m train.tagclip --data DIR --out runs/tagclip ...    several
+    torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.tagclip ...
+                                                                               several hosts, the same command on each
+    accelerate launch --multi_gpu --num_processes 8 -m train.tagclip ...       several, by accelerate
+    python -m train.tagclip --data DIR --out runs/smoke --like voc --smoke     a tiny model, in seconds
+
+DIR holds folders NAME_train with images/, masks/ and classes.json, each with a vocabulary of its own; or, with
+--dataset voc_20_train_aug or coco_stuff_171_train, VOC or COCO-Stuff. A run that was interrupted goes on by the same
+command. OUT/tagclip.safetensors has the tensors of a published file that anything reads, and says how it was trained.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
+from pathlib import Path
+from typing import get_args
+
+import open_clip
+import torch
+from accelerate import PartialState
+
+from ovseg_demo.methods.tagclip.about import About, splits
+from ovseg_demo.methods.tagclip.decoder import Decoder
+from ovseg_demo.methods.tagclip.reader import mean_unit, read_words
+from train.common import command, labelled
+from train.common.folder import RunFolder, TrainingError
+from train.common.loop import fit
+from train.common.schedule import all_but
+from train.common.settings import at_least, content, weights
+from train.common.sources import Labelled
+from train.tagclip import recipes, start
+from train.tagclip.data import hidden, seen_classes
+from train.tagclip.files import FILE, save
+from train.tagclip.losses import Form
+from train.tagclip.recipes import TINY, Benchmark, Model, Recipe, Setting
+from train.tagclip.training import Plan, Training
+
+PROTOCOLS = ("published", "strict")
+SMOKE_PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    recipe: Recipe
+    setting: str
+    protocol: str
+    unseen: tuple[str, ...]
+    photos: dict[str, int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.labelled_parser("train.tagclip", __doc__.splitlines()[0])
+    parser.add_argument("--model", choices=get_args(Model), default="tagclip", help="default: %(default)s")
+    parser.add_argument(
+        "--setting",
+        choices=get_args(Setting),
+        default="inductive",
+        help="what is known of unseen classes in training: nothing, their words, or all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--like",
+        choices=get_args(Benchmark),
+        help="whose published prompts, steps and unseen classes (default: those of --dataset; coco for folders)",
+    )
+    parser.add_argument("--unseen", metavar="WORDS", help="classes that are unseen, parted by commas")
+    parser.add_argument(
+        "--recipe", choices=get_args(Form), help="whose losses: the published code's (default) or the paper's"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=PROTOCOLS[0],
+        help="strict: training does not know where unseen classes are (default: %(default)s)",
+    )
+    begins = parser.add_mutually_exclusive_group()
+    begins.add_argument("--clip", metavar="ID|FILE", help="plain CLIP ViT-B/16 to begin with (default: clip-vit-b16)")
+    begins.add_argument("--start", type=Path, metavar="FILE", help="transductive: the inductive model to begin with")
+    parser.add_argument(
+        "--stop-after", type=int, metavar="N", help="end after N of the steps; the same command without it goes on"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny random CLIP, whatever --clip, a few photos and steps"
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    _check(chosen)
+    recipe, unseen = _recipe(chosen), _unseen(chosen)
+    at_least(1, batch=recipe.batch, stop_after=chosen.stop_after)
+    at_least(0, workers=chosen.workers)
+    share = command.share(recipe.batch, state.num_processes)
+    plan = Plan(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
+    found, seen = _sets(chosen, unseen, plan)
+    clip, decoder = _model(recipe, chosen.start)
+    clip.to(state.device)
+    config = Config(
+        replace(recipe, clip=content(chosen.start) if chosen.start else _named(recipe.clip)),
+        chosen.setting,
+        chosen.protocol,
+        unseen,
+        {source.name: len(source.dataset) for source in found},
+    )
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    if state.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as published
+    names = [labelled.taught_names(source) for source in found]
+    texts = [mean_unit(read_words(clip, each, recipe.templates)) for each in names]
+    flags = [torch.tensor(each, device=state.device) for each in seen]
+    trained = fit(
+        Training(clip.visual, decoder, texts, flags, plan),
+        labelled.Data(found, recipe.views, share, mixed=False),
+        recipe.schedule,
+        folder,
+        decays=all_but(frozenset()),  # norms and biases decay too, as published
+        workers=chosen.workers,
+        title="TagCLIP" if chosen.model == "tagclip" else "ZegCLIP",
+        stop_after=chosen.stop_after,
+    )
+    if state.is_main_process:
+        taught = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
+        about = About(tuple(dict.fromkeys(taught)), recipe.templates, handicap=chosen.setting == "inductive")
+        save(folder, clip, trained.decoder, recipe.sizes, about)
+        command.tell_file(folder.path / FILE)
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Raises TrainingError for what does not go together."""
+    if (chosen.setting == "transductive") is not (chosen.start is not None):
+        raise TrainingError("Transductive training, and no other, goes on from an inductive model: --start FILE.")
+    if chosen.setting == "supervised" and (chosen.unseen is not None or chosen.protocol == "strict"):
+        raise TrainingError("In supervised training no class is unseen; leave --unseen and --protocol strict out.")
+    if chosen.model == "zegclip" and chosen.recipe == "paper":
+        raise TrainingError("ZegCLIP's losses are the same in paper and code; leave --recipe paper out.")
+
+
+def _recipe(chosen: argparse.Namespace) -> Recipe:
+    recipe = recipes.published(_benchmark(chosen), chosen.setting, chosen.model)
+    recipe = recipes.smoke(recipe) if chosen.smoke else replace(recipe, clip=chosen.clip or recipe.clip)
+    schedule = recipe.schedule if chosen.steps is None else recipe.schedule.shortened(chosen.steps)
+    schedule = replace(schedule, seed=chosen.seed, precision=chosen.precision)
+    terms = replace(recipe.terms, form=chosen.recipe or recipe.terms.form, unlabelled=chosen.protocol == "published")
+    return replace(recipe, schedule=schedule, terms=terms, batch=recipe.batch if chosen.batch is None else chosen.batch)
+
+
+def _benchmark(chosen: argparse.Namespace) -> Benchmark:
+    named = bool(chosen.dataset) and all(name.startswith("voc_") for name in chosen.dataset)
+    return chosen.like or ("voc" if named else "coco")
+
+
+def _unseen(chosen: argparse.Namespace) -> tuple[str, ...]:
+    if chosen.setting == "supervised":
+        return ()
+    if chosen.unseen is None:
+        return splits()[_benchmark(chosen)].unseen
+    words = tuple(filter(None, (word.strip() for word in chosen.unseen.split(","))))
+    if not words:
+        raise TrainingError("--unseen names no word.")
+    return words
+
+
+def _sets(
+    chosen: argparse.Namespace, unseen: Sequence[str], plan: Plan
+) -> tuple[list[Labelled], list[tuple[bool, ...]]]:
+    """What is learnt from, and of each set which of its classes are seen."""
+    found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    seen = seen_classes(found, unseen)
+    if plan.strict:
+        found = [hidden(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
+    return found, seen
+
+
+def _named(clip: str) -> str:
+    return clip if clip == TINY else weights(clip)
+
+
+def _model(recipe: Recipe, begin: Path | None) -> tuple[open_clip.CLIP, Decoder]:
+    """As they begin. Raises TrainingError for a model to begin with that is not of the recipe."""
+    if begin is None:
+        seed, prompts = recipe.schedule.seed, recipe.prompts
+        clip = start.tiny(prompts, seed) if recipe.clip == TINY else start.load(recipe.clip, prompts, seed)
+        return clip, Decoder(recipe.sizes)
+    clip, decoder = start.go_on(begin, recipe.sizes)
+    prompts = clip.visual.prompt_embeddings.shape[1]
+    if prompts != recipe.prompts:
+        raise TrainingError(f"{begin.name} has {prompts} prompts a layer, not {recipe.prompts}; choose another --like.")
+    return clip, decoder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

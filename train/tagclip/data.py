@@ -1,0 +1,58 @@
+"""Which classes of a labelled set are seen, and labels from which the others are gone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from eval.datasets.base import IGNORE
+from ovseg_demo.vocabulary import readable
+from train.common.folder import TrainingError
+from train.common.labelled import taught_names
+from train.common.sources import Labelled
+
+
+def seen_classes(found: Sequence[Labelled], unseen: Sequence[str]) -> list[tuple[bool, ...]]:
+    """Of each set, whether each of its `taught_names` is seen: is none of the words `unseen`.
+
+    Raises TrainingError when words are given but no set has any of them, or a set has no others or shows none of them.
+    """
+    hidden = set(map(_alike, unseen))
+    seen = [tuple(_alike(name) not in hidden for name in taught_names(source)) for source in found]
+    if unseen and all(map(all, seen)):
+        told = ", ".join(unseen)
+        raise TrainingError(f"No set has a class of the unseen ones ({told}); name others with --unseen.")
+    for source, flags in zip(found, seen, strict=True):
+        names = {name for name, flag in zip(taught_names(source), flags, strict=True) if flag}
+        shown = [index for index, name in enumerate(source.names) if name in names]
+        if not any(np.isin(source.dataset.load_labels(sample), shown).any() for sample in source.dataset):
+            raise TrainingError(f"No mask of {source.name} shows a seen class.")
+    return seen
+
+
+def hidden(source: Labelled, seen: Sequence[bool], transductive: bool) -> Labelled:
+    """A set whose labels do not tell pixels of unseen classes from those without a label.
+
+    Args:
+        source: the set.
+        seen: as of `seen_classes`.
+        transductive: whether both get the label of some unseen class, as pixels that self-training is to label; else
+            both get IGNORE.
+    """
+    unseen = [name for name, flag in zip(taught_names(source), seen, strict=True) if not flag]
+    if not unseen:
+        return source
+    rows = [index for index, name in enumerate(source.names) if name in unseen]
+    labels = np.append(np.arange(len(source.names), dtype=np.int32), np.int32(IGNORE))  # which is -1: the last
+    labels[[*rows, -1]] = rows[0] if transductive else IGNORE
+    return replace(source, dataset=replace(source.dataset, decode=partial(_decoded, source.dataset.decode, labels)))
+
+
+def _decoded(decode: Callable[[Path], np.ndarray], labels: np.ndarray, path: Path) -> np.ndarray:
+    return labels[decode(path)]
+
+
+def _alike(word: str) -> str:
+    return readable(word).casefold()

@@ -1,0 +1,113 @@
+"""TagCLIP's losses on masks and on the trusty map: those of the published code, and those of the paper (Li et al.).
+
+They differ (docs/training.md). "code": focal and Dice loss of the classes' masks, and focal loss of the trusty map,
+whose target is 1 where a class is unseen. "paper": Dice loss of the trusty map M_A, one minus the model's trusty
+probability, whose target is 1 where a class is seen and 0 elsewhere (equations 9 and 10), and a class loss beside
+(equation 11). Of that loss nothing is known here but its kind, binary cross entropy, and that the published code has
+none. What is computed is the one that needs no layer which the published model does not have: of every class's mask
+at every pixel, normalised as the focal loss is, with weight 1.
+
+ZegCLIP (Zhou et al., CVPR 2023) has the code's losses without the trusty map.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate.utils import reduce
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import sigmoid_focal_loss
+
+from eval.datasets.base import IGNORE
+from ovseg_demo.methods.tagclip.decoder import MaskLogits
+
+Form = Literal["code", "paper"]
+
+UNSEEN = -3
+"""The label of pixels whose class is not asked for, because it counts as unseen."""
+
+_ALPHA, _GAMMA = 0.25, 2.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the loss is made of.
+
+    Attributes:
+        form: whose.
+        masks, dice, trusty: weights of the focal loss, the Dice loss and the trusty map's loss.
+        unlabelled: whether pixels with IGNORE teach that no class is there and that nothing is unseen, as published;
+            else they teach nothing.
+    """
+
+    form: Form = "code"
+    masks: float = 20.0
+    dice: float = 1.0
+    trusty: float = 10.0
+    unlabelled: bool = True
+
+
+def losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Terms) -> dict[str, Tensor]:
+    """The weighted losses, float32 scalars: "masks", "dice", with the paper "classes", with a trusty token "trusty".
+
+    Each is the mean over pixels, and for Dice the one number, of every mask, summed over masks and images and divided
+    by how many classes the images show: counted image by image, averaged over all processes, and at least 1.
+
+    Args:
+        logits: (B, C, h, w) and (B, h, w); they are enlarged to the size of the labels.
+        labels: int64 (B, H, W), from 0 to C - 1; negative where none of these is, and IGNORE where nobody knows.
+        unseen: bool (B, H, W), where the class counts as unseen; it may have a label all the same.
+        terms: see there.
+    """
+    counted = torch.ones_like(unseen) if terms.unlabelled else labels != IGNORE
+    trusty = [None] * len(labels) if logits.trusty is None else logits.trusty.float()[:, None]
+    with torch.autocast(labels.device.type, enabled=False):
+        # At full size the masks of an image may take a gigabyte: at most one's exist at a time, also going backward.
+        images = zip(logits.classes.float(), trusty, labels, unseen, counted, strict=True)
+        found = [checkpoint(_of_image, *image, terms, use_reentrant=False) for image in images]
+    shown = torch.tensor(float(sum((each.unique() >= 0).sum() for each in labels)), device=labels.device)
+    count = reduce(shown, "mean").clamp(min=1)
+    return {name: torch.stack([each[name] for each in found]).sum() / count for name in found[0]}
+
+
+def _of_image(
+    classes: Tensor, trusty: Tensor | None, labels: Tensor, unseen: Tensor, counted: Tensor, terms: Terms
+) -> dict[str, Tensor]:
+    """The sums over one image: logits (C, h, w) and (1, h, w), and (H, W) of what pixels show."""
+    masks = enlarged(classes, labels.shape)
+    truth = (labels == torch.arange(len(masks), device=labels.device)[:, None, None]).to(masks)
+    shown = truth.flatten(1).any(1)
+    found = {
+        "masks": terms.masks * _mean(sigmoid_focal_loss(masks, truth, _ALPHA, _GAMMA), counted),
+        "dice": terms.dice * _dice(masks[shown].sigmoid(), truth[shown], counted),
+    }
+    if terms.form == "paper":
+        found["classes"] = _mean(F.binary_cross_entropy_with_logits(masks, truth, reduction="none"), counted)
+    if trusty is not None:
+        trusty = enlarged(trusty, labels.shape)
+        if terms.form == "paper":
+            known = ((labels >= 0) & ~unseen).to(trusty)[None]
+            loss = _dice((-trusty).sigmoid(), known, counted)
+        else:
+            loss = _mean(sigmoid_focal_loss(trusty, unseen.to(trusty)[None], _ALPHA, _GAMMA), counted)
+        found["trusty"] = terms.trusty * loss
+    return found
+
+
+def enlarged(logits: Tensor, size: torch.Size) -> Tensor:
+    """Logits (K, h, w) at the size (H, W) of labels."""
+    return F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _mean(losses: Tensor, counted: Tensor) -> Tensor:
+    """The mean of (K, H, W) over the pixels that count, summed over K; 0 where none does."""
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _dice(masks: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+    """The Dice loss of masks (K, H, W) in [0, 1], summed over K."""
+    masks, truth = ((each * counted).flatten(1) for each in (masks, truth))
+    overlap = (2 * (masks * truth).sum(1) + 1) / (masks.sum(1) + truth.sum(1) + 1)
+    return (1 - overlap).sum()

@@ -1,0 +1,91 @@
+"""What TagCLIP and ZegCLIP were trained with (their published configurations), and a tiny one for trying things out."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ovseg_demo.methods.tagclip.about import Templates
+from ovseg_demo.methods.tagclip.decoder import Sizes
+from train.common.schedule import Schedule
+from train.common.views import Views
+from train.tagclip.losses import Terms
+
+Benchmark = Literal["voc", "coco"]
+Setting = Literal["inductive", "transductive", "supervised"]
+Model = Literal["tagclip", "zegclip"]
+
+TINY = "tiny"
+"""The CLIP of `start.tiny`."""
+
+_SIZES, _TERMS = Sizes(), Terms()
+_ZEGCLIP_SIZES, _ZEGCLIP_TERMS = Sizes(learner=False, trusty=False), Terms(masks=100.0)
+
+# mmsegmentation's Resize of (2048, 512) by a factor from 0.5 to 2; its long side binds beyond 1 : 4 only.
+_VIEWS = Views(side=512, shortest=range(256, 1025), longest=4096, largest_share=0.75, fill=(124, 116, 104))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training but its data and what it may know of unseen classes.
+
+    Attributes:
+        prompts: in every layer of the image tower.
+        templates: the prompts of words.
+        schedule: how long and how fast.
+        clip: the weights it begins with: an id of the catalogue, the path of a file, or TINY.
+        sizes: of the decoder.
+        terms: of the loss.
+        views: of the photos.
+        batch: photos a step, over all processes.
+    """
+
+    prompts: int
+    templates: Templates
+    schedule: Schedule
+    clip: str = "clip-vit-b16"
+    sizes: Sizes = _SIZES
+    terms: Terms = _TERMS
+    views: Views = _VIEWS
+    batch: int = 16
+
+
+_SCHEDULE = Schedule(
+    steps=20_000,
+    learning_rate=2e-4,
+    warmup=1500,
+    decay="poly",
+    lowest=1e-6,
+    weight_decay=0.01,
+    clip=None,
+    averaging=0.0,
+    save_every=500,
+)
+_RECIPES: dict[Benchmark, Recipe] = {
+    "voc": Recipe(10, "photo", _SCHEDULE),
+    "coco": Recipe(100, "scenes", replace(_SCHEDULE, steps=80_000)),
+}
+
+
+def published(benchmark: Benchmark, setting: Setting, model: Model) -> Recipe:
+    """The recipe by which a model was trained for VOC or COCO-Stuff.
+
+    Self-training has half of the steps. For VOC only inductive training has the trusty token.
+    """
+    recipe = _RECIPES[benchmark]
+    if setting == "transductive":
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=recipe.schedule.steps // 2))
+    if model == "zegclip":
+        return replace(recipe, sizes=_ZEGCLIP_SIZES, terms=_ZEGCLIP_TERMS)
+    return replace(recipe, sizes=replace(_SIZES, trusty=benchmark == "coco" or setting == "inductive"))
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """A recipe made so small that it is done in seconds; its model is good for nothing."""
+    return replace(
+        recipe,
+        clip=TINY,
+        prompts=2,
+        sizes=replace(recipe.sizes, width=64),
+        schedule=replace(recipe.schedule, steps=6, warmup=2, save_every=2, log_every=2),
+        views=replace(recipe.views, side=64, shortest=range(48, 97), longest=256),
+        batch=2,
+    )

@@ -1,0 +1,74 @@
+"""TagCLIP with its losses against the texts of its vocabularies: what the loop trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovseg_demo.methods.tagclip.decoder import Decoder
+from ovseg_demo.methods.tagclip.encoder import PromptedTower
+from ovseg_demo.methods.tagclip.reader import normalised
+from train.common.draws import Batch
+from train.tagclip.lessons import relabelled, self_taught, stand_ins
+from train.tagclip.losses import UNSEEN, Terms, losses
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How unseen classes are treated.
+
+    Attributes:
+        transductive: whether their words are asked for and their pixels labelled by the model itself.
+        strict: whether nothing is read of where they are; `data.hidden` must have taken that from the labels.
+        terms: of the loss.
+    """
+
+    transductive: bool
+    strict: bool
+    terms: Terms
+
+
+class Training(nn.Module):
+    """The image tower, of which only the prompts learn, the decoder, and the texts of each set.
+
+    Args:
+        visual: the image tower.
+        decoder: with a trusty token or without.
+        texts: of each set the unit vectors (C, D) of its classes; they stay as they are.
+        seen: of each set bool (C,), whose masks are shown; all of them for supervised training.
+        plan: what to do about the others.
+    """
+
+    def __init__(
+        self, visual: PromptedTower, decoder: Decoder, texts: Sequence[Tensor], seen: Sequence[Tensor], plan: Plan
+    ) -> None:
+        super().__init__()
+        for name, parameter in visual.named_parameters():
+            parameter.requires_grad_("prompt" in name)
+        self.visual, self.decoder = visual, decoder
+        self._plan = plan
+        self._sizes = [len(each) for each in texts]
+        self.register_buffer("texts", torch.cat(list(texts)), persistent=False)
+        self.register_buffer("seen", torch.cat(list(seen)), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch of `labelled.Data` whose photos are all of one set."""
+        plan, labels = self._plan, batch["labels"]
+        texts, seen = (each.split(self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
+        asked = self._asked(labels, seen)
+        logits = self.decoder(self.visual(normalised(batch["images"])), texts[asked])
+        labels = relabelled(labels, asked, len(seen))
+        if plan.transductive:
+            labels = self_taught(logits.classes, labels, seen, plan.strict)
+        unseen = (labels == UNSEEN) | (labels >= 0) & ~seen[asked][labels.clamp(min=0)]
+        return losses(logits, labels, unseen, plan.terms)
+
+    def _asked(self, labels: Tensor, seen: Tensor) -> Tensor:
+        """The classes whose words the decoder gets, int64 (K,), ascending."""
+        if self._plan.transductive:
+            return torch.arange(len(seen), device=seen.device)
+        asked = seen.clone()
+        if self._plan.strict and self.decoder.trusty is not None:
+            asked[stand_ins(labels)] = False
+        return asked.nonzero()[:, 0]
