@@ -111,6 +111,11 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(word for _, word in parse(text).words()) if text.strip() else ()
 
 
+def alike(word: str) -> str:
+    """Equal for words that read the same, whatever their case: "TVMonitor" and "tv monitor"."""
+    return readable(word).casefold()
+
+
 def readable(word: str) -> str:
     """The text a text tower should read for a word; empty when there is none.
 

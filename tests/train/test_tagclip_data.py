@@ -36,7 +36,7 @@ def changed(folder: Path, table: dict[int, int]) -> None:
 
 def batches(folder: Path, transductive: bool) -> list[dict[str, torch.Tensor]]:
     found = sets.find(folder, [])
-    seen = seen_classes(found, ["pottedplant", "sheep"])
+    seen = seen_classes(found, ["pottedplant", "sheep"], all_there=True)
     found = [hidden(source, flags, transductive) for source, flags in zip(found, seen, strict=True)]
     draw = sets.Data(found[:1], VIEWS, 4, mixed=False)
     return [draw(Turn(0, step, 0, 1)) for step in range(8)]
@@ -44,37 +44,48 @@ def batches(folder: Path, transductive: bool) -> list[dict[str, torch.Tensor]]:
 
 def test_classes_are_unseen_by_their_words_however_they_are_spelt(folder):
     found = sets.find(folder, [])
-    assert seen_classes(found, ["pottedplant", "SHEEP", "tvmonitor"]) == [(True, False, False, True), (True, True)]
-    assert seen_classes(found, []) == [(True,) * 4, (True,) * 2]
+    assert seen_classes(found, ["pottedplant", "SHEEP", "tvmonitor"], all_there=False) == [
+        (True, False, False, True),
+        (True, True),
+    ]
+    assert seen_classes(found, [], all_there=True) == [(True,) * 4, (True,) * 2]
 
 
 def test_words_that_no_set_has_are_told(folder):
     with pytest.raises(TrainingError, match=r"^No set has a class of the unseen ones \(cow, sofa\); name others with"):
-        seen_classes(sets.find(folder, []), ["cow", "sofa"])
+        seen_classes(sets.find(folder, []), ["cow", "sofa"], all_there=False)
+
+
+def test_a_word_that_no_set_has_is_told_where_all_must_be_there(folder):
+    """Misspelt, its class would be taught as a seen one."""
+    found = sets.find(folder, [])
+    assert seen_classes(found, ["sheep", "shepe"], all_there=False)[0] == (True, True, False, True)
+    with pytest.raises(TrainingError, match=r"^No set has a class of the name shepe, which is to be unseen\.$"):
+        seen_classes(found, ["sheep", "shepe"], all_there=True)
 
 
 def test_sets_that_show_only_unseen_classes_are_told(folder):
     with pytest.raises(TrainingError, match=r"^No mask of street_train shows a seen class\.$"):
-        seen_classes(sets.find(folder, []), ["road", "sky"])
+        seen_classes(sets.find(folder, []), ["road", "sky"], all_there=True)
     with pytest.raises(TrainingError, match=r"^No mask of animals_train shows a seen class\.$"):
-        seen_classes(sets.find(folder, []), ["cat", "dog", "sheep", "potted plant"])
+        seen_classes(sets.find(folder, []), ["cat", "dog", "sheep", "potted plant"], all_there=True)
 
 
 def test_hidden_labels_are_as_if_nobody_had_labelled_them(folder):
     seen = {label for batch in batches(folder, transductive=False) for label in batch["labels"].unique().tolist()}
-    assert seen == {0, 3, -1, sets.NOTHING}, "cat, dog, no label, background"
+    assert seen == {0, 3, -1}, "cat, dog, no label"
 
 
 def test_for_self_training_whatever_has_no_label_gets_that_of_an_unseen_class(folder):
     drawn = batches(folder, transductive=True)
     inside = {label for batch in drawn for label in batch["labels"].unique().tolist()}
-    assert inside == {0, 1, 3, -1, sets.NOTHING}, "-1 is what fills a view up"
+    assert inside == {0, 1, 3, -1}, "-1 is what fills a view up"
     filled = [batch["images"].movedim(1, -1)[batch["labels"] == -1] for batch in drawn]
     assert torch.cat(filled).unique().tolist() == [128]
 
 
 @pytest.mark.parametrize("transductive", [False, True])
-@pytest.mark.parametrize("table", [{2: 255, 3: 255}, {2: 3, 3: 2}, {255: 3}])
+@pytest.mark.parametrize("table", [{2: 255, 3: 255}, {2: 3, 3: 2}, {255: 3}, {2: 1, 3: 1}])
 def test_batches_do_not_depend_on_where_unseen_classes_are(folder, transductive, table):
     before = batches(folder, transductive)
     changed(folder, table)

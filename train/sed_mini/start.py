@@ -1,4 +1,5 @@
-"""The decoder as it begins: random, but its result repeats what the mini model's places say.
+"""The decoder as it begins: random, but its result is a weighted sum of what the mini model's places
+say at the three sizes of a photo.
 
 So nothing that the mini model knows of words is lost at the start, and training has only to improve on it. One path
 through the decoder is laid by hand: the cost skips lay the folded logits out again, 8 x 8 to a place, and the last

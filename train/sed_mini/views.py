@@ -30,7 +30,7 @@ _NAMES = tuple(field.name for field in fields(Readings))
 
 
 class Views:
-    """Views of the photos of some sets, each a file of some 15 MB. Those that are there are not made again.
+    """Views of the photos of some sets, each a file of some 20 MB. Those that are there are not made again.
 
     Args:
         labelled: the sets.

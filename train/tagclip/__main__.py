@@ -180,7 +180,7 @@ def _sets(
 ) -> tuple[list[Labelled], list[tuple[bool, ...]]]:
     """What is learnt from, and of each set which of its classes are seen."""
     found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
-    seen = seen_classes(found, unseen)
+    seen = seen_classes(found, unseen, all_there=chosen.unseen is not None)
     if plan.strict:
         found = [hidden(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
     return found, seen

@@ -8,19 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.vocabulary import readable
+from ovseg_demo.vocabulary import alike
 from train.common.folder import TrainingError
 from train.common.labelled import taught_names
 from train.common.sources import Labelled
 
 
-def seen_classes(found: Sequence[Labelled], unseen: Sequence[str]) -> list[tuple[bool, ...]]:
+def seen_classes(found: Sequence[Labelled], unseen: Sequence[str], all_there: bool) -> list[tuple[bool, ...]]:
     """Of each set, whether each of its `taught_names` is seen: is none of the words `unseen`.
 
-    Raises TrainingError when words are given but no set has any of them, or a set has no others or shows none of them.
+    Raises TrainingError when words are given but no set has any of them, or with `all_there` one of them; and when a
+    set has no others or shows none of them.
     """
-    hidden = set(map(_alike, unseen))
-    seen = [tuple(_alike(name) not in hidden for name in taught_names(source)) for source in found]
+    known = {alike(name) for source in found for name in taught_names(source)}
+    missing = [word for word in unseen if alike(word) not in known]
+    if all_there and missing:
+        raise TrainingError(f"No set has a class of the name {', '.join(missing)}, which is to be unseen.")
+    hidden = set(map(alike, unseen))
+    seen = [tuple(alike(name) not in hidden for name in taught_names(source)) for source in found]
     if unseen and all(map(all, seen)):
         told = ", ".join(unseen)
         raise TrainingError(f"No set has a class of the unseen ones ({told}); name others with --unseen.")
@@ -33,18 +38,21 @@ def seen_classes(found: Sequence[Labelled], unseen: Sequence[str]) -> list[tuple
 
 
 def hidden(source: Labelled, seen: Sequence[bool], transductive: bool) -> Labelled:
-    """A set whose labels do not tell pixels of unseen classes from those without a label.
+    """A set whose labels do not tell pixels of unseen classes from background and from those without a label.
+
+    From background neither: in a set that has it, what is left without a label would be little but the unseen.
 
     Args:
         source: the set.
         seen: as of `seen_classes`.
-        transductive: whether both get the label of some unseen class, as pixels that self-training is to label; else
-            both get IGNORE.
+        transductive: whether all of these get the label of some unseen class, as pixels that self-training is to label;
+            else IGNORE.
     """
     unseen = [name for name, flag in zip(taught_names(source), seen, strict=True) if not flag]
     if not unseen:
         return source
     rows = [index for index, name in enumerate(source.names) if name in unseen]
+    rows += [index for index, taught in enumerate(source.taught) if not taught]
     labels = np.append(np.arange(len(source.names), dtype=np.int32), np.int32(IGNORE))  # which is -1: the last
     labels[[*rows, -1]] = rows[0] if transductive else IGNORE
     return replace(source, dataset=replace(source.dataset, decode=partial(_decoded, source.dataset.decode, labels)))
@@ -52,7 +60,3 @@ def hidden(source: Labelled, seen: Sequence[bool], transductive: bool) -> Labell
 
 def _decoded(decode: Callable[[Path], np.ndarray], labels: np.ndarray, path: Path) -> np.ndarray:
     return labels[decode(path)]
-
-
-def _alike(word: str) -> str:
-    return readable(word).casefold()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.methods.tagclip.scores import HANDICAP
-from train.tagclip.losses import UNSEEN, enlarged
+from ovseg_demo.methods.tagclip.scores import HANDICAP, enlarged
+from train.tagclip.losses import UNSEEN
 
 _STAND_INS = 0.25
 """The share of unseen classes: 5 of 20 in VOC."""

@@ -22,6 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from eval.datasets.base import IGNORE
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
+from ovseg_demo.methods.tagclip.scores import enlarged
 
 Form = Literal["code", "paper"]
 
@@ -94,11 +95,6 @@ def _of_image(
             loss = _mean(sigmoid_focal_loss(trusty, unseen.to(trusty)[None], _ALPHA, _GAMMA), counted)
         found["trusty"] = terms.trusty * loss
     return found
-
-
-def enlarged(logits: Tensor, size: torch.Size) -> Tensor:
-    """Logits (K, h, w) at the size (H, W) of labels."""
-    return F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
 def _mean(losses: Tensor, counted: Tensor) -> Tensor:

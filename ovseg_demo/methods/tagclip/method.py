@@ -16,7 +16,7 @@ from ovseg_demo.methods.tagclip.scores import HANDICAP, Rule, scores, trusty_map
 from ovseg_demo.methods.tagclip.windows import PhotoReader, Windows
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.stages import Stages
-from ovseg_demo.vocabulary import Vocabulary, readable
+from ovseg_demo.vocabulary import Vocabulary, alike
 
 _EVIDENCE_STEP = 8
 
@@ -60,14 +60,14 @@ class TagCLIP:
             found = scores(windows, logits, rule).add_(rule.handicap).div_(1 + rule.handicap)
             result = Segmentation.from_scores(vocabulary.names, found, photo.pixels.shape[:2], independent=True)
             evidence = tuple(_evidence(windows, logits, rule, len(vocabulary)))
-        return replace(result, evidence=evidence, notes=(_told(vocabulary, seen),))
+        return replace(result, evidence=evidence, notes=tuple(_told(vocabulary, seen, rule)))
 
     def seen(self, vocabulary: Vocabulary, marked: tuple[str, ...] | None) -> tuple[bool, ...]:
         """Of each class, whether it counts as seen: one of its words is marked, or was taught where none are given."""
-        known = {_alike(word) for word in (self._about.taught if marked is None else marked)}
+        known = {alike(word) for word in (self._about.taught if marked is None else marked)}
         found = [False] * len(vocabulary)
         for index, word in vocabulary.words():
-            found[index] |= _alike(word) in known
+            found[index] |= alike(word) in known
         return tuple(found)
 
     @torch.inference_mode()
@@ -82,13 +82,11 @@ class TagCLIP:
         return Rule(seen + seen[:1] * rivals, handicap, options.trusty and logits.trusty is not None)
 
 
-def _alike(word: str) -> str:
-    return readable(word).casefold()
-
-
-def _told(vocabulary: Vocabulary, seen: tuple[bool, ...]) -> str:
-    names = [name for name, known in zip(vocabulary.names, seen, strict=True) if known]
-    return f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
+def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: Rule) -> Iterator[str]:
+    """What counted as seen, where that made a difference."""
+    if rule.handicap or rule.trusty:
+        names = [name for name, known in zip(vocabulary.names, seen, strict=True) if known]
+        yield f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
 
 
 def _evidence(windows: Windows, logits: MaskLogits, rule: Rule, classes: int) -> Iterator[Evidence]:

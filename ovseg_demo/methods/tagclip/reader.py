@@ -21,7 +21,6 @@ from ovseg_demo.vlm import text_store
 from ovseg_demo.vlm.clip_inference import Precision, native_precision, replace_blocks
 from ovseg_demo.vlm.open_clip import filled
 from ovseg_demo.vlm.text_tree import encode_in_batches
-from ovseg_demo.vocabulary import readable
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """ImageNet's normalisation of RGB values from 0 to 255; CLIP's own was not used in training."""
@@ -109,8 +108,8 @@ class ClipReader:
 
 @torch.no_grad()
 def read_words(clip: open_clip.CLIP, words: Sequence[str], templates: Templates) -> Tensor:
-    """Unit vectors, float32 (len(words), P, D), one of each prompt; at least one word."""
-    texts = [template.format(readable(word)) for word in words for template in TEMPLATES[templates]]
+    """Unit vectors, float32 (len(words), P, D), of words, verbatim, in each prompt; at least one word."""
+    texts = [template.format(word) for word in words for template in TEMPLATES[templates]]
     tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
     return F.normalize(encode_in_batches(clip, tokens), dim=-1).unflatten(0, (len(words), -1))
 

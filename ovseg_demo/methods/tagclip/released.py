@@ -14,9 +14,6 @@ from ovseg_demo.checkpoints import table
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip.decoder import Sizes
 
-LAYERS = 3
-"""Of the decoder."""
-
 _IMAGE, _TEXT, _HEAD = "backbone.", "text_encoder.", "decode_head."
 _LAYER_PARTS = {
     "multihead_attn.q": "query",
@@ -113,8 +110,8 @@ def _names(sizes: Sizes) -> dict[str, str]:
         names[_TRUSTY] = "trusty"
     if sizes.learner:
         names |= {layer.format(0) + theirs: ours for theirs, ours in _LEARNER.items()}
-    for index in range(LAYERS):
-        parts, place = (_MASK_PARTS, "masks") if index == LAYERS - 1 else (_LAYER_PARTS, f"layers.{index}")
+    for index in range(sizes.layers):
+        parts, place = (_MASK_PARTS, "masks") if index == sizes.layers - 1 else (_LAYER_PARTS, f"layers.{index}")
         names |= {f"{layer.format(index)}{t}.{kind}": f"{place}.{o}.{kind}" for t, o in parts.items() for kind in _BOTH}
     return names
 
@@ -123,7 +120,8 @@ def _unread(sizes: Sizes) -> set[str]:
     """The names in a file of what nothing reads."""
     every = {*_LEARNER, *(f"{part}.{kind}" for part in _LAYER_PARTS for kind in _BOTH)}
     layer = _LAYER[sizes.learner]
-    built = {layer.format(index) + part for index in range(LAYERS) for part in every}
+    built = {layer.format(index) + part for index in range(sizes.layers) for part in every}
     if sizes.learner:  # there, the other layers have no self-attention, but its norm
-        built -= {layer.format(i) + part for i in range(1, LAYERS) for part in _LEARNER if part.startswith("self_attn")}
+        attentions = [part for part in _LEARNER if part.startswith("self_attn")]
+        built -= {layer.format(index) + part for index in range(1, sizes.layers) for part in attentions}
     return {_CLASS_WEIGHTS, *built} - _names(sizes).keys()

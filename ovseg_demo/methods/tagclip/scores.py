@@ -5,9 +5,9 @@ trusty a pixel is, and those of unseen ones by how untrusty. The paper's equatio
 its two misprints are read as its text has them, and nothing of the 0.1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,8 +16,8 @@ from ovseg_demo.methods.tagclip.windows import Windows
 
 HANDICAP = 0.1
 
-_VALUES = 2**26
-"""Scores of a photo at most, 256 MB; where there would be more, their grid is coarser than the photo as it was read."""
+_VALUES = 2**27
+"""Scores of a photo at most, 512 MB; where there would be more, their grid is coarser than the photo as it was read."""
 
 _STEPS = (1, 2, 4, 8)
 _CLASSES_AT_ONCE = 8  # what they take at full resolution stays in the processor's cache
@@ -52,10 +52,10 @@ def scores(windows: Windows, logits: MaskLogits, rule: Rule, step: int | None = 
     total, places = _canvas(windows, classes, step, logits.classes)
     for index, where in enumerate(places):
         size = total[0][where].shape
-        unseen = _enlarged(logits.trusty[index, None], size)[0].sigmoid_() if rule.trusty else None
+        unseen = enlarged(logits.trusty[index, None], size)[0].sigmoid_() if rule.trusty else None
         for first in range(0, classes, _CLASSES_AT_ONCE):
             some = slice(first, first + _CLASSES_AT_ONCE)
-            found = _enlarged(logits.classes[index, some], size).sigmoid_()
+            found = enlarged(logits.classes[index, some], size).sigmoid_()
             for values, seen in zip(found, rule.seen[some], strict=True):
                 if seen:
                     values.sub_(rule.handicap)
@@ -98,6 +98,6 @@ def _averaged(total: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
     return total.div_(count)
 
 
-def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
-    """Maps (C, h, w) at another size, bilinearly."""
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (C, h, w) at another size (H, W), bilinearly."""
+    return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
