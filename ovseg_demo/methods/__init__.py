@@ -73,6 +73,18 @@ def _mini_dense(device: str) -> Method:
     return MiniDense(_mini(device))
 
 
+def _sed_mini(device: str) -> Method:
+    from ovseg_demo.methods.sed import mini
+
+    return mini.load(_mini(device), device)
+
+
+def _tagclip_mini(device: str) -> Method:
+    from ovseg_demo.methods.tagclip import mini
+
+    return mini.load(_mini(device), device)
+
+
 @cache
 def _clip(architecture: str, checkpoint_id: str, device: str) -> "OpenClipVLM":
     """One copy in memory, shared by every method that uses it."""
@@ -146,10 +158,10 @@ def _sed_entry(method: str, model: str, told: str) -> MethodEntry:
     return MethodEntry(method, f"SED · {model}", summary, (method,), _SED, _sed(method))
 
 
-def _zegclip_entry(method: str, told: str) -> MethodEntry:
-    """As `_sed_entry`."""
+def _zegclip_entry(method: str, told: str, uses: tuple[str, ...] = ()) -> MethodEntry:
+    """As `_sed_entry`; only the inductive models treat seen words otherwise."""
     summary = "No masks: words find their regions by attention in a CLIP ViT-B/16 with learned prompts."
-    return MethodEntry(method, f"ZegCLIP · {told}", summary, (method,), _ZEGCLIP, _tagclip(method))
+    return MethodEntry(method, f"ZegCLIP · {told}", summary, (method,), uses, _tagclip(method))
 
 
 _ENTRIES = (
@@ -168,6 +180,22 @@ _ENTRIES = (
         _MINI,
         (),
         _mini_dense,
+    ),
+    MethodEntry(
+        "sed-mini",
+        "SED · mini",
+        "SED's decoder on what the bundled mini model says of places at three sizes. Reads English; needs no network.",
+        (*_MINI, "sed-mini"),
+        ("rejection",),
+        _sed_mini,
+    ),
+    MethodEntry(
+        "tagclip-mini",
+        "TagCLIP · mini",
+        "TagCLIP's decoder on the bundled mini model, taught 15 kinds of things: its trusty map shows what looks new.",
+        (*_MINI, "tagclip-mini"),
+        ("seen", "trusty"),
+        _tagclip_mini,
     ),
     _sam_entry(
         "ovseg-sam-vitb16",
@@ -241,10 +269,10 @@ _ENTRIES = (
         _TAGCLIP,
         _tagclip("tagclip-own"),
     ),
-    _zegclip_entry("zegclip-voc", "VOC, 15 of 20 words seen"),
+    _zegclip_entry("zegclip-voc", "VOC, 15 of 20 words seen", _ZEGCLIP),
     _zegclip_entry("zegclip-voc-transductive", "VOC, self-trained"),
     _zegclip_entry("zegclip-voc-supervised", "VOC, all words seen"),
-    _zegclip_entry("zegclip-coco", "COCO-Stuff, 156 of 171 words seen"),
+    _zegclip_entry("zegclip-coco", "COCO-Stuff, 156 of 171 words seen", _ZEGCLIP),
     _zegclip_entry("zegclip-coco-transductive", "COCO-Stuff, self-trained"),
     _zegclip_entry("zegclip-coco-supervised", "COCO-Stuff, all words seen"),
 )

@@ -59,7 +59,7 @@ def page(browser, page_address):
 
 def choose(page, method=FAKE) -> None:
     page.locator(f"#method input[value={method}]").check()
-    page.wait_for_selector("#rejection" if method == FAKE else "#proposals", state="visible")
+    page.wait_for_selector("#rejection" if method in (FAKE, "sed-mini") else "#proposals", state="visible")
 
 
 def segment(page, words=WORDS) -> None:
@@ -178,3 +178,16 @@ def test_only_the_methods_that_have_it_are_compared_with_early_rejection(page):
     assert page.locator(".panel-message:not(:empty)").count() == 0
     assert "Early rejection: 4 words → 2." in page.locator(".compare-notes").inner_text()
     assert page.locator(".evidence").is_hidden()
+
+
+def test_the_bundled_sed_rejects_words_and_shows_every_stage(page):
+    choose(page, "sed-mini")
+    page.locator("#rejecting input").check()
+    page.locator("#best input").fill("2")
+    segment(page, "cat, bird, wall, bus, guitar, pizza")
+    assert "Early rejection: 6 words" in page.locator(".viewer-notes").inner_text()
+    legend = page.locator(".viewer").inner_text()
+    assert "cat" in legend
+    page.click(".evidence summary")
+    assert titles(page)[:2] == ["Cost map", "Before stage 1"]
+    assert "After stage 3" in titles(page)

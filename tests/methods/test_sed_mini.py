@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ovseg_demo import gallery, image, vocabulary
+from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.mini import CENTRE, FOLD, MAP_SPREAD, SIZES, SPREAD, MiniCosts
+from ovseg_demo.result import Segmentation
 from ovseg_demo.vlm.mini import MiniVLM
 
 
@@ -76,6 +79,45 @@ def test_the_skips_are_the_towers_maps_coarsest_first(vlm, photo):
 
 
 def test_a_photo_keeps_its_aspect_whatever_is_asked(vlm):
-    image = np.zeros((30, 60, 3), np.uint8)
+    pixels = np.zeros((30, 60, 3), np.uint8)
     for keep in (False, True):
-        assert MiniCosts(vlm).embed_photo(image, keep).middle.anchors.shape[:2] == (8, 16)
+        assert MiniCosts(vlm).embed_photo(pixels, keep).middle.anchors.shape[:2] == (8, 16)
+
+
+def segment(engine, photo, words, **options) -> Segmentation:
+    return engine.segment(photo, vocabulary.parse(words), "sed-mini", Options(**options))
+
+
+@pytest.fixture(scope="module")
+def pizza() -> image.Photo:
+    return image.load(gallery.FOLDER / "pizza.jpg")
+
+
+def test_the_bundled_decoder_names_a_photo(engine, pizza):
+    found = segment(engine, pizza, "horse, pizza, bus, table, sky")
+    shares = {summary.name: summary.share for summary in found.summary()}
+    assert shares["pizza"] > 0.25
+    assert shares["pizza"] + shares.get("table", 0) > 0.8
+    assert len(found.evidence) == 5
+
+
+def test_early_rejection_keeps_the_words_that_are_there(engine, pizza):
+    whole = segment(engine, pizza, "horse, pizza, bus, table, sky")
+    found = segment(engine, pizza, "horse, pizza, bus, table, sky", rejection=(2, 2, 2))
+    assert [len(step.classes) for step in found.evidence][:2] == [5, 5]
+    assert 1 in found.evidence[-1].classes
+    assert (found.labels == whole.labels).mean() > 0.8
+
+
+def test_one_word_meets_its_rival(engine, pizza):
+    found = segment(engine, pizza, "pizza")
+    assert set(np.unique(found.labels)) == {-1, 0}
+    assert (found.labels == 0).mean() > 0.2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10, 1500), (1500, 10), (33, 31)])
+def test_photos_of_every_shape_have_a_result(engine, random, shape):
+    photo = image.from_array(random.integers(0, 255, (*shape, 3), np.uint8))
+    found = segment(engine, photo, "cat, dog, sky")
+    assert found.size == photo.pixels.shape[:2]
+    assert set(np.unique(found.labels)) <= {0, 1, 2}

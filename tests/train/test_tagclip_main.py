@@ -267,7 +267,7 @@ def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
         (("--stop-after", "0"), "stop_after is 0, but must be 1 or more."),
         (("--workers", "-1"), "workers is -1, but must be 0 or more."),
         (("--unseen", " , "), "--unseen names no word."),
-        (("--unseen", "zebra"), "No set has a class of the unseen ones (zebra); name others with --unseen."),
+        (("--unseen", "zebra"), "No set has a class of the name zebra, which is to be unseen."),
         (("--unseen", "road,sky"), "No mask of street_train shows a seen class."),
         (("--setting", "supervised", "--protocol", "strict"), "In supervised training no class is unseen; leave"),
         (("--setting", "supervised", "--unseen", "cat"), "In supervised training no class is unseen; leave"),

@@ -3,10 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ovseg_demo import checkpoints
-from ovseg_demo.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from ovseg_demo.methods.tagclip.about import About
     from ovseg_demo.methods.tagclip.method import TagCLIP
 
 
@@ -19,6 +17,7 @@ def load(checkpoint_id: str, device: str) -> "TagCLIP":
     """
     # Here, because the mini model's decoder must not wait for open_clip.
     from ovseg_demo.fused import fuse
+    from ovseg_demo.methods.tagclip.about import of_file, published
     from ovseg_demo.methods.tagclip.decoder import Decoder
     from ovseg_demo.methods.tagclip.method import TagCLIP
     from ovseg_demo.methods.tagclip.reader import ClipReader
@@ -26,26 +25,10 @@ def load(checkpoint_id: str, device: str) -> "TagCLIP":
 
     entry = checkpoints.get(checkpoint_id)
     released = split(checkpoints.load_state_dict(checkpoint_id), entry.file)
-    about = about_of(entry)
+    about = published(checkpoint_id) if checkpoint_id.startswith("zegclip-") else of_file(entry.path)
     decoder = Decoder(released.sizes)
     checkpoints.load_strict(decoder, released.decoder, entry.file)
     fuse(decoder)
     weights = f"{checkpoint_id} {checkpoints.sha256_of(entry.path)}"
     reader = ClipReader(released.clip, weights, about.templates, device, source=entry.file)
     return TagCLIP(reader, decoder.to(device), about)
-
-
-def about_of(entry: checkpoints.Checkpoint) -> "About":
-    """What a file says of how it was trained, or what is known of a released one.
-
-    Raises CheckpointError when neither tells.
-    """
-    from ovseg_demo import weight_file
-    from ovseg_demo.methods.tagclip.about import METADATA, About, published
-
-    told = weight_file.metadata(entry.path).get(METADATA)
-    if told is not None:
-        return About.from_json(told, entry.file)
-    if not entry.id.startswith("zegclip-"):
-        raise CheckpointError(f"{entry.file} does not say how it was trained; train.tagclip writes files that do.")
-    return published(entry.id)

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from ovseg_demo import weight_file
 from ovseg_demo.errors import CheckpointError
 
 Templates = Literal["photo", "scenes"]
@@ -73,6 +74,14 @@ class About:
         if made.templates not in TEMPLATES:
             raise CheckpointError(f"{source} was trained with unknown prompts, '{made.templates}'.")
         return made
+
+
+def of_file(path: Path) -> About:
+    """What a file that was trained here says of itself. Raises CheckpointError when it says nothing."""
+    told = weight_file.metadata(path).get(METADATA)
+    if told is None:
+        raise CheckpointError(f"{path.name} does not say how it was trained; files of train.tagclip do.")
+    return About.from_json(told, path.name)
 
 
 @cache

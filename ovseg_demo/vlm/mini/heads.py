@@ -52,7 +52,7 @@ class DenseHead(nn.Module):
         self.texts = texts
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels)
         self.whole = nn.Linear(channels[-1], width)
-        self.mix = nn.ModuleList(_Mix(width) for _ in channels[1:])
+        self.mix = nn.ModuleList(Mix(width) for _ in channels[1:])
         self.smooth = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, groups=width), nn.GroupNorm(1, width), nn.GELU()
         )
@@ -74,7 +74,7 @@ class DenseHead(nn.Module):
         return F.normalize(self.out(features), dim=-1)
 
 
-class _Mix(nn.Module):
+class Mix(nn.Module):
     """A depthwise convolution and a perceptron across channels, added to what comes in: (B, C, H, W)."""
 
     def __init__(self, width: int) -> None:
