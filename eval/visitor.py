@@ -49,7 +49,9 @@ class Visitor:
         best, *others = options.rejection or (1,)
         if set(others) - {best}:
             raise ValueError("the page has one number for early rejection")
-        data = [self._photo, words, method, value, automatic, options.proposals, rejecting, best]
+        fusing = [value, automatic, options.proposals, rejecting, best]
+        marking = [options.seen is None, list(options.seen or ()), options.trusty]
+        data = [self._photo, words, method, *fusing, *marking]
         start = time.perf_counter()
         event = self._event("segment", "click")
         self._http.post(
