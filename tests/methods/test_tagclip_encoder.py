@@ -9,7 +9,7 @@ from tagclip_models import PROMPTS, WIDTH, clip, published
 
 from ovseg_demo.checkpoints import load_strict
 from ovseg_demo.methods.tagclip import reader
-from ovseg_demo.methods.tagclip.encoder import PromptedTower, enlarged
+from ovseg_demo.methods.tagclip.encoder import PromptedTower, regridded
 from ovseg_demo.methods.tagclip.released import split
 
 REFERENCE = fixture("tagclip_parity.json")["encoder"]
@@ -83,7 +83,7 @@ def test_prompts_are_dropped_out_in_training_only(tower):
 def test_enlarged_positions_are_those_that_a_tower_reads_a_larger_image_with(tower):
     pixels = drawn("pixels", (1, 3, 48, 48))
     wanted = tower(pixels)
-    tower.positional_embedding = torch.nn.Parameter(enlarged(tower.positional_embedding, 6))
+    tower.positional_embedding = torch.nn.Parameter(regridded(tower.positional_embedding, (6, 6)))
     assert tower.positional_embedding.shape == (37, 128)
     found = tower(pixels)
     torch.testing.assert_close(found.patches, wanted.patches)

@@ -15,7 +15,7 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import released
 from ovseg_demo.methods.tagclip.about import METADATA, About
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.encoder import PromptedTower, enlarged
+from ovseg_demo.methods.tagclip.encoder import PromptedTower, regridded
 from ovseg_demo.methods.tagclip.reader import ClipReader, mean_unit, normalised, read_words
 from train.common.folder import RunFolder
 from train.common.labelled import NOTHING
@@ -354,7 +354,7 @@ def test_a_plain_clip_is_enlarged_and_gets_fresh_prompts(clip, tmp_path, monkeyp
     monkeypatch.setitem(start.by_name.ARCHITECTURES, (64, 16), "ViT-B-16-quickgelu")
     found = start.load(str(tmp_path / "plain.pt"), 3, 0)
     positions = found.visual.positional_embedding
-    assert torch.equal(positions, enlarged(plain.visual.positional_embedding, 32))
+    assert torch.equal(positions, regridded(plain.visual.positional_embedding, (32, 32)))
     assert found.visual.prompt_embeddings.shape == (1, 3, 64)
     assert found.visual.deep_prompt_embeddings.shape == (1, 3, 64)
     assert found.visual.prompt_embeddings.std() > 0.01

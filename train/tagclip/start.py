@@ -10,7 +10,7 @@ from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import released
 from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
-from ovseg_demo.methods.tagclip.encoder import PromptedTower, enlarged
+from ovseg_demo.methods.tagclip.encoder import PromptedTower, regridded
 from ovseg_demo.methods.tagclip.reader import build
 from ovseg_demo.vlm import by_name
 from ovseg_demo.vlm.open_clip import filled
@@ -39,7 +39,7 @@ def load(name: str, prompts: int, seed: int) -> open_clip.CLIP:
     config["vision_cfg"]["image_size"] = SIDE
     with torch.device("meta"):  # no time for random numbers that are overwritten
         clip = open_clip.CLIP(**config)
-    clip = filled(clip, state | {_POSITIONS: enlarged(state[_POSITIONS], SIDE // _PATCH)}, name)
+    clip = filled(clip, state | {_POSITIONS: regridded(state[_POSITIONS], (SIDE // _PATCH,) * 2)}, name)
     return _prompted(clip, prompts, seed)
 
 

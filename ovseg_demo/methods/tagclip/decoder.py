@@ -47,6 +47,10 @@ class MaskLogits:
     classes: Tensor
     trusty: Tensor | None
 
+    @property
+    def nbytes(self) -> int:
+        return self.classes.nbytes + (0 if self.trusty is None else self.trusty.nbytes)
+
 
 class Decoder(nn.Module):
     """Texts and patches to mask logits."""

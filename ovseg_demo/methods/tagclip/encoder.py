@@ -6,6 +6,7 @@ dropped and the next layer gets its own.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,10 +86,8 @@ class PromptedTower(nn.Module):
 
         The class embedding is in it once more: the released weights were trained with a class token that has it twice.
         """
-        side = math.isqrt(len(self.positional_embedding) - 1)
-        grid = self.positional_embedding[1:].mT.unflatten(1, (side, side))[None]
-        around = F.interpolate(grid, places, mode="bilinear", align_corners=False).flatten(2).mT
-        return torch.cat([(self.positional_embedding[0] + self.class_embedding)[None, None], around], 1)
+        positions = regridded(self.positional_embedding, places)
+        return torch.cat([positions[:1] + self.class_embedding, positions[1:]])[None]
 
     def _prompts(self, batch: int) -> list[Tensor]:
         """The tokens of each layer (B, n, W)."""
@@ -96,9 +95,9 @@ class PromptedTower(nn.Module):
         return [self.prompt_dropout(layer.expand(batch, -1, -1)) for layer in made]
 
 
-def enlarged(positions: Tensor, side: int) -> Tensor:
-    """CLIP's position embeddings (1 + s s, W) on a grid of `side` x `side`: (1 + side side, W)."""
-    old = math.isqrt(len(positions) - 1)
-    grid = positions[1:].mT.unflatten(1, (old, old))[None]
-    new = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)[0].flatten(1).mT
-    return torch.cat([positions[:1], new])
+def regridded(positions: Tensor, places: Sequence[int]) -> Tensor:
+    """CLIP's position embeddings (1 + s s, W), those of patches on another grid (h, w): (1 + h w, W)."""
+    side = math.isqrt(len(positions) - 1)
+    grid = positions[1:].mT.unflatten(1, (side, side))[None]
+    moved = F.interpolate(grid, tuple(places), mode="bilinear", align_corners=False)[0].flatten(1).mT
+    return torch.cat([positions[:1], moved])

@@ -1,7 +1,7 @@
 """TagCLIP as a method of the demo: masks of words, weighted by how new a region looks to the model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,18 +19,6 @@ from ovseg_demo.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary, alike
 
 _EVIDENCE_STEP = 8
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Mask logits of a photo's windows, kept between requests."""
-
-    logits: MaskLogits
-
-    @property
-    def nbytes(self) -> int:
-        trusty = self.logits.trusty
-        return self.logits.classes.nbytes + (0 if trusty is None else trusty.nbytes)
 
 
 class TagCLIP:
@@ -51,8 +39,8 @@ class TagCLIP:
         logits = stages.heavy(
             "Decoding",
             ("mask logits", photo.key, name, tuple(vocabulary.words())),
-            lambda _: Decoded(self._decode(windows, texts)),
-        ).logits
+            lambda _: self._decode(windows, texts),
+        )
         with stages.timed("Naming pixels"), torch.inference_mode():
             seen = self.seen(vocabulary, options.seen)
             rule = self._rule(seen, logits, options)
