@@ -66,20 +66,12 @@ def address(engine):
 
 
 @pytest.fixture
-def page(browser, address):
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, has_touch=True, accept_downloads=True)
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("dialog", lambda dialog: page.problems.append(f"dialog: {dialog.message}"))
-    page.goto(address)
-    page.wait_for_selector("#segment")
-    page.set_input_files("#photo input[type=file]", str(PIZZA))
-    page.wait_for_selector("#photo img[src*=pizza]", state="attached")
-    page.fill("#words textarea, #words input", WORDS)
-    yield page
-    assert page.problems == []
-    context.close()
+def page(opened, address):
+    with opened(address, viewport={"width": 1280, "height": 800}, has_touch=True, accept_downloads=True) as page:
+        page.set_input_files("#photo input[type=file]", str(PIZZA))
+        page.wait_for_selector("#photo img[src*=pizza]", state="attached")
+        page.fill("#words textarea, #words input", WORDS)
+        yield page
 
 
 def compare(page, *chosen: str) -> None:

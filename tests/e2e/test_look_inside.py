@@ -45,16 +45,9 @@ def page_address():
 
 
 @pytest.fixture
-def page(browser, page_address):
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("dialog", lambda dialog: page.problems.append(f"dialog: {dialog.message}"))
-    page.goto(page_address)
-    page.wait_for_selector("#segment")
-    yield page
-    assert page.problems == []
-    page.close()
+def page(opened, page_address):
+    with opened(page_address, viewport={"width": 1440, "height": 900}) as page:
+        yield page
 
 
 def choose(page, method=FAKE) -> None:

@@ -13,17 +13,9 @@ SLOW = 120_000  # milliseconds: the first result of a photo on a busy machine
 
 
 @pytest.fixture
-def page(browser, server):
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("dialog", lambda dialog: page.problems.append(f"dialog: {dialog.message}"))
-    page.goto(server)
-    page.wait_for_selector("#segment")
-    yield page
-    assert page.problems == []
-    context.close()
+def page(opened, server):
+    with opened(server, viewport={"width": 1440, "height": 900}, accept_downloads=True) as page:
+        yield page
 
 
 def upload(page, path) -> None:

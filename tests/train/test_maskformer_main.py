@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from launched import failed
 from mini_data import HELD_OUT, KEYS, halves, labelled, spelling
 from safetensors.torch import load_file
 
@@ -158,13 +159,6 @@ def test_what_is_measured_is_what_is_there():
     logits = torch.tensor([[9.0, 0, 0], [0, 2, 9]])
     scores = 20 * (2 * masks.float() - 1)
     assert evaluate.named(logits, scores).tolist() == [[0, 0, 0, 1, 1]]
-
-
-def failed(capsys) -> str:
-    """The error of a run, which is one line."""
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1
-    return error[0]
 
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launched import failed
 from mini_data import KEYS, VOC, described, halves, labelled
 from safetensors.torch import load_file
 
 from train.mini import __main__ as command
+
+pytestmark = pytest.mark.usefixtures("remembered_texts")
 
 STREET = ["road", "sky", "snow"]
 
@@ -40,29 +43,13 @@ def rows(out: Path, stage: str) -> list[list[str]]:
     return [line.split(",")[:1] + line.split(",")[2:] for line in (out / stage / "log.csv").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _remembered():
-    """Texts are embedded once: the thousand names of ImageNet are read many times here."""
-    known: dict[str, torch.Tensor] = {}
-    embed = command.TextTower.__call__
-
-    def remembering(tower, texts):
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(missing, embed(tower, missing), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command.TextTower, "__call__", remembering)
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(data, remembered_texts, tmp_path_factory) -> Path:
     """The folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole")
     assert run(data, out) == 0
@@ -173,13 +160,6 @@ def test_a_restricted_run_shows_nothing_that_is_kept_from_it(whole, data, tmp_pa
     assert not drawn & {"sofa", "snow", "pizza"}
     assert digest(tmp_path) != digest(whole)
     assert json.loads((tmp_path / "config.json").read_text())["restricted"] is True
-
-
-def failed(capsys) -> str:
-    """The error of a run, which is one line."""
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1
-    return error[0]
 
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):

@@ -4,14 +4,13 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from launched import failed, in_two_processes
 from mini_data import HELD_OUT, KEYS, halves, labelled
 from PIL import Image
 from safetensors.torch import load_file
@@ -20,8 +19,6 @@ from train.common.draws import Turn
 from train.common.folder import RunFolder
 from train.sed import __main__ as command
 from train.sed import files, start
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -132,22 +129,10 @@ def test_half_precision_runs(data, tmp_path):
 
 def test_two_processes_share_a_batch(data, tmp_path):
     out = tmp_path / "out"
-    command = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--size", "l"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launcher, "-m", "train.sed", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["file"] == files.FILE
+    asked = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--size", "l"]
+    printed = in_two_processes("train.sed", *asked)
+    assert json.loads(printed[-1])["file"] == files.FILE
     assert torch.load(out / "state.pt", weights_only=True)["processes"] == 2
-
-
-def failed(capsys) -> str:
-    """The error of a run, which is one line."""
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1
-    return error[0]
 
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):

@@ -18,6 +18,8 @@ from train.sed_mini import __main__ as command
 from train.sed_mini.halves import for_head, half
 from train.sed_mini.views import mirrored, placed
 
+pytestmark = pytest.mark.usefixtures("remembered_texts")
+
 STREET = ["road", "sky", "snow"]
 
 
@@ -36,29 +38,13 @@ def digest(out: Path) -> str:
     return hashlib.sha256((out / command.FILE).read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _remembered():
-    """Texts are embedded once: the thousand names of ImageNet are read many times here."""
-    known: dict[str, torch.Tensor] = {}
-    embed = command.TextTower.__call__
-
-    def remembering(tower, texts):
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(missing, embed(tower, missing), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command.TextTower, "__call__", remembering)
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(data, remembered_texts, tmp_path_factory) -> Path:
     """The folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole")
     assert run(data, out) == 0

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from launched import failed, in_two_processes
 from mini_data import HELD_OUT, KEYS, halves, labelled, shrunk
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,8 +20,6 @@ from ovseg_demo.methods.tagclip.about import METADATA, About
 from train.common.draws import Turn
 from train.tagclip import __main__ as command
 from train.tagclip import files, start
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -211,19 +208,9 @@ def test_half_precision_runs(data, tmp_path):
 
 def test_two_processes_share_a_batch(data, tmp_path):
     out = tmp_path / "out"
-    command = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--like", "voc"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launcher, "-m", "train.tagclip", *command, "--protocol", "strict"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["file"] == files.FILE
+    asked = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--like", "voc", "--protocol", "strict"]
+    printed = in_two_processes("train.tagclip", *asked)
+    assert json.loads(printed[-1])["file"] == files.FILE
     assert torch.load(out / "state.pt", weights_only=True)["processes"] == 2
 
 
@@ -245,13 +232,6 @@ def test_what_was_trained_is_evaluated_on_another_benchmark(whole, tmp_path, cap
     content = json.loads(report.read_text())
     assert content["failures"] == []
     assert "| tagclip-own |" in capsys.readouterr().out
-
-
-def failed(capsys) -> str:
-    """The error of a run, which is one line."""
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1
-    return error[0]
 
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
