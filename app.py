@@ -4,7 +4,7 @@ import os
 import threading
 
 from ovseg_demo.engine import Engine
-from ovseg_demo.ui import build, launch_settings
+from ovseg_demo.ui.page import build, launch_settings
 
 # Hugging Face Spaces runs this file in a container that must listen on every interface.
 HOST = os.environ.get("HOST", "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ovseg_demo import image
 from ovseg_demo.errors import UserError
+from ovseg_demo.models import factory
+from ovseg_demo.models.base import VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm import by_name
-from ovseg_demo.vlm.base import VisionLanguageModel
 
 DEPTHS = (1, 5, 10)
 
@@ -55,11 +55,11 @@ def ranks(vlm: VisionLanguageModel, root: Path, texts: dict[str, list[str]]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Recall of photos by their captions.")
     parser.add_argument("--root", type=Path, required=True, help="folder with images/ and captions.json")
-    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{by_name.HELP} (%(default)s)")
+    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{factory.MODEL_HELP} (%(default)s)")
     arguments = parser.parse_args()
     texts = captions(arguments.root)
     try:
-        found = ranks(by_name.model(arguments.vlm), arguments.root, texts)
+        found = ranks(factory.create_model(arguments.vlm), arguments.root, texts)
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(texts)} photos, {len(found)} captions\n")

@@ -13,8 +13,9 @@ import torch
 
 import ovseg_demo
 from eval.datasets.base import Dataset
-from ovseg_demo import checkpoints, methods
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
+from ovseg_demo.weights import catalogue
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "opencv-python-headless", "pillow")
 _CODE = ("ovseg_demo", "eval/datasets", *(f"eval/{name}.py" for name in ("metrics", "boundary", "runner", "journal")))
@@ -31,7 +32,7 @@ def settings(dataset: Dataset, method: str, options: Options, device: str, threa
     return {
         "method": method,
         "options": asdict(options),
-        "weights": {name: _hash(checkpoints.get(name)) for name in methods.get(method).checkpoints},
+        "weights": {name: _hash(catalogue.get(name)) for name in registry.get(method).checkpoints},
         "dataset": dataset.name,
         "samples": digest([[s.key, str(s.image.absolute()), str(s.labels.absolute())] for s in dataset]),
         "words": digest([str(dataset.vocabulary), dataset.background, dataset.rivals]),
@@ -60,9 +61,9 @@ def environment(device: str, processes: int) -> dict[str, Any]:
     }
 
 
-def _hash(checkpoint: checkpoints.Checkpoint) -> str:
+def _hash(checkpoint: catalogue.Checkpoint) -> str:
     """The catalogued sha256, which loading verifies, or the file's own."""
-    return checkpoint.sha256 or checkpoints.sha256_of(checkpoint.path)
+    return checkpoint.sha256 or catalogue.sha256_of(checkpoint.path)
 
 
 def _processor() -> str:

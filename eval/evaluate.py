@@ -25,11 +25,10 @@ from accelerate import PartialState
 from eval import datasets, environment, report, runner, samples_page
 from eval.datasets.base import Dataset, DatasetError
 from eval.datasets.split import PARTS, held_out
-from eval.journal import Record, write_whole
-from ovseg_demo import methods
+from eval.journal import Record, write_atomically
 from ovseg_demo.engine import Engine, available, check_device
 from ovseg_demo.errors import exit_status
-from ovseg_demo.methods import arguments
+from ovseg_demo.methods import arguments, registry
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for slower ones; the half hour that is usual would end long runs."""
@@ -60,7 +59,7 @@ def _launched(chosen: argparse.Namespace, command: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--method", nargs="+", default=[methods.DEFAULT], choices=list(methods.REGISTRY))
+    parser.add_argument("--method", nargs="+", default=[registry.DEFAULT], choices=list(registry.REGISTRY))
     parser.add_argument("--dataset", required=True, choices=list(datasets.DATASETS))
     parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the benchmark lies")
     parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
@@ -120,7 +119,7 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     table = report.comparison(reports)
     print(table)
     if len(reports) > 1:
-        write_whole(chosen.out / dataset.name / "comparison.md", f"{table}\n".encode())
+        write_atomically(chosen.out / dataset.name / "comparison.md", f"{table}\n".encode())
     failed = any(each["failures"] for each in reports)
     return int(failed and state.num_processes == 1)  # a launcher would take it for a crash and print its stack
 
@@ -139,8 +138,8 @@ def _write(
     folder: Path, content: dict[str, Any], dataset: Dataset, groups: dict[str, list[Record]], predict: runner.Predictor
 ) -> None:
     """Write report.json, report.md and samples.html."""
-    write_whole(folder / "report.json", json.dumps(content, indent=1, allow_nan=False).encode())
-    write_whole(folder / "report.md", report.markdown(content).encode("utf-8", "replace"))
+    write_atomically(folder / "report.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    write_atomically(folder / "report.md", report.markdown(content).encode("utf-8", "replace"))
     title = f"{content['settings']['method']} on {dataset.name}"
     page = samples_page.write(folder, title, dataset, groups, predict)
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)

@@ -92,7 +92,7 @@ def writing_into(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in one go: it is complete, or as it was before. Raises RunError."""
     part = path.with_name(f"{path.name}.part")
     with writing_into(path.parent):

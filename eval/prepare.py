@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from eval.datasets import DATASETS, DatasetError, spec
+from eval.datasets import DATASETS, spec
+from eval.datasets.base import DatasetError
 from eval.datasets.labels import encoder
 from eval.datasets.layout import Place, absent, places
 from eval.datasets.spec import Conversion

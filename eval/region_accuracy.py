@@ -22,9 +22,9 @@ from torch import Tensor
 
 from eval.datasets.split import PARTS, held_out
 from ovseg_demo.errors import UserError
+from ovseg_demo.models import factory
+from ovseg_demo.models.base import VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm import by_name
-from ovseg_demo.vlm.base import VisionLanguageModel
 
 IGNORE = 255
 NOT_NAMES = ("background", "null")
@@ -149,7 +149,7 @@ def _share(values: Tensor) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of a vision-language model on ground-truth regions.")
     parser.add_argument("--root", type=Path, required=True, help="folder with images/, masks/ and classes.json")
-    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{by_name.HELP} (%(default)s)")
+    parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{factory.MODEL_HELP} (%(default)s)")
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="count only these names' regions")
     parser.add_argument("--first", type=int, help="only the first so many names (80: the things of COCO)")
@@ -159,7 +159,7 @@ def main() -> None:
     if unknown := set(arguments.only) - set(names):
         raise SystemExit(f"{arguments.root.name} has no class {', '.join(sorted(unknown))}.")
     try:
-        vlm = by_name.model(arguments.vlm)
+        vlm = factory.create_model(arguments.vlm)
         regions = measured(vlm, arguments.root, names, arguments.limit, arguments.part, arguments.only)
     except UserError as error:
         raise SystemExit(str(error)) from None

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from eval.datasets.base import Dataset, Sample
-from eval.journal import Record, write_whole
+from eval.journal import Record, write_atomically
 from eval.metrics import Confusion
 from eval.runner import Predictor
-from ovseg_demo import draw, image
+from ovseg_demo import image
+from ovseg_demo.render import draw
 from ovseg_demo.result import UNLABELLED, Segmentation
 
 PICTURES = "samples"
@@ -49,9 +50,9 @@ def write(folder: Path, title: str, dataset: Dataset, groups: dict[str, list[Rec
     for record in (record for group in groups.values() for record in group):
         path = folder / _picture(record)
         if not path.exists():
-            write_whole(path, _strip(samples[record.key], dataset, predict))
+            write_atomically(path, _strip(samples[record.key], dataset, predict))
     page = folder / "samples.html"
-    write_whole(page, html(title, dataset, groups).encode("utf-8", "replace"))
+    write_atomically(page, html(title, dataset, groups).encode("utf-8", "replace"))
     return page
 
 

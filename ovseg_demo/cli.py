@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ovseg_demo import checkpoints, export, image, methods, vocabulary
+from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine, available, how_to_get
 from ovseg_demo.errors import ImageError, UserError, exit_status
-from ovseg_demo.methods import arguments
+from ovseg_demo.methods import arguments, registry
+from ovseg_demo.render import export
+from ovseg_demo.weights import catalogue
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -29,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     segment = commands.add_parser("segment", help="segment photos, folders of photos or globs")
     segment.add_argument("photos", nargs="+", metavar="PHOTO")
     segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
-    segment.add_argument("--method", default=methods.DEFAULT, choices=list(methods.REGISTRY))
+    segment.add_argument("--method", default=registry.DEFAULT, choices=list(registry.REGISTRY))
     segment.add_argument(
         "--ensemble",
         type=float,
@@ -70,7 +72,7 @@ def _segment(chosen: argparse.Namespace) -> int:
             try:
                 photo = image.load(path)
                 result = engine.segment(photo, words, chosen.method, options, lambda p: bar.set_postfix_str(p.stage))
-                export.write(chosen.out, stems[path], photo, result, words, chosen.method, options)
+                export.write_files(chosen.out, stems[path], photo, result, words, chosen.method, options)
             except ImageError as error:
                 failed += 1
                 bar.write(f"{path}: {error}", file=sys.stderr)
@@ -84,8 +86,8 @@ def _segment(chosen: argparse.Namespace) -> int:
 
 
 def _methods(_: argparse.Namespace) -> int:
-    width = max(map(len, methods.REGISTRY))
-    for entry in methods.REGISTRY.values():
+    width = max(map(len, registry.REGISTRY))
+    for entry in registry.REGISTRY.values():
         print(f"{entry.id:{width}} {'ready' if not entry.missing() else 'needs weights':14} {entry.summary}")
         if entry.missing():
             print(f"{'':{width + 15}} {how_to_get(entry)}")
@@ -95,11 +97,11 @@ def _methods(_: argparse.Namespace) -> int:
 def _checkpoints(chosen: argparse.Namespace) -> int:
     if chosen.download:
         interrupted = "Interrupted." if chosen.file else "Interrupted; the same command goes on from there."
-        return exit_status(lambda: _fetch(checkpoints.get(chosen.download), chosen.file), interrupted)
+        return exit_status(lambda: _fetch(catalogue.get(chosen.download), chosen.file), interrupted)
     if chosen.file:
         chosen.refuse("--from needs --download ID, which says what the file is")
     failed = 0
-    for entry in checkpoints.catalogue().values():
+    for entry in catalogue.entries().values():
         state = ("bundled" if entry.bundled else "present") if entry.present else "absent"
         if chosen.verify and entry.present:
             try:
@@ -114,9 +116,9 @@ def _checkpoints(chosen: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _fetch(entry: checkpoints.Checkpoint, file: Path | None) -> int:
+def _fetch(entry: catalogue.Checkpoint, file: Path | None) -> int:
     """Bring one weight file here, showing bytes and their rate, and print its path."""
-    from ovseg_demo import download
+    from ovseg_demo.weights import download
 
     with tqdm(desc=entry.file, unit="B", unit_scale=True, disable=None) as bar:
 
@@ -131,10 +133,10 @@ def _fetch(entry: checkpoints.Checkpoint, file: Path | None) -> int:
     return 0
 
 
-def _verified(entry: checkpoints.Checkpoint) -> str:
-    checkpoints.verify(entry)
+def _verified(entry: catalogue.Checkpoint) -> str:
+    catalogue.verify(entry)
     if entry.sha256 is None:
-        checkpoints.check_content(entry.path, entry)
+        catalogue.check_content(entry.path, entry)
     return "verified" if entry.published else "readable (nothing is published to compare it with)"
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import torch
 
-from ovseg_demo import memory, methods
 from ovseg_demo.errors import MethodError
 from ovseg_demo.image import Photo
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Method, Options
 from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import Cache, Listener, Progress, Stages, Turns, ignore
+from ovseg_demo.runtime import memory
+from ovseg_demo.runtime.stages import Cache, Listener, Progress, SerialWorker, Stages, ignore_progress
 from ovseg_demo.vocabulary import Vocabulary
 
 CACHE_BYTES = 512 * 2**20
@@ -28,10 +29,10 @@ class Engine:
 
     def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        memory.prepare()
+        memory.configure_allocator()
         check_device(self.device)
         self.cache = Cache(cache_bytes)
-        self._turns = Turns()
+        self._turns = SerialWorker()
         self._methods: dict[str, Method] = {}
         self._loading = threading.Lock()
 
@@ -39,9 +40,9 @@ class Engine:
         self,
         photo: Photo,
         vocabulary: Vocabulary,
-        method: str = methods.DEFAULT,
+        method: str = registry.DEFAULT,
         options: Options | None = None,
-        listener: Listener = ignore,
+        listener: Listener = ignore_progress,
     ) -> Segmentation:
         """Name every pixel of `photo` with a class of `vocabulary`.
 
@@ -49,12 +50,12 @@ class Engine:
         for damaged weights, and Cancelled when `listener` does.
         """
         stages = Stages(self.cache, self._turns, listener)
-        _check_effect(methods.get(method), options)
+        _check_effect(registry.get(method), options)
         chosen = self.load(method, listener)
         result = chosen.segment(photo, vocabulary, options or Options(), stages)
         return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices + result.notes)
 
-    def load(self, method: str = methods.DEFAULT, listener: Listener = ignore) -> Method:
+    def load(self, method: str = registry.DEFAULT, listener: Listener = ignore_progress) -> Method:
         """The method, loaded once and kept. Raises MethodError or CheckpointError when it cannot be."""
         entry = available(method)
         with self._loading:
@@ -73,9 +74,9 @@ def check_device(device: str) -> None:
         raise MethodError(f"The device '{device}' cannot be used here; try cpu.") from error
 
 
-def available(method: str, options: Options | None = None) -> methods.MethodEntry:
+def available(method: str, options: Options | None = None) -> registry.MethodSpec:
     """The entry of a method whose weights are all here. Raises MethodError for another, or for idle options."""
-    entry = methods.get(method)
+    entry = registry.get(method)
     _check_effect(entry, options)
     if missing := entry.missing():
         raise MethodError(f"{entry.title} needs {missing[0].file}, which is not here. {how_to_get(entry)}")
@@ -93,14 +94,14 @@ _REFUSED = {
 """Options that are refused where they change nothing, and what a method without them does not have."""
 
 
-def _check_effect(entry: methods.MethodEntry, options: Options | None) -> None:
+def _check_effect(entry: registry.MethodSpec, options: Options | None) -> None:
     """Who sets one of _REFUSED wants other numbers; the rest have defaults that may idle."""
     for option, told in _REFUSED.items():
         if options and getattr(options, option) != getattr(Options, option) and option not in entry.uses:
-            able = ", ".join(each.id for each in methods.REGISTRY.values() if option in each.uses)
+            able = ", ".join(each.id for each in registry.REGISTRY.values() if option in each.uses)
             raise MethodError(f"{entry.id} has no {told}; these have: {able}.")
 
 
-def how_to_get(entry: methods.MethodEntry) -> str:
+def how_to_get(entry: registry.MethodSpec) -> str:
     """One sentence on how to get a method's missing weights."""
     return "Run: " + " && ".join(checkpoint.how_to_get for checkpoint in entry.missing())

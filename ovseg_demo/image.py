@@ -82,7 +82,7 @@ def from_array(pixels: np.ndarray) -> Photo:
     return _bounded(Image.fromarray(pixels), pixels.shape[:2], ())
 
 
-def scaled(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
+def scaled_size(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
     """The size (height, width) whose shorter side is `shortest`, or whose longer side is `longest` if that is smaller.
 
     The aspect ratio is kept up to rounding to the nearest pixel; no side is below 1.

@@ -80,7 +80,7 @@ def parse(text: str) -> Vocabulary:
                 raise VocabularyError(
                     f"The name starting with '{word[:20]}…' has {len(word)} characters; the limit is {MAX_NAME_LENGTH}."
                 )
-            if not readable(word):
+            if not readable_text(word):
                 unreadable.append(word)
             elif _identity(word) in seen:
                 repeated.append(word)
@@ -103,7 +103,7 @@ def parse(text: str) -> Vocabulary:
     return Vocabulary(tuple(c[0] for c in classes), tuple(tuple(c[1:]) for c in classes), tuple(notices))
 
 
-def listed(text: str) -> tuple[str, ...]:
+def parse_words(text: str) -> tuple[str, ...]:
     """Every word of a text that is parted as a vocabulary is; unlike one it may be empty.
 
     Raises VocabularyError as `parse` does.
@@ -111,12 +111,12 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(word for _, word in parse(text).words()) if text.strip() else ()
 
 
-def alike(word: str) -> str:
+def comparison_key(word: str) -> str:
     """Equal for words that read the same, whatever their case: "TVMonitor" and "tv monitor"."""
-    return readable(word).casefold()
+    return readable_text(word).casefold()
 
 
-def readable(word: str) -> str:
+def readable_text(word: str) -> str:
     """The text a text tower should read for a word; empty when there is none.
 
     Letters and digits pass through; an emoji or other symbol becomes its Unicode name ("🐈" is read as "cat"),

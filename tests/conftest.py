@@ -26,7 +26,7 @@ def engine():
 @pytest.fixture(scope="session")
 def server(engine):
     """The real page on a free port; its address."""
-    from ovseg_demo.ui import build, launch_settings
+    from ovseg_demo.ui.page import build, launch_settings
 
     page = build(engine)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ovseg_demo import checkpoints, gallery
 from ovseg_demo.cli import main
+from ovseg_demo.ui import gallery
+from ovseg_demo.weights import catalogue
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 
@@ -100,7 +101,7 @@ def test_an_unwritable_folder_is_told(shared_engine, tmp_path, capsys):
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A checkpoints folder of one's own, and a file that passes for OpenAI's CLIP ViT-L/14."""
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path / "weights")
     file = tmp_path / "from a friend.bin"
     save_file({"visual.conv1.weight": torch.zeros(1024, 3, 14, 14)}, file)
     return file
@@ -117,7 +118,7 @@ def test_checkpoints_show_what_their_papers_report(capsys):
 
 def test_a_checkpoint_is_taken_from_a_file_and_verified(weights, capsys):
     assert run("checkpoints", "--download", "clip-vit-l14", "--from", weights) == 0
-    path = checkpoints.FOLDER / "clip-vit-l14.safetensors"
+    path = catalogue.FOLDER / "clip-vit-l14.safetensors"
     assert capsys.readouterr().out == f"{path}\n"
     assert run("checkpoints", "--verify") == 0
     assert re.search("^clip-vit-l14 +present, readable .nothing is published", capsys.readouterr().out, re.MULTILINE)
@@ -133,7 +134,7 @@ def test_a_file_of_another_checkpoint_is_refused(weights, capsys):
         "error: from a friend.bin is not OVSeg, Swin-B and CLIP ViT-L/14: it looks like CLIP ViT-L/14"
     )
     assert told.count("\n") == 1
-    assert not checkpoints.FOLDER.exists()
+    assert not catalogue.FOLDER.exists()
 
 
 def test_a_file_needs_to_be_named(weights, capsys):
@@ -147,7 +148,7 @@ def test_an_interrupted_download_says_how_to_go_on(weights, capsys, monkeypatch)
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ovseg_demo.download.download", interrupt)
+    monkeypatch.setattr("ovseg_demo.weights.download.download", interrupt)
     assert run("checkpoints", "--download", "clip-vit-l14") == 130
     assert capsys.readouterr().err == "Interrupted; the same command goes on from there.\n"
 

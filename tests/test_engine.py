@@ -3,9 +3,11 @@ import threading
 import numpy as np
 import pytest
 
-from ovseg_demo import gallery, image, methods, vocabulary
+from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import Cancelled, MethodError
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
+from ovseg_demo.ui import gallery
 
 
 def test_real_photos_are_named(engine):
@@ -73,7 +75,7 @@ def test_unknown_and_unavailable_methods_are_told(engine, monkeypatch):
     photo = image.from_array(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(MethodError, match="Unknown method 'magic'; known: ovseg-sam-mini"):
         engine.segment(photo, vocabulary.parse("cat"), "magic")
-    if methods.get("ovseg-sam-vitb16").missing():
+    if registry.get("ovseg-sam-vitb16").missing():
         with pytest.raises(MethodError, match=r"needs clip-vit-b16\.safetensors.*--download clip-vit-b16"):
             engine.segment(photo, vocabulary.parse("cat"), "ovseg-sam-vitb16")
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from ovseg_demo import vocabulary
 from ovseg_demo.errors import VocabularyError
-from ovseg_demo.vocabulary import MAX_CLASSES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH, Vocabulary, parse, readable
+from ovseg_demo.vocabulary import MAX_CLASSES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH, Vocabulary, parse, readable_text
 
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 
@@ -38,8 +38,8 @@ def test_a_synonym_met_first_leaves_no_empty_class():
 
 
 def test_symbols_are_read_by_their_names_and_noise_is_left_out():
-    assert readable("🐈") == "cat"
-    assert readable("👍🏽 dog") == "thumbs up sign dog"
+    assert readable_text("🐈") == "cat"
+    assert readable_text("👍🏽 dog") == "thumbs up sign dog"
     parsed = parse("🐈, !!!, dog")
     assert parsed.names == ("🐈", "dog")
     assert "!!!" in parsed.notices[0]
@@ -80,7 +80,7 @@ def test_any_text_parses_or_tells_why(text):
         return
     words = [word for _, word in parsed.words()]
     assert len({vocabulary._identity(w) for w in words}) == len(words)
-    assert all(w == " ".join(w.split()) and readable(w) for w in words)
+    assert all(w == " ".join(w.split()) and readable_text(w) for w in words)
 
 
 @given(st.lists(st.lists(names, min_size=1, max_size=3), min_size=1, max_size=8))
@@ -94,14 +94,14 @@ def test_parsing_what_was_parsed_changes_nothing(classes):
 
 @pytest.mark.parametrize(("name", "read"), [("pottedplant", "potted plant"), ("TVmonitor", "tv monitor"), ("tv", "tv")])
 def test_names_that_voc_runs_together_are_read_apart(name, read):
-    assert readable(name) == read
+    assert readable_text(name) == read
 
 
 @pytest.mark.parametrize(("text", "words"), [("", ()), (" \n", ()), ("Cat, sofa|couch；cat", ("Cat", "sofa", "couch"))])
 def test_words_are_listed_without_their_classes(text, words):
-    assert vocabulary.listed(text) == words
+    assert vocabulary.parse_words(text) == words
 
 
 def test_a_list_of_nothing_readable_is_refused():
     with pytest.raises(VocabularyError):
-        vocabulary.listed(" , |")
+        vocabulary.parse_words(" , |")

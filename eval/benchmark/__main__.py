@@ -19,9 +19,10 @@ from pathlib import Path
 
 from eval.benchmark import interactive, memory, regions, sed, tagclip
 from eval.benchmark import methods as by_classes
-from ovseg_demo import gallery, methods
 from ovseg_demo.errors import exit_status
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.ui import gallery
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     large.set_defaults(run=lambda chosen: memory.report(chosen.photos))
 
     every = commands.add_parser("methods", help="every method against the number of classes")
-    every.add_argument("--methods", nargs="+", default=list(methods.REGISTRY), choices=list(methods.REGISTRY))
+    every.add_argument("--methods", nargs="+", default=list(registry.REGISTRY), choices=list(registry.REGISTRY))
     every.add_argument(
         "--classes",
         nargs="+",
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _methods(chosen: argparse.Namespace) -> str:
-    entries = [methods.get(name) for name in dict.fromkeys(chosen.methods)]
+    entries = [registry.get(name) for name in dict.fromkeys(chosen.methods)]
     options = Options(proposals=chosen.proposals)
     counts = sorted(set(chosen.classes))
     return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.benchmark.browser_client import BrowserClient
 from eval.benchmark.process import WORDS, alone, peak, reset_peak, server
 from eval.markdown import table
-from eval.visitor import Visitor
-from ovseg_demo import fusion, image, memory, methods, vocabulary
+from ovseg_demo import image, vocabulary
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.runtime import memory
 
 STOCK = {"generator 16x16": 16, "generator 32x32": 32}
 """segment-anything's SamAutomaticMaskGenerator with the same MobileSAM weights, by points a side."""
@@ -60,11 +63,11 @@ def report(photos: Sequence[Path], moves: int, skip: Sequence[str]) -> str:
 
 def contend(name: str, photos: Sequence[Path]) -> Run:
     """Run a setting of ours or of the stock generator, in this process, after one warm-up on a small picture."""
-    from ovseg_demo.vlm.mini import MiniVLM
+    from ovseg_demo.models.mini.model import MiniModel
 
     if name not in STOCK:
-        memory.prepare()  # as the demo does; the generator runs as people find it
-    vlm, small = MiniVLM(), np.zeros((64, 64, 3), np.uint8)
+        memory.configure_allocator()  # as the demo does; the generator runs as people find it
+    vlm, small = MiniModel(), np.zeros((64, 64, 3), np.uint8)
     parsed = vocabulary.parse(WORDS)
     run = Run([], dict.fromkeys(STAGES, 0.0), [])
     propose, encoding = _proposer(name)
@@ -91,7 +94,10 @@ def contend(name: str, photos: Sequence[Path]) -> Run:
             return vlm.logits(regions, vlm.embed_texts(parsed.names)).softmax(1).numpy()
 
         scores = stage("score", score)
-        stage("fuse", lambda p=proposals, s=scores: fusion.fuse(fusion.cut(p), s, parsed.names, Options.granularity))
+        stage(
+            "fuse",
+            lambda p=proposals, s=scores: fusion.fuse_masks(fusion.cut_cells(p), s, parsed.names, Options.granularity),
+        )
         run.seconds.append(seconds)
         run.proposals.append(proposals)
     run.megabytes["encode"] = run.megabytes["propose"]  # one call does both
@@ -129,12 +135,12 @@ def _latencies(photos: Sequence[Path], moves: int) -> str:
     first, slider, word = [], [], []
     with server() as (url, _):
         for path in photos:
-            visitor = Visitor(url)
-            first.append(visitor.segment(path, WORDS, methods.DEFAULT, Options()))
+            visitor = BrowserClient(url)
+            first.append(visitor.segment(path, WORDS, registry.DEFAULT, Options()))
             slider += [visitor.move_granularity(v) for v in np.linspace(0, 1, moves)]
             for new in OTHER_WORDS:
                 # The page's address in the cache is the word, so each photo needs its own to be new.
-                word.append(visitor.change_words(f"{WORDS}, {new} {path.stem}", methods.DEFAULT, Options()))
+                word.append(visitor.change_words(f"{WORDS}, {new} {path.stem}", registry.DEFAULT, Options()))
     rows = [
         [label, *(f"{1000 * np.percentile(values, p):.0f}" for p in (50, 95)), str(len(values))]
         for label, values in (("first result", first), ("slider", slider), ("new word", word))
@@ -171,12 +177,12 @@ def _proposer(name: str) -> tuple[Callable[[np.ndarray], MaskProposals], list[fl
             return MaskProposals.from_masks(masks, np.array([r["predicted_iou"] for r in records]))
 
         return generate, encoding
-    from ovseg_demo.proposals import mobile_sam
-    from ovseg_demo.proposals.sam import SamProposals
+    from ovseg_demo.proposals.sam import mobile_sam
+    from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
 
-    model = mobile_sam.load()
+    model = mobile_sam.load_mobile_sam()
     model.encode = timed(model.encode)
-    maker = SamProposals(model, name)
+    maker = SamMaskGenerator(model, name)
     return lambda pixels: maker.propose(pixels, lambda _: None), encoding
 
 
@@ -187,10 +193,10 @@ def _pooled_recall(reference: Run, run: Run) -> float:
 
 
 def _plain_model():
-    """MobileSAM as timm and segment-anything run it, without the layers that `mobile_sam.load` fuses."""
-    from ovseg_demo import checkpoints
-    from ovseg_demo.proposals import mobile_sam
+    """MobileSAM as timm and segment-anything run it, without the layers that `mobile_sam.load_mobile_sam` fuses."""
+    from ovseg_demo.proposals.sam import mobile_sam
+    from ovseg_demo.weights import loading
 
     model = mobile_sam.MobileSam()
-    checkpoints.load_strict(model, mobile_sam.renamed(checkpoints.load_state_dict("mobile-sam")), "mobile-sam")
+    loading.load_strict(model, mobile_sam.renamed(loading.load_state_dict("mobile-sam")), "mobile-sam")
     return model

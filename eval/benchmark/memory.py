@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval.benchmark.browser_client import BrowserClient
 from eval.benchmark.process import WORDS, server, status
 from eval.markdown import table
-from eval.visitor import Visitor
-from ovseg_demo import gallery, methods
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
+from ovseg_demo.ui import gallery
 
 
 def report(photos: int) -> str:
     """The table of `python -m eval.benchmark memory`."""
     with tempfile.TemporaryDirectory() as folder, server() as (url, process):
-        visitor, rows = Visitor(url), []
+        visitor, rows = BrowserClient(url), []
         for number, path in enumerate(large_photos(photos, Path(folder)), 1):
-            visitor.segment(path, WORDS, methods.DEFAULT, Options())
+            visitor.segment(path, WORDS, registry.DEFAULT, Options())
             path.unlink()
             if number in (1, 10, 25, photos):
                 rows.append([str(number), *(f"{status(process.pid, field):.0f}" for field in ("VmRSS", "VmHWM"))])

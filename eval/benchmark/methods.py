@@ -23,14 +23,15 @@ from eval import class_names, environment
 from eval.benchmark import random_weights
 from eval.benchmark.process import BenchmarkError, alone, peak, reset_peak
 from eval.markdown import table
-from ovseg_demo import export, image
+from ovseg_demo import image
 from ovseg_demo.engine import CACHE_BYTES, Engine
 from ovseg_demo.errors import UserError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import MethodEntry
 from ovseg_demo.methods.base import Options
-from ovseg_demo.stages import Cache
-from ovseg_demo.vlm import text_store
+from ovseg_demo.methods.registry import MethodSpec
+from ovseg_demo.models import text_cache
+from ovseg_demo.render import export
+from ovseg_demo.runtime.stages import Cache
 from ovseg_demo.vocabulary import Vocabulary
 
 NAMES = class_names.load("ade20k_847.ovseg").names
@@ -84,7 +85,7 @@ class Curve:
 
 
 def report(
-    entries: Sequence[MethodEntry],
+    entries: Sequence[MethodSpec],
     counts: Sequence[int],
     photos: Sequence[Path],
     options: Options,
@@ -119,12 +120,12 @@ def report(
     return text
 
 
-def curve(entry: MethodEntry, counts: Sequence[int], photos: Sequence[Path], options: Options, device: str) -> Curve:
+def curve(entry: MethodSpec, counts: Sequence[int], photos: Sequence[Path], options: Options, device: str) -> Curve:
     """Measure a method in a fresh process. Raises CheckpointError or BenchmarkError when it cannot be."""
     missing = [checkpoint.file for checkpoint in entry.missing()]
     with random_weights.completed(entry) as folder:
         # Words are kept on disk as well: what random weights make of them must not get among a person's own.
-        there = {random_weights.VARIABLE: str(folder), text_store.VARIABLE: str(folder / "words")}
+        there = {random_weights.VARIABLE: str(folder), text_cache.CACHE_VARIABLE: str(folder / "words")}
         return Curve(entry.id, missing, alone(measure, entry.id, counts, photos, options, device, environment=there))
 
 
@@ -188,7 +189,7 @@ def write(out: Path, text: str, curves: Sequence[Curve], skipped: dict[str, str]
 
 def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method: str, options: Options) -> Point:
     engine.cache = Cache(CACHE_BYTES)  # no photo and no word is known
-    shutil.rmtree(text_store.folder(), ignore_errors=True)
+    shutil.rmtree(text_cache.cache_folder(), ignore_errors=True)
     first, _ = _segmented(engine, _probe(pictures[0]), words, method, options)
     reset_peak()
     runs = [_segmented(engine, picture, words, method, options) for picture in pictures]

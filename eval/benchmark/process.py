@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import httpx
 from PIL import Image
 
-from eval.visitor import Visitor
-from ovseg_demo import methods
+from eval.benchmark.browser_client import BrowserClient
 from ovseg_demo.errors import UserError
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
 
 WORDS = "cat, person, tree, car, table"
@@ -103,7 +103,9 @@ def server() -> Iterator[tuple[str, subprocess.Popen]]:
         _await(url, process)
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             Image.new("RGB", (64, 64)).save(file.name)
-            Visitor(url).segment(Path(file.name), WORDS, methods.DEFAULT, Options())  # waits until the model is loaded
+            BrowserClient(url).segment(
+                Path(file.name), WORDS, registry.DEFAULT, Options()
+            )  # waits until the model is loaded
         yield url, process
     finally:
         process.terminate()

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ovseg_demo import checkpoints
-from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods import MethodEntry
+from ovseg_demo.methods.registry import MethodSpec
+from ovseg_demo.weights import catalogue
+from ovseg_demo.weights.catalogue import Checkpoint
 
 VARIABLE = "OVSEG_CHECKPOINTS"
 """The environment variable that names the folder of the weight files."""
@@ -28,7 +28,7 @@ def clip(architecture: str, prompts: bool = False) -> dict[str, Tensor]:
     """A CLIP, with mask prompts or without, in half precision as the published files are."""
     import open_clip
 
-    from ovseg_demo.vlm.mask_prompts import DEPTH
+    from ovseg_demo.models.clip.mask_prompts import DEPTH
 
     state = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).state_dict()
     if prompts:
@@ -39,12 +39,14 @@ def clip(architecture: str, prompts: bool = False) -> dict[str, Tensor]:
 
 def _ovseg() -> dict[str, Tensor]:
     """A whole OVSeg model, Swin-B with ViT-L/14."""
-    from ovseg_demo.proposals.maskformer import build
-    from ovseg_demo.proposals.maskformer.released import CLIP_PREFIX, NON_OBJECT, UNUSED
+    from ovseg_demo.proposals.maskformer.checkpoint import CLIP_PREFIX, NON_OBJECT, UNUSED
+    from ovseg_demo.proposals.maskformer.model import build_maskformer
 
     prompted = clip("ViT-L-14-quickgelu", prompts=True)
     text_width = prompted["text_projection"].shape[1]
-    state = build("swinb", text_width).state_dict() | {CLIP_PREFIX + name: value for name, value in prompted.items()}
+    state = build_maskformer("swinb", text_width).state_dict() | {
+        CLIP_PREFIX + name: value for name, value in prompted.items()
+    }
     return (
         state | {name: torch.zeros(shape) for name, shape in UNUSED.items()} | {NON_OBJECT: torch.randn(1, text_width)}
     )
@@ -59,20 +61,22 @@ def _clip_convnext(architecture: str) -> dict[str, Tensor]:
 
 def _sed(architecture: str) -> dict[str, Tensor]:
     """A whole SED model, named as in the released files."""
-    from ovseg_demo.methods.sed import ARCHITECTURES
+    from ovseg_demo.methods.sed.checkpoint import ReleasedModel, join_checkpoint
     from ovseg_demo.methods.sed.decoder import Decoder
-    from ovseg_demo.methods.sed.released import Released, join
+    from ovseg_demo.methods.sed.loading import ARCHITECTURES
 
-    return join(Released(_clip_convnext(architecture), Decoder(ARCHITECTURES[architecture]).state_dict()))
+    return join_checkpoint(
+        ReleasedModel(_clip_convnext(architecture), Decoder(ARCHITECTURES[architecture]).state_dict())
+    )
 
 
 def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
     """A whole TagCLIP, or ZegCLIP without the trusty token, named as in the released files."""
     import open_clip
 
-    from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
-    from ovseg_demo.methods.tagclip.encoder import PromptedTower
-    from ovseg_demo.methods.tagclip.released import Released, join
+    from ovseg_demo.methods.tagclip.checkpoint import ReleasedModel, join_checkpoint
+    from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
+    from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 
     settings = open_clip.get_model_config("ViT-B-16-quickgelu")
     settings["vision_cfg"]["image_size"] = 512
@@ -81,8 +85,8 @@ def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
     made.visual.start_prompts()
     state = made.state_dict()
     del state["logit_scale"]
-    sizes = Sizes(learner=trusty, trusty=trusty)
-    return join(Released(state, Decoder(sizes).state_dict(), sizes))
+    sizes = DecoderSizes(learner=trusty, trusty=trusty)
+    return join_checkpoint(ReleasedModel(state, Decoder(sizes).state_dict(), sizes))
 
 
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
@@ -107,9 +111,9 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
 
 
 def _about_tagclip() -> dict[str, str]:
-    from ovseg_demo.methods.tagclip.about import METADATA, published
+    from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, published_training_info
 
-    return {METADATA: published("zegclip-coco").to_json()}
+    return {METADATA_KEY: published_training_info("zegclip-coco").to_json()}
 
 
 _METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _about_tagclip}
@@ -117,13 +121,13 @@ _METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _about_tagc
 
 
 @contextmanager
-def completed(entry: MethodEntry) -> Iterator[Path]:
+def completed(entry: MethodSpec) -> Iterator[Path]:
     """A folder in which `entry` misses no weights, if VARIABLE names it; it is removed in the end.
 
     It links the files that are here and holds random ones in place of the others. Raises CheckpointError for a file
     that cannot be replaced.
     """
-    needed = [each for each in map(checkpoints.get, entry.checkpoints) if not each.bundled or not each.present]
+    needed = [each for each in map(catalogue.get, entry.checkpoints) if not each.bundled or not each.present]
     for checkpoint in needed:
         if not checkpoint.present:
             _check_replaceable(checkpoint)
@@ -150,7 +154,7 @@ def _check_replaceable(checkpoint: Checkpoint) -> None:
 
 
 def write(build: Callable[[], dict[str, Tensor]], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write what `build` makes from the same random numbers each time.
+    """Write what `build_maskformer` makes from the same random numbers each time.
 
     Args:
         metadata: what a file of safetensors says of itself.

@@ -22,10 +22,11 @@ from eval import environment
 from eval.benchmark import random_weights
 from eval.benchmark.process import alone, peak
 from eval.markdown import table
-from ovseg_demo import checkpoints, image
+from ovseg_demo import image
+from ovseg_demo.models.clip.optimised import native_precision
+from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
-from ovseg_demo.vlm.clip_inference import native_precision
-from ovseg_demo.vlm.regions import masked_regions
+from ovseg_demo.weights import reading
 
 ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 """open_clip's names of what OVSeg is published with."""
@@ -123,9 +124,9 @@ def _neighbours(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _ours(architecture: str, weights: Path, precision: str) -> Embed:
-    from ovseg_demo.vlm.open_clip import OpenClipVLM
+    from ovseg_demo.models.clip.region_classifier import ClipRegionClassifier
 
-    vlm = OpenClipVLM(architecture, weights.name, state=checkpoints.read(weights), precision=precision)
+    vlm = ClipRegionClassifier(architecture, weights.name, state=reading.read_weights(weights), precision=precision)
     return lambda pixels, proposals: vlm.embed_regions(pixels, proposals, lambda _: None)
 
 
@@ -133,12 +134,13 @@ def _released(architecture: str, weights: Path) -> Embed:
     """Without prompts open_clip's own model; with them, its layers and the rule of `MaskPromptedTower`."""
     import open_clip
 
-    from ovseg_demo.vlm.open_clip import MEAN, PROMPTS, STD, build, clip_state_dict
+    from ovseg_demo.models.clip.region_classifier import MEAN, STD
+    from ovseg_demo.models.clip.weights import MASK_PROMPTS, build_clip, clip_state_dict
 
-    state = clip_state_dict(checkpoints.read(weights))
-    prompted = PROMPTS in state
+    state = clip_state_dict(reading.read_weights(weights))
+    prompted = MASK_PROMPTS in state
     if prompted:
-        clip = build(architecture, state, weights.name)
+        clip = build_clip(architecture, state, weights.name)
     else:
         clip = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).eval()
         clip.load_state_dict(state)
@@ -146,7 +148,7 @@ def _released(architecture: str, weights: Path) -> Embed:
 
     @torch.no_grad()
     def embed(pixels: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
-        batches = masked_regions(pixels, proposals, size=size, mean=MEAN, std=STD, batch_size=MOST)
+        batches = masked_crops_and_masks(pixels, proposals, size=size, mean=MEAN, std=STD, batch_size=MOST)
         read = [clip.visual(crops, masks) if prompted else clip.encode_image(crops) for crops, masks in batches]
         return F.normalize(torch.cat(read), dim=-1)
 

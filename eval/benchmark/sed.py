@@ -26,16 +26,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.benchmark import random_weights
-from eval.benchmark.beside import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.paired_timing import RELEASED, Times, conditions, timed, ways
 from eval.benchmark.process import alone
 from eval.markdown import table
-from ovseg_demo import checkpoints, export, image, memory
-from ovseg_demo.methods.sed import ARCHITECTURES
+from ovseg_demo import image
+from ovseg_demo.methods.sed.checkpoint import ReleasedModel, join_checkpoint, split_checkpoint
+from ovseg_demo.methods.sed.cost_maps import preprocess_square
 from ovseg_demo.methods.sed.decoder import Decoder, cost_map
-from ovseg_demo.methods.sed.inference import Decoded, Inference
-from ovseg_demo.methods.sed.reader import squashed
-from ovseg_demo.methods.sed.released import Released, join, split
-from ovseg_demo.vlm.convnext import Features, HierarchicalClip, build, features
+from ovseg_demo.methods.sed.loading import ARCHITECTURES
+from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
+from ovseg_demo.models.clip.convnext import (
+    HierarchicalClip,
+    HierarchicalFeatures,
+    build_convnext_clip,
+    hierarchical_features,
+)
+from ovseg_demo.render import export
+from ovseg_demo.runtime import memory
+from ovseg_demo.weights import reading
 
 MODELS = {"sed-convnext-b": "convnext_base_w_320", "sed-convnext-l": "convnext_large_d_320"}
 """By catalogue id, open_clip's name of the CLIP."""
@@ -48,8 +56,8 @@ _GAIN = 0.1  # of the last norm of the image tower
 _COMMON, _SHARED = 0.2, 0.9  # cosine of a text with what all texts share; weight of the word in what they do not
 _STEP = 8  # every so many places, both ways, probabilities are compared
 
-Read = Callable[[Tensor], Features]
-Decode = Callable[[Tensor, Sequence[Tensor]], Decoded]
+Read = Callable[[Tensor], HierarchicalFeatures]
+Decode = Callable[[Tensor, Sequence[Tensor]], DecoderOutput]
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,9 @@ def report(model: str, counts: Sequence[int], repeats: int, photo: Path, out: Pa
 def write_weights(model: str, folder: Path) -> None:
     """Random weights, and the direction that the image tower finds everywhere."""
     random_weights.write(partial(_weights, model), folder / "weights.pth")
-    clip = build(MODELS[model], split(checkpoints.read(folder / "weights.pth")).clip, model)
+    clip = build_convnext_clip(
+        MODELS[model], split_checkpoint(reading.read_weights(folder / "weights.pth")).clip, model
+    )
     with torch.no_grad():
         save_file({"common": clip.visual.head(clip.visual.trunk.head.norm.bias)}, folder / "common.safetensors")
 
@@ -114,10 +124,10 @@ def contend(
     contender: Contender, model: str, folder: Path, photo: Path, counts: Sequence[int], repeats: int
 ) -> dict[int, Run]:
     """Run a contender in this process, after a warm-up."""
-    released = split(checkpoints.read(folder / "weights.pth"))
+    released = split_checkpoint(reading.read_weights(folder / "weights.pth"))
     read, decode = (_released if contender.way == RELEASED else _ours)(contender, MODELS[model], released)
     common = load_file(folder / "common.safetensors")["common"]
-    pixels = squashed(image.load(photo).pixels)
+    pixels = preprocess_square(image.load(photo).pixels)
     _run(read, decode, pixels, words(2, common), 1)
     return {count: _run(read, decode, pixels, words(count, common), repeats) for count in counts}
 
@@ -180,38 +190,38 @@ def figure(runs: Runs, about: str) -> Figure:
 
 
 def _weights(model: str) -> dict[str, Tensor]:
-    released = split(random_weights.BUILDERS[model]())
+    released = split_checkpoint(random_weights.BUILDERS[model]())
     norm = "visual.trunk.head.norm"
     gain, bias = (released.clip[f"{norm}.{name}"] for name in ("weight", "bias"))
     tuned = {f"{norm}.weight": _GAIN * gain, f"{norm}.bias": torch.randn_like(bias)}
-    return join(Released(released.clip | tuned, released.decoder))
+    return join_checkpoint(ReleasedModel(released.clip | tuned, released.decoder))
 
 
-def _ours(contender: Contender, architecture: str, released: Released) -> tuple[Read, Decode]:
-    memory.prepare()  # as the demo does
+def _ours(contender: Contender, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
+    memory.configure_allocator()  # as the demo does
     clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=contender.way)
-    inference = Inference(_decoder(architecture, released), contender.way)
+    inference = OptimisedDecoder(_decoder(architecture, released), contender.way)
     return clip.read, partial(inference, rejection=REJECTION if contender.rejection else None)
 
 
-def _released(contender: Contender, architecture: str, released: Released) -> tuple[Read, Decode]:
-    clip = build(architecture, released.clip, "random")
+def _released(contender: Contender, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
+    clip = build_convnext_clip(architecture, released.clip, "random")
     decoder = _decoder(architecture, released)
-    return partial(features, clip.visual), partial(_rejecting if contender.rejection else _whole, decoder)
+    return partial(hierarchical_features, clip.visual), partial(_rejecting if contender.rejection else _whole, decoder)
 
 
-def _decoder(architecture: str, released: Released) -> Decoder:
+def _decoder(architecture: str, released: ReleasedModel) -> Decoder:
     decoder = Decoder(ARCHITECTURES[architecture]).requires_grad_(False)
     decoder.load_state_dict(released.decoder)
     return decoder
 
 
-def _whole(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> Decoded:
+def _whole(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
     logits = tuple(each[0] for each in decoder(cost[None], [skip[None] for skip in skips]))
-    return Decoded(logits, (torch.arange(len(cost)),) * len(logits))
+    return DecoderOutput(logits, (torch.arange(len(cost)),) * len(logits))
 
 
-def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> Decoded:
+def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
     hints = [cost]
     for project in decoder.cost_skips:
         hints.append(project(hints[-1]).relu())
@@ -224,18 +234,18 @@ def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> Decod
         x = stage(x, decoder.skips[index](skips[index][None]).relu(), hints[index])
         logits.append(decoder.heads[index + 1](x)[:, 0])
         kept.append(kept[-1][among])
-    return Decoded(tuple(logits), tuple(kept))
+    return DecoderOutput(tuple(logits), tuple(kept))
 
 
 def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int) -> Run:
-    def decoded(photo: Features) -> tuple[Tensor, Decoded]:
+    def decoded(photo: HierarchicalFeatures) -> tuple[Tensor, DecoderOutput]:
         made = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
         found = made.logits[-1].sigmoid()
         probabilities = found.new_zeros(len(texts), *found.shape[1:])
         probabilities[made.kept[-1]] = found
         return probabilities, made
 
-    def kept(found: tuple[Tensor, Decoded]) -> tuple[tuple[int, ...], np.ndarray]:
+    def kept(found: tuple[Tensor, DecoderOutput]) -> tuple[tuple[int, ...], np.ndarray]:
         probabilities, made = found
         return tuple(map(len, made.kept)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
 

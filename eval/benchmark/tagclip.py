@@ -25,17 +25,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.benchmark import random_weights
-from eval.benchmark.beside import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.paired_timing import RELEASED, Times, conditions, timed, ways
 from eval.benchmark.process import alone
 from eval.markdown import table
-from ovseg_demo import checkpoints, image, memory
-from ovseg_demo.fused import fuse
-from ovseg_demo.methods.tagclip import reader
-from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
-from ovseg_demo.methods.tagclip.encoder import Encoded
-from ovseg_demo.methods.tagclip.released import Released, join, split
-from ovseg_demo.methods.tagclip.scores import HANDICAP, Rule, scores
-from ovseg_demo.methods.tagclip.windows import Windows
+from ovseg_demo import image
+from ovseg_demo.methods.tagclip import image_encoder
+from ovseg_demo.methods.tagclip.checkpoint import ReleasedModel, join_checkpoint, split_checkpoint
+from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
+from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores
+from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.runtime import memory
+from ovseg_demo.runtime.fused_layers import fuse_layers
+from ovseg_demo.weights import reading
 
 MODELS = ("tagclip-own", "zegclip-coco", "zegclip-voc")
 """By catalogue id."""
@@ -49,8 +51,8 @@ SIDE = 512
 _SEEN_SHARE = 0.75  # as of PASCAL VOC's classes
 _SPREAD = 2.0  # standard deviation of the mask logits
 
-Read = Callable[[np.ndarray], Encoded]
-Score = Callable[[Encoded, Tensor, Rule], Tensor]
+Read = Callable[[np.ndarray], EncodedWindows]
+Score = Callable[[EncodedWindows, Tensor, ScoreRule], Tensor]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def write_weights(model: str, photo: Path, path: Path) -> None:
 
 def contend(way: str, weights: Path, photo: Path, counts: Sequence[int], repeats: int) -> dict[int, Run]:
     """Run a contender in this process, after a warm-up."""
-    released = split(checkpoints.read(weights))
+    released = split_checkpoint(reading.read_weights(weights))
     read, score = _released(released) if way == RELEASED else _ours(released, way)
     run = partial(_run, read, score, _window(photo), released.sizes)
     run(min(counts), 1)
@@ -132,7 +134,7 @@ def compared(runs: Runs) -> str:
 
 @torch.no_grad()
 def _weights(model: str, photo: Path) -> dict[str, Tensor]:
-    released = split(random_weights.BUILDERS[model]())
+    released = split_checkpoint(random_weights.BUILDERS[model]())
     read, _ = _released(released)
     encoded, decoder = read(_window(photo)), _decoder(released)
     query, key = decoder.masks.query, decoder.masks.key
@@ -140,36 +142,36 @@ def _weights(model: str, photo: Path) -> dict[str, Tensor]:
     spread = decoder(encoded, words(max(COUNTS), released.sizes.width)).classes.std()
     for parameter in query.parameters():
         parameter.mul_(_SPREAD / spread)
-    return join(replace(released, decoder=decoder.state_dict()))
+    return join_checkpoint(replace(released, decoder=decoder.state_dict()))
 
 
 def _window(photo: Path) -> np.ndarray:
     return cv2.resize(image.load(photo).pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
 
-def _ours(released: Released, precision: str) -> tuple[Read, Score]:
-    memory.prepare()  # as the demo does
-    clip = reader.ClipReader(released.clip, "random", "photo", source="random", precision=precision)
+def _ours(released: ReleasedModel, precision: str) -> tuple[Read, Score]:
+    memory.configure_allocator()  # as the demo does
+    clip = image_encoder.ClipWindowEncoder(released.clip, "random", "photo", source="random", precision=precision)
     decoder = _decoder(released)
-    fuse(decoder)
+    fuse_layers(decoder)
 
-    def score(encoded: Encoded, texts: Tensor, rule: Rule) -> Tensor:
-        return scores(Windows((SIDE, SIDE), ((0, 0),), encoded), decoder(encoded, texts), rule)
+    def score(encoded: EncodedWindows, texts: Tensor, rule: ScoreRule) -> Tensor:
+        return class_scores(EncodedPhoto((SIDE, SIDE), ((0, 0),), encoded), decoder(encoded, texts), rule)
 
-    return lambda pixels: clip.embed_photo(pixels, lambda _: None).encoded, score
+    return lambda pixels: clip.embed_image(pixels, lambda _: None).encoded, score
 
 
-def _released(released: Released) -> tuple[Read, Score]:
-    tower, decoder = reader.build(released.clip, "random").visual, _decoder(released)
+def _released(released: ReleasedModel) -> tuple[Read, Score]:
+    tower, decoder = image_encoder.build_prompted_clip(released.clip, "random").visual, _decoder(released)
 
-    def read(pixels: np.ndarray) -> Encoded:
+    def read(pixels: np.ndarray) -> EncodedWindows:
         torch.backends.mha.set_fastpath_enabled(False)  # the release's layers cannot take it, and it is a fifth slower
         try:
-            return tower(reader.normalised(torch.from_numpy(pixels).permute(2, 0, 1))[None])
+            return tower(image_encoder.normalise(torch.from_numpy(pixels).permute(2, 0, 1))[None])
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
 
-    def score(encoded: Encoded, texts: Tensor, rule: Rule) -> Tensor:
+    def score(encoded: EncodedWindows, texts: Tensor, rule: ScoreRule) -> Tensor:
         logits, seen = decoder(encoded, texts), torch.tensor(rule.seen)
         every = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
         (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
@@ -183,18 +185,18 @@ def _released(released: Released) -> tuple[Read, Score]:
     return read, score
 
 
-def _decoder(released: Released) -> Decoder:
+def _decoder(released: ReleasedModel) -> Decoder:
     decoder = Decoder(released.sizes).eval().requires_grad_(False)
     decoder.load_state_dict(released.decoder)
     return decoder
 
 
-def _run(read: Read, score: Score, pixels: np.ndarray, sizes: Sizes, count: int, repeats: int) -> Run:
+def _run(read: Read, score: Score, pixels: np.ndarray, sizes: DecoderSizes, count: int, repeats: int) -> Run:
     texts = words(count, sizes.width)
     seen = tuple(index < _SEEN_SHARE * count for index in range(count))
-    rule = Rule(seen, HANDICAP, sizes.trusty)
+    rule = ScoreRule(seen, SEEN_PENALTY, sizes.trusty)
 
-    def labels(encoded: Encoded) -> tuple[Tensor, Tensor]:
+    def labels(encoded: EncodedWindows) -> tuple[Tensor, Tensor]:
         best, found = score(encoded, texts, rule).max(0)
         return found, best
 

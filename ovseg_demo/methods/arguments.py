@@ -39,7 +39,7 @@ def options(chosen: Namespace, ensemble: float | None) -> Options:
         ensemble=ensemble,
         rejection=chosen.rejection,
         keep_aspect=chosen.keep_aspect,
-        seen=None if chosen.seen is None else vocabulary.listed(chosen.seen),
+        seen=None if chosen.seen is None else vocabulary.parse_words(chosen.seen),
         trusty=not chosen.no_trusty,
         recipe=chosen.recipe,
     )

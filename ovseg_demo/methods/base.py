@@ -6,7 +6,7 @@ from typing import Protocol
 from ovseg_demo.errors import MethodError
 from ovseg_demo.image import Photo
 from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import Stages
+from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
 
 PROPOSALS = ("fast", "balanced", "thorough")
@@ -23,7 +23,7 @@ class Options:
     refused, because who sets them wants other numbers.
 
     Attributes:
-        granularity: 0 to 1, see `fusion.select`; None chooses it for this photo and these words (`granularity`).
+        granularity: 0 to 1, see `fusion.select_masks`; None chooses it for this photo and these words (`granularity`).
         proposals: how thoroughly masks are searched, one of PROPOSALS.
         ensemble: None names masks by CLIP alone, as OVSeg's demo does. From 0 to 1, OVSeg's evaluation instead: soft
             masks, and MaskFormer's own class probabilities A with CLIP's C as A^(1 - ensemble) C^ensemble.

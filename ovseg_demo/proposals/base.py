@@ -77,7 +77,7 @@ def _extent(occupied: np.ndarray) -> np.ndarray:
     return np.stack([first, last], 1) * occupied.any(1, keepdims=True)
 
 
-class ProposalMaker(Protocol):
+class ProposalGenerator(Protocol):
     """Finds class-agnostic masks in an image."""
 
     name: str

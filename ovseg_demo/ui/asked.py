@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ovseg_demo import methods, vocabulary
+from ovseg_demo import vocabulary
 from ovseg_demo.errors import UserError
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import DECODER_STAGES, Options
 
 
@@ -77,7 +78,7 @@ SETTINGS = {"granularity", "proposals", "rejection", "seen", "trusty"}
 
 def used(chosen: Iterable[str]) -> set[str]:
     """Names of the options that change something for at least one method."""
-    return {option for method in chosen for option in methods.get(method).uses}
+    return {option for method in chosen for option in registry.get(method).uses}
 
 
 def granularity_of(value: float, automatic: bool) -> float | None:
@@ -118,6 +119,6 @@ def plain(
         granularity,
         proposals,
         rejection=None if rejection is None else each_stage(rejection),
-        seen=None if seen is None else vocabulary.listed(seen),
+        seen=None if seen is None else vocabulary.parse_words(seen),
         trusty=trusty,
     )

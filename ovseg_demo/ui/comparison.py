@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ovseg_demo import methods
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
+from ovseg_demo.methods import registry
 from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import Progress
+from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import fragments
 from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.payload import classes, layer, photo_url
@@ -95,7 +95,7 @@ class Board:
             "photo": photo_url(photo),
             **classes(asked[0].vocabulary.names),
         }
-        self.panels = [Panel(methods.get(request.method).title) for request in asked]
+        self.panels = [Panel(registry.get(request.method).title) for request in asked]
 
     def take(self, step: Step) -> bool:
         """Note what has happened to one method; whether its state is another now."""

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovseg_demo import draw
+from ovseg_demo.render import draw
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.ui.payload import picture_url
 from ovseg_demo.ui.session import Answer

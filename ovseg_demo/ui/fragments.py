@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from ovseg_demo import draw, gallery, methods, vocabulary
-from ovseg_demo.checkpoints import Checkpoint
+from ovseg_demo import vocabulary
 from ovseg_demo.errors import UserError
-from ovseg_demo.methods import MethodEntry
-from ovseg_demo.stages import Progress
+from ovseg_demo.methods import registry
+from ovseg_demo.methods.registry import MethodSpec
+from ovseg_demo.render import draw
+from ovseg_demo.runtime.stages import Progress
+from ovseg_demo.ui import gallery
+from ovseg_demo.weights.catalogue import Checkpoint
 
 if TYPE_CHECKING:
     from ovseg_demo.ui.comparison import Panel
@@ -128,8 +131,8 @@ def outdated(task: str, change: str) -> str:
 
 def unavailable() -> str:
     """The methods whose weights are absent, folded away, by what brings them; empty when there is none."""
-    absent: dict[tuple[str, ...], list[MethodEntry]] = {}
-    for entry in methods.REGISTRY.values():
+    absent: dict[tuple[str, ...], list[MethodSpec]] = {}
+    for entry in registry.REGISTRY.values():
         if missing := entry.missing():
             absent.setdefault(tuple(c.id for c in missing), []).append(entry)
     if not absent:
@@ -141,7 +144,7 @@ def unavailable() -> str:
     return f"<details class='unavailable'><summary>{told}</summary>{hint}{groups}</details>"
 
 
-def _group(entries: Sequence[MethodEntry]) -> str:
+def _group(entries: Sequence[MethodSpec]) -> str:
     """Methods that the same weights bring."""
     rows = "".join(
         f"<li><label><input type='radio' disabled> {escape(e.title)}</label><p>{escape(e.summary)}</p></li>"
@@ -161,7 +164,7 @@ def _missing(whose: str, weights: Checkpoint) -> str:
 
 def comparable() -> str:
     """What a comparison still needs; empty when there are methods enough."""
-    ready = [entry.title for entry in methods.REGISTRY.values() if not entry.missing()]
+    ready = [entry.title for entry in registry.REGISTRY.values() if not entry.missing()]
     if len(ready) > 1:
         return ""
     have = f"only {ready[0]} is ready" if ready else "none is ready"

@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from ovseg_demo import export
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
-from ovseg_demo.stages import Listener, Progress
+from ovseg_demo.render import export
+from ovseg_demo.runtime.stages import Listener, Progress
 from ovseg_demo.ui import comparison, evidence, fragments
 from ovseg_demo.ui.asked import Asked, granularity_of, plain
 from ovseg_demo.ui.comparison import Board, Step
@@ -291,7 +291,7 @@ def _files(answer: Answer, kinds: Sequence[str]) -> list[str]:
     folder, asked = Path(tempfile.mkdtemp(dir=_EXPORTS)), answer.request
     return [
         str(path)
-        for path in export.write(
+        for path in export.write_files(
             folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
         )
     ]

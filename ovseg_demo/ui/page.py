@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from ovseg_demo import gallery, methods
 from ovseg_demo.engine import Engine
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
-from ovseg_demo.ui import fragments, settings
+from ovseg_demo.ui import fragments, gallery, settings
 from ovseg_demo.ui.comparison import LEAST
 from ovseg_demo.ui.components import ASSETS, component, script
 from ovseg_demo.ui.handlers import FILE_AGE_SECONDS, Handlers
@@ -104,9 +104,9 @@ def build(engine: Engine) -> gr.Blocks:
                     chips = gr.HTML(fragments.chips(first.words), elem_id="chips", apply_default_css=False)
                     method = gr.Radio(
                         _available(),
-                        value=methods.DEFAULT,
+                        value=registry.DEFAULT,
                         label="Method",
-                        info=methods.get(methods.DEFAULT).summary,
+                        info=registry.get(registry.DEFAULT).summary,
                         elem_id="method",
                         elem_classes=ONLY_SEGMENT,
                     )
@@ -211,7 +211,7 @@ def build(engine: Engine) -> gr.Blocks:
 
 
 def _available() -> list[tuple[str, str]]:
-    return [(entry.title, entry.id) for entry in methods.REGISTRY.values() if not entry.missing()]
+    return [(entry.title, entry.id) for entry in registry.REGISTRY.values() if not entry.missing()]
 
 
 def _refreshed() -> tuple:
@@ -228,7 +228,7 @@ def _refreshed() -> tuple:
 
 def _chosen(method: str) -> tuple:
     """The summary of the method, and its settings."""
-    return gr.Radio(info=methods.get(method).summary), *settings.fitting([method])
+    return gr.Radio(info=registry.get(method).summary), *settings.fitting([method])
 
 
 def _turned(method: str, compared: Sequence[str], event: gr.EventData) -> tuple:
@@ -260,7 +260,7 @@ def _api(handlers: Handlers) -> None:
         inputs = [
             gr.File(label="photo"),
             gr.Textbox(label="vocabulary"),
-            gr.Textbox(methods.DEFAULT, label="method"),
+            gr.Textbox(registry.DEFAULT, label="method"),
             gr.Number(Options.granularity, label="granularity"),
             gr.Textbox(Options.proposals, label="proposals"),
             gr.Number(None, label="rejection"),

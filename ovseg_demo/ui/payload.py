@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ovseg_demo import draw
 from ovseg_demo.image import Photo
+from ovseg_demo.render import draw
 from ovseg_demo.result import Segmentation
 
 _JPEG_QUALITY = 90
-_HEAT = ["#" + bytes(rgb).hex() for rgb in draw.HEAT]
+_HEAT = ["#" + bytes(rgb).hex() for rgb in draw.HEAT_COLOURS]
 _numbers = itertools.count(1)
 
 

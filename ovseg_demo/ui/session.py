@@ -16,7 +16,7 @@ from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.base import Options
 from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import CancelFlag, Listener, Progress, ignore
+from ovseg_demo.runtime.stages import CancelFlag, Listener, Progress, ignore_progress
 from ovseg_demo.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Request:
         parsed = vocabulary.parse(words or "")
         return cls(image.load(path), parsed, method, options)
 
-    def answer(self, engine: Engine, listener: Listener = ignore) -> "Answer":
+    def answer(self, engine: Engine, listener: Listener = ignore_progress) -> "Answer":
         return Answer(self, engine.segment(self.photo, self.vocabulary, self.method, self.options, listener))
 
 

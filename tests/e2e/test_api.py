@@ -8,7 +8,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from ovseg_demo import gallery
+from ovseg_demo.ui import gallery
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from ovseg_demo import gallery, methods
 from ovseg_demo.errors import MethodError
-from ovseg_demo.methods import MethodEntry
+from ovseg_demo.methods import registry
+from ovseg_demo.methods.registry import MethodSpec
 from ovseg_demo.result import Segmentation
-from ovseg_demo.ui import build, launch_settings
+from ovseg_demo.ui import gallery
+from ovseg_demo.ui.page import build, launch_settings
 
 PIZZA = gallery.FOLDER / "pizza.jpg"
 WORDS = "<b>pizza</b>, horse, bus"
@@ -56,13 +57,13 @@ FAKES = {"stripes": (Stripes, ("granularity",)), "failing": (Failing, ()), "endl
 @pytest.fixture(scope="module")
 def address(engine):
     for name, (method, uses) in FAKES.items():
-        methods.REGISTRY[name] = MethodEntry(name, name.title(), "Made up.", (), uses, lambda _, m=method: m())
+        registry.REGISTRY[name] = MethodSpec(name, name.title(), "Made up.", (), uses, lambda _, m=method: m())
     page = build(engine)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
     page.close()
     for name in FAKES:
-        del methods.REGISTRY[name]
+        del registry.REGISTRY[name]
 
 
 @pytest.fixture
@@ -265,9 +266,9 @@ def test_too_few_methods_are_refused_in_one_sentence(page):
 
 
 def test_with_one_method_the_tab_says_what_it_takes(browser, engine, monkeypatch):
-    known = methods.REGISTRY
+    known = registry.REGISTRY
     absent = next(name for name, entry in known.items() if entry.missing())
-    monkeypatch.setattr(methods, "REGISTRY", {name: known[name] for name in (methods.DEFAULT, absent)})
+    monkeypatch.setattr(registry, "REGISTRY", {name: known[name] for name in (registry.DEFAULT, absent)})
     served = build(engine)
     _, url, _ = served.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     page = browser.new_page()

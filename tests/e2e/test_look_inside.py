@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg_demo import methods
 from ovseg_demo.engine import Engine
+from ovseg_demo.methods import registry
 from ovseg_demo.result import Evidence, Segmentation
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -32,16 +32,16 @@ class Fake:
 @pytest.fixture(scope="module")
 def page_address():
     """A page of its own, whose registry has the stand-in too."""
-    from ovseg_demo.ui import build, launch_settings
+    from ovseg_demo.ui.page import build, launch_settings
 
-    methods.REGISTRY[FAKE] = methods.MethodEntry(
+    registry.REGISTRY[FAKE] = registry.MethodSpec(
         FAKE, "SED · fake", "From left to right.", (), ("rejection",), lambda _: Fake()
     )
     page = build(Engine("cpu"))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
     page.close()
-    del methods.REGISTRY[FAKE]
+    del registry.REGISTRY[FAKE]
 
 
 @pytest.fixture

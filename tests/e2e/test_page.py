@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg_demo import gallery
+from ovseg_demo.ui import gallery
 
 PIZZA = gallery.FOLDER / "pizza.jpg"
 SLOW = 120_000  # milliseconds: the first result of a photo on a busy machine

@@ -9,31 +9,32 @@ from gradio_client import Client, handle_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo import gallery, methods
 from ovseg_demo.engine import Engine
-from ovseg_demo.methods.tagclip.about import About
-from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
-from ovseg_demo.methods.tagclip.encoder import Encoded
+from ovseg_demo.methods import registry
+from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
-from ovseg_demo.methods.tagclip.windows import Windows
+from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.methods.tagclip.training_info import TrainingInfo
+from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.ui import gallery
 
 ATTACK = "<img src=x onerror=alert(1)>"
 WORDS = f"cat, bird, {ATTACK}, bowl"
 TRUSTY, PLAIN = "tagclip-random", "zegclip-random"
 WIDTH = 16
-ABOUT = About(("cat",), "photo", handicap=True)
+ABOUT = TrainingInfo(("cat",), "photo", handicap=True)
 
 
 class RandomReader:
     """Reads words and photos as noise, the same each time."""
 
-    name, heavy_words = "random", False
+    name, slow_texts = "random", False
 
     def embed_texts(self, words):
         return torch.cat([_noise(zlib.crc32(word.encode()), 1, WIDTH) for word in words])
 
-    def embed_photo(self, image, report):
-        return Windows(image.shape[:2], ((0, 0),), Encoded(_noise(1, 1, WIDTH, 6, 8), _noise(2, 1, WIDTH)))
+    def embed_image(self, image, report):
+        return EncodedPhoto(image.shape[:2], ((0, 0),), EncodedWindows(_noise(1, 1, WIDTH, 6, 8), _noise(2, 1, WIDTH)))
 
 
 def _noise(seed: int, *shape: int) -> Tensor:
@@ -41,27 +42,27 @@ def _noise(seed: int, *shape: int) -> Tensor:
     return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def entry(method: str, trusty: bool) -> methods.MethodEntry:
+def entry(method: str, trusty: bool) -> registry.MethodSpec:
     def build(_):
         torch.manual_seed(0)
-        return TagCLIP(RandomReader(), Decoder(Sizes(WIDTH, 2, 2, learner=trusty, trusty=trusty)), ABOUT)
+        return TagCLIP(RandomReader(), Decoder(DecoderSizes(WIDTH, 2, 2, learner=trusty, trusty=trusty)), ABOUT)
 
     uses = ("seen", "trusty", "recipe") if trusty else ("seen", "recipe")
-    return methods.MethodEntry(method, method, "Noise meets noise.", (), uses, build)
+    return registry.MethodSpec(method, method, "Noise meets noise.", (), uses, build)
 
 
 @pytest.fixture(scope="module")
 def page_address():
     """A page of its own, whose registry has the random methods too."""
-    from ovseg_demo.ui import build, launch_settings
+    from ovseg_demo.ui.page import build, launch_settings
 
-    methods.REGISTRY |= {TRUSTY: entry(TRUSTY, True), PLAIN: entry(PLAIN, False)}
+    registry.REGISTRY |= {TRUSTY: entry(TRUSTY, True), PLAIN: entry(PLAIN, False)}
     page = build(Engine("cpu"))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
     page.close()
     for method in (TRUSTY, PLAIN):
-        del methods.REGISTRY[method]
+        del registry.REGISTRY[method]
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ from PIL import Image
 
 from eval.benchmark import interactive, memory, methods, process, random_weights
 from eval.benchmark.__main__ import main
+from eval.benchmark.browser_client import BrowserClient
 from eval.benchmark.methods import Curve, Point
 from eval.benchmark.process import BenchmarkError, alone
-from eval.visitor import Visitor
-from ovseg_demo import checkpoints, gallery
-from ovseg_demo.checkpoints import Checkpoint
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods import REGISTRY
 from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.registry import REGISTRY
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.ui import gallery
+from ovseg_demo.weights import catalogue, loading
+from ovseg_demo.weights.catalogue import Checkpoint
 
 PIZZA = next(e.path for e in gallery.examples() if e.file == "pizza.jpg")
 
@@ -84,7 +85,7 @@ def test_large_photos_are_large_and_different(tmp_path):
 
 
 def test_a_visitor_sees_what_a_browser_would(server):
-    visitor = Visitor(server)
+    visitor = BrowserClient(server)
     with pytest.raises(RuntimeError, match="no photo"):
         visitor.move_granularity(0.5)
     assert visitor.segment(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", Options()) > 0
@@ -125,8 +126,8 @@ def test_work_runs_alone():
 
 def test_what_work_raises_comes_back():
     with pytest.raises(CheckpointError, match="Unknown checkpoint 'nothing'") as caught:
-        alone(checkpoints.get, "nothing")
-    assert "checkpoints.py" in caught.value.__notes__[0]
+        alone(catalogue.get, "nothing")
+    assert "catalogue.py" in caught.value.__notes__[0]
 
 
 def test_a_killed_process_does_not_hang():
@@ -203,10 +204,10 @@ def lacking(monkeypatch, tmp_path):
     files = [
         Checkpoint("own", "Own", "own.pth", "MIT", False, ()),
         Checkpoint("absent", "Absent", "absent.safetensors", "MIT", False, ()),
-        checkpoints.get("mini-anchors"),
+        catalogue.get("mini-anchors"),
     ]
-    monkeypatch.setattr(checkpoints, "FOLDER", here)
-    monkeypatch.setattr(checkpoints, "catalogue", lambda: {entry.id: entry for entry in files})
+    monkeypatch.setattr(catalogue, "FOLDER", here)
+    monkeypatch.setattr(catalogue, "entries", lambda: {entry.id: entry for entry in files})
     monkeypatch.setattr(random_weights, "BUILDERS", {"absent": lambda: {"weight": torch.rand(3)}})
     monkeypatch.setattr(random_weights.tempfile, "tempdir", str(tmp_path))
     entry = replace(REGISTRY["ovseg-sam-mini"], checkpoints=tuple(entry.id for entry in files))
@@ -217,9 +218,9 @@ def test_missing_weights_are_random_and_loaded_as_usual(lacking, monkeypatch):
     with random_weights.completed(lacking.entry) as folder:
         assert sorted(path.name for path in folder.iterdir()) == ["absent.safetensors", "own.pth"]
         assert (folder / "own.pth").read_bytes() == b"own"
-        monkeypatch.setattr(checkpoints, "FOLDER", folder)
+        monkeypatch.setattr(catalogue, "FOLDER", folder)
         assert not lacking.entry.missing()
-        assert checkpoints.load_state_dict("absent")["weight"].shape == (3,)
+        assert loading.load_state_dict("absent")["weight"].shape == (3,)
     assert lacking.left() == ["here"]
 
 
@@ -272,7 +273,7 @@ def test_what_cannot_be_replaced_is_told(lacking, change, why):
 
 
 def test_every_weight_file_to_be_had_elsewhere_can_be_replaced():
-    free = {c.id for c in checkpoints.catalogue().values() if not c.bundled and not c.published}
+    free = {c.id for c in catalogue.entries().values() if not c.bundled and not c.published}
     assert free == set(random_weights.BUILDERS)
 
 
@@ -335,4 +336,4 @@ def test_nothing_to_measure_is_refused(typed, capsys):
 
 def _place() -> tuple[int, str]:
     """In the other process: its number, and the folder of weight files its modules took from the environment."""
-    return os.getpid(), str(checkpoints.FOLDER)
+    return os.getpid(), str(catalogue.FOLDER)

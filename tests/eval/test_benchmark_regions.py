@@ -10,7 +10,7 @@ import torch
 from eval.benchmark import regions
 from eval.benchmark.__main__ import main
 from eval.benchmark.regions import RELEASED, Run
-from ovseg_demo import gallery
+from ovseg_demo.ui import gallery
 
 CONFIG = {
     "embed_dim": 8,

@@ -8,15 +8,17 @@ import open_clip
 import pytest
 import torch
 
-from eval.benchmark import beside, random_weights, sed
+from eval.benchmark import paired_timing, random_weights, sed
 from eval.benchmark.__main__ import main
-from eval.benchmark.sed import RELEASED, Contender, Run
+from eval.benchmark.paired_timing import RELEASED
+from eval.benchmark.sed import Contender, Run
 from ovseg_demo.errors import UserError
-from ovseg_demo.methods.sed import ARCHITECTURES, reader
-from ovseg_demo.methods.sed.decoder import Sizes
+from ovseg_demo.methods.sed import cost_maps
+from ovseg_demo.methods.sed.decoder import DecoderSizes
+from ovseg_demo.methods.sed.loading import ARCHITECTURES
 
 MODEL = "sed-test"
-SIZES = Sizes(skips=(48, 32, 24), widths=(32, 16, 16, 16), guides=(4, 2, 2))
+SIZES = DecoderSizes(skips=(48, 32, 24), widths=(32, 16, 16, 16), guides=(4, 2, 2))
 CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear", "image_size": 64},
@@ -33,14 +35,14 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, path.stem, SIZES)
     monkeypatch.setitem(sed.MODELS, MODEL, path.stem)
     monkeypatch.setitem(random_weights.BUILDERS, MODEL, partial(random_weights._sed, path.stem))
-    monkeypatch.setattr(reader, "SIDE", 64)
+    monkeypatch.setattr(cost_maps, "SIDE", 64)
     monkeypatch.setattr(sed, "alone", lambda work, *arguments: work(*arguments))
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("native", ["float32", "bfloat16"])
 def test_the_command_compares_ours_with_the_release(here, native, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(beside, "native_precision", lambda _: native)
+    monkeypatch.setattr(paired_timing, "native_precision", lambda _: native)
     monkeypatch.setattr(sed, "REJECTION", (2, 2, 2))
     typed = ["--model", MODEL, "--classes", "30", "3", "--repeats", "2", "--out", str(tmp_path / "out")]
     assert main(["sed", *typed]) == 0

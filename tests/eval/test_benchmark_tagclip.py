@@ -4,13 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tagclip_models
 
-from eval.benchmark import beside, random_weights, tagclip
+from eval.benchmark import paired_timing, random_weights, tagclip
 from eval.benchmark.__main__ import main
-from eval.benchmark.beside import RELEASED
+from eval.benchmark.paired_timing import RELEASED
 from eval.benchmark.tagclip import Run
 from ovseg_demo.errors import UserError
+from tests.helpers import tagclip_models
 
 
 @pytest.fixture(params=["tagclip", "zegclip"])
@@ -26,7 +26,7 @@ def model(request, tmp_path, monkeypatch) -> str:
 
 @pytest.mark.parametrize("native", ["float32", "bfloat16"])
 def test_the_command_compares_ours_with_the_release(model, native, monkeypatch, capsys):
-    monkeypatch.setattr(beside, "native_precision", lambda _: native)
+    monkeypatch.setattr(paired_timing, "native_precision", lambda _: native)
     assert main(["tagclip", "--model", model, "--classes", "30", "3", "--repeats", "2"]) == 0
     about, _, _, _, *lines = capsys.readouterr().out.splitlines()
     assert about.startswith(f"{model}, random weights, ")

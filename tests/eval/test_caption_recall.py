@@ -48,7 +48,7 @@ def test_a_perfect_and_a_hopeless_model(root):
 
 def test_the_table_is_printed(root, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["caption_recall", "--root", str(root)])
-    monkeypatch.setattr(caption_recall.by_name, "model", lambda name: Reader(-1))
+    monkeypatch.setattr(caption_recall.factory, "create_model", lambda name: Reader(-1))
     caption_recall.main()
     assert capsys.readouterr().out.splitlines()[-1] == "| 0.0 | 0.0 | 0.0 |"
 
@@ -67,6 +67,6 @@ def test_unusable_captions_are_one_line(root, content, told):
 def test_a_missing_photo_is_one_line(root, monkeypatch):
     (root / "images" / "3.jpg").unlink()
     monkeypatch.setattr("sys.argv", ["caption_recall", "--root", str(root)])
-    monkeypatch.setattr(caption_recall.by_name, "model", lambda name: Reader(1))
+    monkeypatch.setattr(caption_recall.factory, "create_model", lambda name: Reader(1))
     with pytest.raises(SystemExit, match="There is no file"):
         caption_recall.main()

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import trees
 from PIL import Image
 
 from eval import class_names, datasets
-from eval.datasets import DATASETS, IGNORE, DatasetError
+from eval.datasets import DATASETS
+from eval.datasets.base import IGNORE, DatasetError
 from eval.datasets.labels import decoder, read_label_map, read_values, table
 from eval.datasets.layout import find
 from eval.datasets.split import held_out
 from ovseg_demo.errors import VocabularyError
+from tests.helpers import trees
 
 ADE = "ADEChallengeData2016"
 FULL = "ADE20K_2021_17_01"

@@ -7,7 +7,6 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import evaluation_fakes as fakes
 import numpy as np
 import pytest
 import torch
@@ -16,10 +15,13 @@ from PIL import Image
 from eval import environment, evaluate, journal, runner
 from eval.journal import RunError
 from eval.metrics import GROUND_TRUTH
-from ovseg_demo import gallery, image, methods
+from ovseg_demo import image
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
+from ovseg_demo.ui import gallery
+from tests.helpers import evaluation_fakes as fakes
+from tests.helpers.paths import ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 5
 
 
@@ -267,8 +269,8 @@ def test_automatic_granularity_is_a_setting_and_is_told(command, tmp_path):
 
 
 def test_seds_options_are_settings_and_are_told(command, tmp_path, monkeypatch):
-    able = replace(methods.get("reader"), uses=("rejection", "keep_aspect"))
-    monkeypatch.setitem(methods.REGISTRY, "reader", able)
+    able = replace(registry.get("reader"), uses=("rejection", "keep_aspect"))
+    monkeypatch.setitem(registry.REGISTRY, "reader", able)
     ((name, report),) = command("--rejection", 8, "--keep-aspect")[1].items()
     assert report["settings"]["options"]["rejection"] == [8, 8, 8]
     assert report["settings"]["options"]["keep_aspect"] is True
@@ -318,7 +320,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_told(command, 
 
 def test_source_that_decides_counts_is_part_of_the_settings():
     for place in environment._CODE:
-        assert (REPOSITORY / place).exists(), place
+        assert (ROOT / place).exists(), place
 
 
 def test_bad_arguments_are_one_line(command, tmp_path, capsys):
@@ -344,7 +346,7 @@ def test_two_launched_processes_give_the_metrics_of_one(command, root, tmp_path)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     typed = ["--dataset", "tiny", "--root", root, "--method", "reader", "--out", out]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run([*launcher, fakes.__file__, *map(str, typed)], env=environment, check=True, timeout=300)
     (report,) = (json.loads(path.read_text()) for path in out.rglob("report.json"))
     journals = sorted(out.rglob("journal-*.jsonl"))

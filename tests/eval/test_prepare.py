@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trees
 from PIL import Image
 
 from eval import datasets, prepare
-from eval.datasets import DATASETS, DatasetError
+from eval.datasets import DATASETS
+from eval.datasets.base import DatasetError
+from tests.helpers import trees
 
 ADE = "ADEChallengeData2016"
 FULL = "ADE20K_2021_17_01"

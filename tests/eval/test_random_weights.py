@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from eval.benchmark.random_weights import BUILDERS
-from ovseg_demo import checkpoints
-from ovseg_demo.methods.sed import released as sed
-from ovseg_demo.methods.tagclip import released as tagclip
+from ovseg_demo.methods.sed import checkpoint as sed
+from ovseg_demo.methods.tagclip import checkpoint as tagclip
+from ovseg_demo.weights import catalogue
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def test_tensors_are_named_as_in_the_file(checkpoint_id, count):
     with torch.device("meta"):
         state = BUILDERS[checkpoint_id]()
     assert len(state) == count
-    for name, shape in checkpoints.get(checkpoint_id).shapes.items():
+    for name, shape in catalogue.get(checkpoint_id).shapes.items():
         assert list(state[name].shape) == shape
     if checkpoint_id.startswith("sed"):
-        parts = sed.split(state)
+        parts = sed.split_checkpoint(state)
         assert (len(parts.clip), len(parts.decoder)) == (count - 115, 115)
     if checkpoint_id.startswith(("tagclip", "zegclip")):
-        assert len(tagclip.split(state).clip) == 158 + 149
+        assert len(tagclip.split_checkpoint(state).clip) == 158 + 149

@@ -3,7 +3,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import evaluation_fakes as fakes
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +15,7 @@ from eval.metrics import Confusion
 from eval.runner import Evaluation
 from ovseg_demo.methods.base import Options
 from ovseg_demo.vocabulary import Vocabulary
+from tests.helpers import evaluation_fakes as fakes
 
 NASTY = "<script>alert('&|\"')</script>"
 NASTY_WORDS = Vocabulary((NASTY, *fakes.NAMES[1:]), ((),) * 4)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ovseg_demo.proposals.mobile_sam import MobileSam, load
+from ovseg_demo.proposals.sam.mobile_sam import MobileSam, load_mobile_sam
 
 
 @pytest.fixture(scope="session")
 def mobile_sam() -> MobileSam:
-    return load()
+    return load_mobile_sam()

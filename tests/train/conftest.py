@@ -2,7 +2,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from ovseg_demo.vlm.mini.towers import TextTower
+from ovseg_demo.models.mini.towers import TextTower
 
 
 @pytest.fixture(autouse=True)

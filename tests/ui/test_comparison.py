@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ovseg_demo import gallery, methods
 from ovseg_demo.errors import Cancelled, MethodError, UserError
-from ovseg_demo.methods import MethodEntry
+from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.registry import MethodSpec
 from ovseg_demo.result import Segmentation
-from ovseg_demo.stages import Progress
-from ovseg_demo.ui import comparison
+from ovseg_demo.runtime.stages import Progress
+from ovseg_demo.ui import comparison, gallery
 from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.comparison import Board, Step
 from ovseg_demo.ui.session import Answer
@@ -37,9 +37,9 @@ def result(size, names, **known) -> Segmentation:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    fakes = {name: MethodEntry(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
+    fakes = {name: MethodSpec(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
     fakes["third"] = replace(fakes["third"], uses=("granularity", "rejection", "seen"))
-    monkeypatch.setattr(methods, "REGISTRY", fakes)
+    monkeypatch.setattr(registry, "REGISTRY", fakes)
 
 
 def asked(chosen=THREE):

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ovseg_demo import methods
-from ovseg_demo.stages import Progress
+from ovseg_demo.methods import registry
+from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import fragments
 from ovseg_demo.ui.comparison import Panel
 
@@ -57,10 +57,10 @@ def test_status_shows_progress_and_what_was_cached():
 
 def test_absent_methods_are_disabled_with_a_way_out(monkeypatch):
     shown = fragments.unavailable()
-    for entry in methods.REGISTRY.values():
+    for entry in registry.REGISTRY.values():
         assert (entry.title in shown) == bool(entry.missing())
         assert all(c.id in shown and c.licence in shown for c in entry.missing())
-    monkeypatch.setattr(methods, "REGISTRY", {})
+    monkeypatch.setattr(registry, "REGISTRY", {})
     assert fragments.unavailable() == ""
 
 
@@ -74,7 +74,7 @@ def entry(title: str, *missing: str) -> SimpleNamespace:
 
 def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
     entries = [entry("One", "big"), entry("Two", "small"), entry("Three", "big"), entry("Ready")]
-    monkeypatch.setattr(methods, "REGISTRY", {each.title: each for each in entries})
+    monkeypatch.setattr(registry, "REGISTRY", {each.title: each for each in entries})
     shown = fragments.unavailable()
     assert "3 more methods need weights" in shown
     command = "<code><span>fetch</span> <span>--now</span> <span>{}</span></code>".format
@@ -87,11 +87,11 @@ def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
 
 def test_a_comparison_needs_two_methods(monkeypatch):
     entries = {"a": entry("Only"), "b": entry("Absent", "file")}
-    monkeypatch.setattr(methods, "REGISTRY", entries)
+    monkeypatch.setattr(registry, "REGISTRY", entries)
     assert "only Only is ready" in fragments.comparable()
-    monkeypatch.setattr(methods, "REGISTRY", {"b": entries["b"]})
+    monkeypatch.setattr(registry, "REGISTRY", {"b": entries["b"]})
     assert "none is ready" in fragments.comparable()
-    monkeypatch.setattr(methods, "REGISTRY", {"a": entries["a"], "c": entry("Another")})
+    monkeypatch.setattr(registry, "REGISTRY", {"a": entries["a"], "c": entry("Another")})
     assert fragments.comparable() == ""
 
 

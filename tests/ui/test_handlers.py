@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ovseg_demo import gallery
 from ovseg_demo.errors import MethodError
 from ovseg_demo.result import Evidence, Segmentation
-from ovseg_demo.stages import Progress, ignore
+from ovseg_demo.runtime.stages import Progress, ignore_progress
+from ovseg_demo.ui import gallery
 from ovseg_demo.ui.handlers import Handlers
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
@@ -40,7 +40,7 @@ class FakeEngine:
     def __init__(self):
         self.asked, self.options = [], []
 
-    def segment(self, photo, vocabulary, method, options, listener=ignore):
+    def segment(self, photo, vocabulary, method, options, listener=ignore_progress):
         listener(Progress("Working", 0.5))
         self.asked.append((method, options.granularity))
         self.options.append(options)
@@ -166,7 +166,7 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
     entries = {name: SimpleNamespace(title=name.title(), uses=()) for name in ("one", "fails", "two")}
-    monkeypatch.setattr("ovseg_demo.methods.get", entries.__getitem__)
+    monkeypatch.setattr("ovseg_demo.methods.registry.get", entries.__getitem__)
     sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), SOMEONE, *controls()))
     states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
     assert states[0] == ["waiting"] * 3

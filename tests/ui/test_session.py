@@ -4,10 +4,10 @@ import time
 import gradio as gr
 import pytest
 
-from ovseg_demo import gallery
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.methods.base import Options
-from ovseg_demo.stages import Progress
+from ovseg_demo.runtime.stages import Progress
+from ovseg_demo.ui import gallery
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")

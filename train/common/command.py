@@ -11,23 +11,23 @@ import torch
 from accelerate import PartialState
 
 from eval import datasets
-from ovseg_demo import memory
-from ovseg_demo.checkpoints import sha256_of
 from ovseg_demo.errors import exit_status
-from train.common.folder import TrainingError
+from ovseg_demo.runtime import memory
+from ovseg_demo.weights.catalogue import sha256_of
+from train.common.run_folder import TrainingError
 
 _PATIENCE = timedelta(days=1)
 """How long a process waits for the slowest, for the main one to read all features for one."""
 
 
-def run(work: Callable[[PartialState], int], kept: str = "state") -> int:
+def run_command(work: Callable[[PartialState], int], kept: str = "state") -> int:
     """The exit status of `work`, run as one of the launcher's processes.
 
     Args:
         work: gets the state of the processes.
         kept: what an interrupted run goes on from, in a word.
     """
-    memory.prepare()
+    memory.configure_allocator()
     processes = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     try:
         return exit_status(lambda: work(processes), f"Interrupted; the same command goes on from the last {kept}.")
@@ -36,7 +36,7 @@ def run(work: Callable[[PartialState], int], kept: str = "state") -> int:
         processes.destroy_process_group()
 
 
-def labelled_parser(package: str, about: str) -> argparse.ArgumentParser:
+def labelled_argument_parser(package: str, about: str) -> argparse.ArgumentParser:
     """A parser with the options of every pipeline that learns from labelled photos by a recipe."""
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=about)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
@@ -56,13 +56,13 @@ def labelled_parser(package: str, about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def share(batch: int, processes: int) -> int:
+def per_process_batch(batch: int, processes: int) -> int:
     """What each process does of a batch. Raises TrainingError when the shares are not equal."""
     if batch % processes:
         raise TrainingError(f"A batch of {batch} cannot be shared by {processes} processes.")
     return batch // processes
 
 
-def tell_file(path: Path) -> None:
+def print_file_record(path: Path) -> None:
     """Print what a run has made, as JSON in one line."""
     print(json.dumps({"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}))

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from train.common.draws import Batch, Draw, Turn, drawn, seeds
-from train.common.folder import Log, RunFolder, TrainingError
-from train.common.schedule import Decays, Schedule, kernels, parameter_groups
+from train.common.run_folder import Log, RunFolder, TrainingError
+from train.common.sampling import Batch, BatchSampler, StepGenerator, draw_batches, step_seeds
+from train.common.schedule import Decays, Schedule, decay_matrices, parameter_groups
 
-__all__ = ["Batch", "Draw", "Schedule", "Turn", "fit"]
+__all__ = ["Batch", "BatchSampler", "Schedule", "StepGenerator", "fit"]
 
 
 def fit(
     module: nn.Module,
-    draw: Draw,
+    draw: BatchSampler,
     schedule: Schedule,
     folder: RunFolder,
     rates: Mapping[str, float] | None = None,
-    decays: Decays = kernels,
+    decays: Decays = decay_matrices,
     workers: int = 0,
     title: str = "training",
     stop_after: int | None = None,
@@ -82,12 +82,12 @@ def fit(
     if main:
         log.cut(start)
     model.train()
-    batches = drawn(draw, schedule.seed, range(start, last), accelerator, workers)
+    batches = draw_batches(draw, schedule.seed, range(start, last), accelerator, workers)
     with tqdm(total=schedule.steps, initial=start, desc=title, unit="step", disable=not main) as bar:
         for step, batch in zip(range(start, last), batches, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * schedule.factor(step)
-            set_seed(seeds(schedule.seed, step, accelerator.process_index)[1])  # of layers that draw, as dropout
+            set_seed(step_seeds(schedule.seed, step, accelerator.process_index)[1])  # of layers that draw, as dropout
             losses = model(send_to_device(batch, accelerator.device))
             values = torch.stack(list(losses.values()))
             optimizer.zero_grad()

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from train.common.folder import TrainingError
-from train.common.settings import at_least
+from train.common.run_folder import TrainingError
+from train.common.settings import check_at_least
 
 Decays = Callable[[str, nn.Parameter], bool]
 """Whether a parameter, given with its dotted name, takes part in weight decay."""
@@ -55,8 +55,8 @@ class Schedule:
     seed: int = field(default=0, metadata={"help": "of everything random"})
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, save_every=self.save_every, log_every=self.log_every)
-        at_least(0, warmup=self.warmup, seed=self.seed)
+        check_at_least(1, steps=self.steps, save_every=self.save_every, log_every=self.log_every)
+        check_at_least(0, warmup=self.warmup, seed=self.seed)
         if self.decay not in _SHAPES:
             raise TrainingError(f"decay is '{self.decay}', but must be one of {', '.join(_SHAPES)}.")
 
@@ -71,17 +71,17 @@ class Schedule:
         return replace(self, steps=steps, warmup=min(self.warmup, steps // 10))
 
 
-def kernels(name: str, value: nn.Parameter) -> bool:
+def decay_matrices(name: str, value: nn.Parameter) -> bool:
     """Weight decay for matrices and kernels, not for vectors: gains, biases and scales."""
     return value.ndim > 1
 
 
-def all_but(names: Set[str]) -> Decays:
+def decay_all_but(names: Set[str]) -> Decays:
     """Weight decay for all parameters but those of these names."""
     return lambda name, _: name not in names
 
 
-def held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
+def parameters_held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
     """The dotted names of the parameters that parts of these kinds hold, themselves and not in parts of their own."""
     return {
         f"{prefix}.{name}".removeprefix(".")

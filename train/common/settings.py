@@ -2,26 +2,26 @@
 
 from pathlib import Path
 
-from ovseg_demo import checkpoints
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.vlm.by_name import MINI
-from train.common.folder import TrainingError
+from ovseg_demo.models.factory import MINI
+from ovseg_demo.weights import catalogue
+from train.common.run_folder import TrainingError
 
 
-def at_least(least: int, **given: int | None) -> None:
+def check_at_least(least: int, **given: int | None) -> None:
     """Raises TrainingError for a number below `least`; None is no number."""
     for name, value in given.items():
         if value is not None and value < least:
             raise TrainingError(f"{name} is {value}, but must be {least} or more.")
 
 
-def weights(name: str) -> str:
+def describe_weights(name: str) -> str:
     """What the configuration of a run says of weights: "mini" and ids of the catalogue, or what a file holds."""
-    return name if name == MINI or name in checkpoints.catalogue() else content(Path(name))
+    return name if name == MINI or name in catalogue.entries() else describe_file(Path(name))
 
 
-def content(path: Path) -> str:
+def describe_file(path: Path) -> str:
     """A file by its name and content, wherever it lies. Raises CheckpointError when there is none."""
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
-    return f"{path.name}, sha256 {checkpoints.sha256_of(path)}"
+    return f"{path.name}, sha256 {catalogue.sha256_of(path)}"

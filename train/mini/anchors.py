@@ -18,8 +18,8 @@ from open_clip import IMAGENET_CLASSNAMES
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ovseg_demo.checkpoints import BUNDLED, sha256_of
-from ovseg_demo.vlm.mini import TextTower
+from ovseg_demo.models.mini.towers import TextTower
+from ovseg_demo.weights.catalogue import BUNDLED, sha256_of
 
 CONCEPTS = Path(__file__).with_name("concepts.json")
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.vlm.mini import SIZE
-from ovseg_demo.vlm.mini.towers import MEAN, STD
-from train.common.sources import resized
+from ovseg_demo.models.mini.model import CROP_SIDE
+from ovseg_demo.models.mini.towers import MEAN, STD
+from train.common.image_sets import resize_labels
 
 
 @dataclass(frozen=True)
-class View:
+class RegionView:
     """How a region is cut out.
 
     Attributes:
@@ -28,14 +28,19 @@ class View:
     flipped: bool
 
 
-REGION_VIEWS = (View(0, 0, False), View(0.05, 0, True), View(0.1, 0.3, False), View(0.2, 0.3, True))
+REGION_VIEWS = (
+    RegionView(0, 0, False),
+    RegionView(0.05, 0, True),
+    RegionView(0.1, 0.3, False),
+    RegionView(0.2, 0.3, True),
+)
 """The first is the demo's own, the third its view in context; the others are variations of these two."""
 
 PHOTO_VIEWS = ((1.0, False), (0.8, True))
 """Share of the width and height that is kept, and whether it is flipped."""
 
 
-def region(image: np.ndarray, mask: np.ndarray, view: View) -> Tensor:
+def region_view(image: np.ndarray, mask: np.ndarray, view: RegionView) -> Tensor:
     """A crop, float32 (1, 3, SIZE, SIZE), normalised.
 
     Args:
@@ -49,7 +54,7 @@ def region(image: np.ndarray, mask: np.ndarray, view: View) -> Tensor:
     return _resized(crop * (inside + (1 - inside) * view.surroundings), view.flipped)
 
 
-def photo(image: np.ndarray, share: float, flipped: bool, generator: torch.Generator) -> Tensor:
+def photo_view(image: np.ndarray, share: float, flipped: bool, generator: torch.Generator) -> Tensor:
     """A view of a whole photo, float32 (1, 3, SIZE, SIZE): a window of `share` of its sides, at random."""
     sides = [max(1, round(side * share)) for side in image.shape[:2]]
     top, left = (
@@ -59,7 +64,7 @@ def photo(image: np.ndarray, share: float, flipped: bool, generator: torch.Gener
     return _resized(_normalised(image[top : top + sides[0], left : left + sides[1]]), flipped)
 
 
-def window(
+def random_window(
     image: np.ndarray, labels: np.ndarray, side: int, scales: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, np.ndarray]:
     """A square window of a photo at a random scale, flipped half of the time.
@@ -76,7 +81,9 @@ def window(
     longest = int(torch.randint(scales[0], scales[1] + 1, (), generator=generator))
     size = [max(1, round(length * longest / max(labels.shape))) for length in labels.shape]
     pixels = F.interpolate(_normalised(image), size, mode="bicubic", antialias=True)
-    labels = np.pad(resized(labels, size), [(0, max(0, side - length)) for length in size], constant_values=IGNORE)
+    labels = np.pad(
+        resize_labels(labels, size), [(0, max(0, side - length)) for length in size], constant_values=IGNORE
+    )
     pixels = F.pad(pixels, (0, max(0, side - size[1]), 0, max(0, side - size[0])))
     top, left = (int(torch.randint(max(0, length - side) + 1, (), generator=generator)) for length in size)
     pixels, labels = pixels[..., top : top + side, left : left + side], labels[top : top + side, left : left + side]
@@ -97,5 +104,5 @@ def _normalised(image: np.ndarray) -> Tensor:
 
 
 def _resized(crop: Tensor, flipped: bool) -> Tensor:
-    crop = F.interpolate(crop, (SIZE, SIZE), mode="bicubic", antialias=True)
+    crop = F.interpolate(crop, (CROP_SIDE, CROP_SIDE), mode="bicubic", antialias=True)
     return crop.flip(3) if flipped else crop

@@ -23,15 +23,15 @@ import torch
 from accelerate import PartialState
 
 from ovseg_demo.methods.sed.decoder import Decoder
-from ovseg_demo.vlm.convnext import embed_words
-from train.common import command, labelled
-from train.common.folder import RunFolder
+from ovseg_demo.models.clip.convnext import embed_words
+from train.common import command, labelled_batches
 from train.common.loop import fit
-from train.common.settings import at_least, weights
-from train.sed import recipes, start
-from train.sed.files import FILE, save
+from train.common.run_folder import RunFolder
+from train.common.settings import check_at_least, describe_weights
+from train.sed import initial_model, recipes
 from train.sed.losses import Ignore
 from train.sed.recipes import RECIPES, TINY, Recipe
+from train.sed.saving import FILE, save_sed
 from train.sed.training import TOWER, Training, decays
 
 SMOKE_PHOTOS = 8
@@ -48,11 +48,11 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    return command.run(lambda state: _run(chosen, state))
+    return command.run_command(lambda state: _run(chosen, state))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.labelled_parser("train.sed", __doc__.splitlines()[0])
+    parser = command.labelled_argument_parser("train.sed", __doc__.splitlines()[0])
     parser.add_argument("--size", choices=RECIPES, default="b", help="of the ConvNeXt (default: %(default)s)")
     parser.add_argument("--clip", metavar="ID|FILE", help="weights to begin with: an id of the catalogue, or a file")
     parser.add_argument(
@@ -69,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     recipe = _recipe(chosen)
-    at_least(1, batch=recipe.batch)
-    at_least(0, workers=chosen.workers)
-    share = command.share(recipe.batch, state.num_processes)
-    found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    check_at_least(1, batch=recipe.batch)
+    check_at_least(0, workers=chosen.workers)
+    share = command.per_process_batch(recipe.batch, state.num_processes)
+    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
     clip = _clip(recipe).to(state.device)
-    named = recipe if chosen.smoke else replace(recipe, clip=weights(recipe.clip))
+    named = recipe if chosen.smoke else replace(recipe, clip=describe_weights(recipe.clip))
     config = Config(named, {source.name: len(source.dataset) for source in found})
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
@@ -84,7 +84,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     training = _training(recipe, clip, found)
     trained = fit(
         training,
-        labelled.Data(found, recipe.views, share, mixed=False),
+        labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
         rates={TOWER: recipe.clip_rate},
@@ -93,8 +93,8 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         title="SED",
     )
     if state.is_main_process:
-        save(folder, clip, trained.decoder)
-        command.tell_file(folder.path / FILE)
+        save_sed(folder, clip, trained.decoder)
+        command.print_file_record(folder.path / FILE)
     return 0
 
 
@@ -109,13 +109,13 @@ def _recipe(chosen: argparse.Namespace) -> Recipe:
 
 def _clip(recipe: Recipe) -> open_clip.CLIP:
     if recipe.architecture == TINY:
-        return start.tiny(recipe.schedule.seed)
-    return start.load(recipe.architecture, recipe.clip)
+        return initial_model.tiny_clip(recipe.schedule.seed)
+    return initial_model.load_initial_clip(recipe.architecture, recipe.clip)
 
 
-def _training(recipe: Recipe, clip: open_clip.CLIP, found: Sequence[labelled.Labelled]) -> Training:
+def _training(recipe: Recipe, clip: open_clip.CLIP, found: Sequence[labelled_batches.LabelledSet]) -> Training:
     """The model as it begins."""
-    texts = [embed_words(clip, labelled.taught_names(source)) for source in found]
+    texts = [embed_words(clip, labelled_batches.taught_names(source)) for source in found]
     torch.manual_seed(recipe.schedule.seed)
     return Training(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
 

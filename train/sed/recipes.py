@@ -3,16 +3,16 @@ one for trying things out."""
 
 from dataclasses import dataclass, replace
 
-from ovseg_demo.methods.sed import ARCHITECTURES
-from ovseg_demo.methods.sed.decoder import Sizes
+from ovseg_demo.methods.sed.decoder import DecoderSizes
+from ovseg_demo.methods.sed.loading import ARCHITECTURES
+from train.common.augmentation import AugmentationSettings
 from train.common.schedule import Schedule
-from train.common.views import Views
 from train.sed.losses import Ignore
 
 TINY = "tiny"
-"""The architecture of `start.tiny`."""
+"""The architecture of `initial_model.tiny_clip`."""
 
-_VIEWS = Views(side=768, shortest=(768,), longest=2666)
+_VIEWS = AugmentationSettings(side=768, shortest=(768,), longest=2666)
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Recipe:
 
     architecture: str
     clip: str
-    sizes: Sizes
+    sizes: DecoderSizes
     schedule: Schedule
     clip_rate: float = 0.01
     pooling: int = 2
-    views: Views = _VIEWS
+    views: AugmentationSettings = _VIEWS
     batch: int = 4
     ignore: Ignore = "zeros"
 
@@ -76,8 +76,8 @@ def smoke(recipe: Recipe) -> Recipe:
         recipe,
         architecture=TINY,
         clip=TINY,
-        sizes=Sizes(skips=(48, 32, 24), widths=(32, 16, 16, 16), guides=(8, 4, 4)),
+        sizes=DecoderSizes(skips=(48, 32, 24), widths=(32, 16, 16, 16), guides=(8, 4, 4)),
         schedule=replace(recipe.schedule, steps=6, save_every=2, log_every=2),
-        views=Views(side=64, shortest=(64,), longest=128),
+        views=AugmentationSettings(side=64, shortest=(64,), longest=128),
         batch=2,
     )

@@ -7,9 +7,10 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
-from ovseg_demo.vlm.convnext import MEAN, STD, features
-from train.common.draws import Batch
-from train.common.schedule import Decays, all_but, held_by
+from ovseg_demo.models.clip.convnext import hierarchical_features
+from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from train.common.sampling import Batch
+from train.common.schedule import Decays, decay_all_but, parameters_held_by
 from train.sed.losses import Ignore, losses
 
 TOWER = "visual"
@@ -42,9 +43,9 @@ class Training(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `labelled.Data` whose photos are all of one set."""
+        """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
         texts = self.texts.split(self._sizes)[batch["sets"][0]]
-        found = features(self.visual, (batch["images"] - self.mean) / self.std)
+        found = hierarchical_features(self.visual, (batch["images"] - self.mean) / self.std)
         with torch.autocast(self.mean.device.type, enabled=False):  # few digits of cosines would be left
             cost = cost_map(found.dense.float(), texts)
         logits = self.decoder(cost, [skip.detach() for skip in found.skips], self._pooling)
@@ -54,5 +55,5 @@ class Training(nn.Module):
 def decays(module: nn.Module) -> Decays:
     """Which parameters of a module decay, as published: all but those of norms, of which `SpatialFusion`'s does."""
     fusions = [f"{name}." for name, part in module.named_modules() if isinstance(part, SpatialFusion)]
-    norms = held_by(module, (nn.LayerNorm, nn.GroupNorm))
-    return all_but({name for name in norms if not name.startswith(tuple(fusions))})
+    norms = parameters_held_by(module, (nn.LayerNorm, nn.GroupNorm))
+    return decay_all_but({name for name in norms if not name.startswith(tuple(fusions))})

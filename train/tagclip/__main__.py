@@ -24,20 +24,20 @@ import open_clip
 import torch
 from accelerate import PartialState
 
-from ovseg_demo.methods.tagclip.about import About, splits
 from ovseg_demo.methods.tagclip.decoder import Decoder
-from ovseg_demo.methods.tagclip.reader import mean_unit, read_words
-from train.common import command, labelled
-from train.common.folder import RunFolder, TrainingError
+from ovseg_demo.methods.tagclip.image_encoder import embed_prompts, mean_direction
+from ovseg_demo.methods.tagclip.training_info import TrainingInfo, class_splits
+from train.common import command, labelled_batches
+from train.common.image_sets import LabelledSet
 from train.common.loop import fit
-from train.common.schedule import all_but
-from train.common.settings import at_least, content, weights
-from train.common.sources import Labelled
-from train.tagclip import recipes, start
-from train.tagclip.data import hidden, seen_classes
-from train.tagclip.files import FILE, save
+from train.common.run_folder import RunFolder, TrainingError
+from train.common.schedule import decay_all_but
+from train.common.settings import check_at_least, describe_file, describe_weights
+from train.tagclip import initial_model, recipes
+from train.tagclip.class_split import hide_unseen, seen_classes
 from train.tagclip.losses import Form
 from train.tagclip.recipes import TINY, Benchmark, Model, Recipe, Setting
+from train.tagclip.saving import FILE, save_tagclip
 from train.tagclip.training import Plan, Training
 
 PROTOCOLS = ("published", "strict")
@@ -58,11 +58,11 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     chosen = _parser().parse_args(arguments)
-    return command.run(lambda state: _run(chosen, state))
+    return command.run_command(lambda state: _run(chosen, state))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.labelled_parser("train.tagclip", __doc__.splitlines()[0])
+    parser = command.labelled_argument_parser("train.tagclip", __doc__.splitlines()[0])
     parser.add_argument("--model", choices=get_args(Model), default="tagclip", help="default: %(default)s")
     parser.add_argument(
         "--setting",
@@ -100,15 +100,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     _check(chosen)
     recipe, unseen = _recipe(chosen), _unseen(chosen)
-    at_least(1, batch=recipe.batch, stop_after=chosen.stop_after)
-    at_least(0, workers=chosen.workers)
-    share = command.share(recipe.batch, state.num_processes)
+    check_at_least(1, batch=recipe.batch, stop_after=chosen.stop_after)
+    check_at_least(0, workers=chosen.workers)
+    share = command.per_process_batch(recipe.batch, state.num_processes)
     plan = Plan(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
     found, seen = _sets(chosen, unseen, plan)
     clip, decoder = _model(recipe, chosen.start)
     clip.to(state.device)
     config = Config(
-        replace(recipe, clip=content(chosen.start) if chosen.start else _named(recipe.clip)),
+        replace(recipe, clip=describe_file(chosen.start) if chosen.start else _named(recipe.clip)),
         chosen.setting,
         chosen.protocol,
         unseen,
@@ -119,24 +119,24 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         print(folder.text())
     if state.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
-    names = [labelled.taught_names(source) for source in found]
-    texts = [mean_unit(read_words(clip, each, recipe.templates)) for each in names]
+    names = [labelled_batches.taught_names(source) for source in found]
+    texts = [mean_direction(embed_prompts(clip, each, recipe.templates)) for each in names]
     flags = [torch.tensor(each, device=state.device) for each in seen]
     trained = fit(
         Training(clip.visual, decoder, texts, flags, plan),
-        labelled.Data(found, recipe.views, share, mixed=False),
+        labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
-        decays=all_but(frozenset()),  # norms and biases decay too, as published
+        decays=decay_all_but(frozenset()),  # norms and biases decay too, as published
         workers=chosen.workers,
         title="TagCLIP" if chosen.model == "tagclip" else "ZegCLIP",
         stop_after=chosen.stop_after,
     )
     if state.is_main_process:
         taught = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
-        about = About(tuple(dict.fromkeys(taught)), recipe.templates, handicap=chosen.setting == "inductive")
-        save(folder, clip, trained.decoder, recipe.sizes, about)
-        command.tell_file(folder.path / FILE)
+        about = TrainingInfo(tuple(dict.fromkeys(taught)), recipe.templates, handicap=chosen.setting == "inductive")
+        save_tagclip(folder, clip, trained.decoder, recipe.sizes, about)
+        command.print_file_record(folder.path / FILE)
     return 0
 
 
@@ -168,7 +168,7 @@ def _unseen(chosen: argparse.Namespace) -> tuple[str, ...]:
     if chosen.setting == "supervised":
         return ()
     if chosen.unseen is None:
-        return splits()[_benchmark(chosen)].unseen
+        return class_splits()[_benchmark(chosen)].unseen
     words = tuple(filter(None, (word.strip() for word in chosen.unseen.split(","))))
     if not words:
         raise TrainingError("--unseen names no word.")
@@ -177,26 +177,30 @@ def _unseen(chosen: argparse.Namespace) -> tuple[str, ...]:
 
 def _sets(
     chosen: argparse.Namespace, unseen: Sequence[str], plan: Plan
-) -> tuple[list[Labelled], list[tuple[bool, ...]]]:
+) -> tuple[list[LabelledSet], list[tuple[bool, ...]]]:
     """What is learnt from, and of each set which of its classes are seen."""
-    found = labelled.find(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
     seen = seen_classes(found, unseen, all_there=chosen.unseen is not None)
     if plan.strict:
-        found = [hidden(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
+        found = [hide_unseen(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
     return found, seen
 
 
 def _named(clip: str) -> str:
-    return clip if clip == TINY else weights(clip)
+    return clip if clip == TINY else describe_weights(clip)
 
 
 def _model(recipe: Recipe, begin: Path | None) -> tuple[open_clip.CLIP, Decoder]:
     """As they begin. Raises TrainingError for a model to begin with that is not of the recipe."""
     if begin is None:
         seed, prompts = recipe.schedule.seed, recipe.prompts
-        clip = start.tiny(prompts, seed) if recipe.clip == TINY else start.load(recipe.clip, prompts, seed)
+        clip = (
+            initial_model.tiny_clip(prompts, seed)
+            if recipe.clip == TINY
+            else initial_model.load_initial_clip(recipe.clip, prompts, seed)
+        )
         return clip, Decoder(recipe.sizes)
-    clip, decoder = start.go_on(begin, recipe.sizes)
+    clip, decoder = initial_model.load_trained(begin, recipe.sizes)
     prompts = clip.visual.prompt_embeddings.shape[1]
     if prompts != recipe.prompts:
         raise TrainingError(f"{begin.name} has {prompts} prompts a layer, not {recipe.prompts}; choose another --like.")

@@ -22,7 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from eval.datasets.base import IGNORE
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
-from ovseg_demo.methods.tagclip.scores import enlarged
+from ovseg_demo.methods.tagclip.scores import enlarge
 
 Form = Literal["code", "paper"]
 
@@ -77,7 +77,7 @@ def _of_image(
     classes: Tensor, trusty: Tensor | None, labels: Tensor, unseen: Tensor, counted: Tensor, terms: Terms
 ) -> dict[str, Tensor]:
     """The sums over one image: logits (C, h, w) and (1, h, w), and (H, W) of what pixels show."""
-    masks = enlarged(classes, labels.shape)
+    masks = enlarge(classes, labels.shape)
     truth = (labels == torch.arange(len(masks), device=labels.device)[:, None, None]).to(masks)
     shown = truth.flatten(1).any(1)
     found = {
@@ -87,7 +87,7 @@ def _of_image(
     if terms.form == "paper":
         found["classes"] = _mean(F.binary_cross_entropy_with_logits(masks, truth, reduction="none"), counted)
     if trusty is not None:
-        trusty = enlarged(trusty, labels.shape)
+        trusty = enlarge(trusty, labels.shape)
         if terms.form == "paper":
             known = ((labels >= 0) & ~unseen).to(trusty)[None]
             loss = _dice((-trusty).sigmoid(), known, counted)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ovseg_demo.methods.tagclip.about import Templates
-from ovseg_demo.methods.tagclip.decoder import Sizes
+from ovseg_demo.methods.tagclip.decoder import DecoderSizes
+from ovseg_demo.methods.tagclip.training_info import Templates
+from train.common.augmentation import AugmentationSettings
 from train.common.schedule import Schedule
-from train.common.views import Views
 from train.tagclip.losses import Terms
 
 Benchmark = Literal["voc", "coco"]
@@ -14,13 +14,15 @@ Setting = Literal["inductive", "transductive", "supervised"]
 Model = Literal["tagclip", "zegclip"]
 
 TINY = "tiny"
-"""The CLIP of `start.tiny`."""
+"""The CLIP of `initial_model.tiny_clip`."""
 
-_SIZES, _TERMS = Sizes(), Terms()
-_ZEGCLIP_SIZES, _ZEGCLIP_TERMS = Sizes(learner=False, trusty=False), Terms(masks=100.0)
+_SIZES, _TERMS = DecoderSizes(), Terms()
+_ZEGCLIP_SIZES, _ZEGCLIP_TERMS = DecoderSizes(learner=False, trusty=False), Terms(masks=100.0)
 
 # mmsegmentation's Resize of (2048, 512) by a factor from 0.5 to 2; its long side binds beyond 1 : 4 only.
-_VIEWS = Views(side=512, shortest=range(256, 1025), longest=4096, largest_share=0.75, fill=(124, 116, 104))
+_VIEWS = AugmentationSettings(
+    side=512, shortest=range(256, 1025), longest=4096, largest_share=0.75, fill=(124, 116, 104)
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Recipe:
     templates: Templates
     schedule: Schedule
     clip: str = "clip-vit-b16"
-    sizes: Sizes = _SIZES
+    sizes: DecoderSizes = _SIZES
     terms: Terms = _TERMS
-    views: Views = _VIEWS
+    views: AugmentationSettings = _VIEWS
     batch: int = 16
 
 

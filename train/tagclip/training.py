@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_demo.methods.tagclip.decoder import Decoder
-from ovseg_demo.methods.tagclip.encoder import PromptedTower
-from ovseg_demo.methods.tagclip.reader import normalised
-from train.common.draws import Batch
-from train.tagclip.lessons import relabelled, self_taught, stand_ins
+from ovseg_demo.methods.tagclip.image_encoder import normalise
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
+from train.common.sampling import Batch
 from train.tagclip.losses import UNSEEN, Terms, losses
+from train.tagclip.pseudo_labels import draw_pseudo_unseen, pseudo_label, relabel
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Plan:
 
     Attributes:
         transductive: whether their words are asked for and their pixels labelled by the model itself.
-        strict: whether nothing is read of where they are; `data.hidden` must have taken that from the labels.
+        strict: whether nothing is read of where they are; `hide_unseen` must have taken that from the labels.
         terms: of the loss.
     """
 
@@ -53,14 +53,14 @@ class Training(nn.Module):
         self.register_buffer("seen", torch.cat(list(seen)), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `labelled.Data` whose photos are all of one set."""
+        """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
         plan, labels = self._plan, batch["labels"]
         texts, seen = (each.split(self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
         asked = self._asked(labels, seen)
-        logits = self.decoder(self.visual(normalised(batch["images"])), texts[asked])
-        labels = relabelled(labels, asked, len(seen))
+        logits = self.decoder(self.visual(normalise(batch["images"])), texts[asked])
+        labels = relabel(labels, asked, len(seen))
         if plan.transductive:
-            labels = self_taught(logits.classes, labels, seen, plan.strict)
+            labels = pseudo_label(logits.classes, labels, seen, plan.strict)
         unseen = (labels == UNSEEN) | (labels >= 0) & ~seen[asked][labels.clamp(min=0)]
         return losses(logits, labels, unseen, plan.terms)
 
@@ -70,5 +70,5 @@ class Training(nn.Module):
             return torch.arange(len(seen), device=seen.device)
         asked = seen.clone()
         if self._plan.strict and self.decoder.trusty is not None:
-            asked[stand_ins(labels)] = False
+            asked[draw_pseudo_unseen(labels)] = False
         return asked.nonzero()[:, 0]

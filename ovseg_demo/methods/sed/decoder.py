@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Sizes:
+class DecoderSizes:
     """What a decoder is built for; the defaults are SED's with ConvNeXt-B.
 
     Attributes:
@@ -52,10 +52,10 @@ def cost_map(dense: Tensor, texts: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """Cost map and image features to logits, as it is trained and published: all classes at once.
 
-    `inference.Inference` computes the same faster, in bounded memory, and with early rejection.
+    `optimised_decoder.OptimisedDecoder` computes the same faster, in bounded memory, and with early rejection.
     """
 
-    def __init__(self, sizes: Sizes = Sizes()) -> None:
+    def __init__(self, sizes: DecoderSizes = DecoderSizes()) -> None:
         super().__init__()
         self.sizes = sizes
         widths, guides = sizes.widths, sizes.guides

@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import words
+from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
-from ovseg_demo.methods.sed.inference import Decoded, Inference
+from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.result import Evidence, Segmentation
-from ovseg_demo.stages import Stages
+from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from ovseg_demo.methods.sed.reader import CostReader
+    from ovseg_demo.methods.sed.cost_maps import CostMapSource
 
 _STEPS = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
 _EVIDENCE_SIDE = 64
@@ -30,7 +30,7 @@ _MAPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Decision:
+class DecodedPhoto:
     """What the decoder says of one photo.
 
     Attributes:
@@ -51,7 +51,7 @@ class Decision:
 class SED:
     """A reader and the decoder that was trained on what it gives."""
 
-    def __init__(self, reader: "CostReader", inference: Inference) -> None:
+    def __init__(self, reader: "CostMapSource", inference: OptimisedDecoder) -> None:
         self._reader, self._inference = reader, inference
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
@@ -60,13 +60,13 @@ class SED:
         One class alone competes with its rival; with rejection, a note says how many classes every layer kept.
         """
         name, keep = self._reader.name, options.keep_aspect
-        read = stages.heavy(
+        read = stages.cached(
             "Reading the photo",
             ("features", photo.key, name, keep),
-            lambda _: self._reader.embed_photo(photo.pixels, keep),
+            lambda _: self._reader.embed_image(photo.pixels, keep),
         )
-        texts = words.embed(self._reader, vocabulary, stages, self._reader.heavy_words)
-        decision = stages.heavy(
+        texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
+        decision = stages.cached(
             "Decoding",
             ("decision", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
             lambda report: self._decide(read, texts, len(vocabulary), options, report),
@@ -80,14 +80,16 @@ class SED:
         return replace(found, notes=notes, evidence=decision.evidence)
 
     @torch.inference_mode()
-    def _decide(self, read: Any, texts: words.ClassTexts, classes: int, options: Options, report: Report) -> Decision:
+    def _decide(
+        self, read: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: Options, report: Report
+    ) -> DecodedPhoto:
         cost = self._reader.cost(read, self._reader.class_texts(texts.texts, texts.owners))
         decoded = self._inference(cost, self._reader.skips(read), options.rejection, report)
         evidence = tuple(_evidence(cost, decoded, classes))
-        return Decision(decoded.logits[-1].sigmoid_(), tuple(decoded.kept[-1].tolist()), evidence)
+        return DecodedPhoto(decoded.logits[-1].sigmoid_(), tuple(decoded.kept[-1].tolist()), evidence)
 
 
-def _evidence(cost: Tensor, decoded: Decoded, classes: int) -> Iterator[Evidence]:
+def _evidence(cost: Tensor, decoded: DecoderOutput, classes: int) -> Iterator[Evidence]:
     """The cost map, and what the decoder makes of it step by step; of the first `classes` only, so of no rival."""
     yield Evidence("Cost map", _small(cost[:classes].mean(1)), tuple(range(classes)))
     for title, logits, kept in zip(_STEPS, decoded.logits, decoded.kept, strict=True):
@@ -103,7 +105,7 @@ def _small(maps: Tensor) -> np.ndarray:
     return F.interpolate(maps[:, None], size, mode="area")[:, 0].half().cpu().numpy()
 
 
-def _told(decision: Decision) -> str:
+def _told(decision: DecodedPhoto) -> str:
     """The classes that entered the decoder, and those that came out of each stage."""
     asked, *left = (len(each.classes) for each in decision.evidence[1:])
     return f"Early rejection: {asked} word{'s' if asked > 1 else ''} → {' → '.join(map(str, left))}."

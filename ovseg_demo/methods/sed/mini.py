@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.methods.sed.decoder import Decoder, Sizes
-from ovseg_demo.methods.sed.inference import Inference
+from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.sed.method import SED
-from ovseg_demo.vlm.mini import SIDE, MiniVLM, PhotoFeatures, prepared
-from ovseg_demo.vlm.mini.towers import ImageTower, loaded
+from ovseg_demo.methods.sed.optimised_decoder import OptimisedDecoder
+from ovseg_demo.models.mini.model import IMAGE_SIDE, DenseFeatures, MiniModel, preprocess
+from ovseg_demo.models.mini.towers import ImageTower
+from ovseg_demo.weights.loading import load_for_inference
 
 FOLD = 8
 """Finer places in a place of the cost map, along each side: stride 32 over stride 4."""
 
-SIZES = Sizes(
+DECODER_SIZES = DecoderSizes(
     prompts=2 * FOLD**2 + (FOLD // 2) ** 2 + 1,
     skips=ImageTower.CHANNELS[2::-1],
     widths=(48, 32, 16, 16),
@@ -43,42 +44,42 @@ MAP_SPREAD = 8.0
 
 
 @dataclass(frozen=True)
-class Readings:
+class MultiScaleFeatures:
     """A photo at three sizes, their places brought to grids that fold evenly: (8h, 8w), (8h, 8w) and (4h, 4w)."""
 
-    middle: PhotoFeatures
-    large: PhotoFeatures
-    small: PhotoFeatures
+    middle: DenseFeatures
+    large: DenseFeatures
+    small: DenseFeatures
 
     @property
     def nbytes(self) -> int:
         return self.middle.nbytes + self.large.nbytes + self.small.nbytes
 
 
-def read(vlm: MiniVLM, image: np.ndarray, longest: int = SIDE) -> Readings:
+def encode_at_scales(vlm: MiniModel, image: np.ndarray, longest: int = IMAGE_SIDE) -> MultiScaleFeatures:
     """A photo, uint8 (H, W, 3), the longest side of the middle size being about so many pixels."""
-    middle = vlm.embed_pixels(prepared(image, longest))
+    middle = vlm.embed_pixels(preprocess(image, longest))
     height, width = middle.places.shape[:2]
-    small, large = (vlm.embed_pixels(prepared(image, round(scale * longest))) for scale in SCALES)
-    return Readings(middle, _placed(large, (height, width)), _placed(small, (height // 2, width // 2)))
+    small, large = (vlm.embed_pixels(preprocess(image, round(scale * longest))) for scale in SCALES)
+    return MultiScaleFeatures(middle, _placed(large, (height, width)), _placed(small, (height // 2, width // 2)))
 
 
-def _placed(features: PhotoFeatures, size: tuple[int, int]) -> PhotoFeatures:
+def _placed(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatures:
     """With its places on another grid, and without its maps. Logits are linear in places: they move alike."""
     places = features.places.float().movedim(-1, 0)[None]
     placed = F.interpolate(places, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
     return replace(features, places=placed.half().contiguous(), maps=())
 
 
-class MiniCosts:
-    """Cost maps and image features of the mini model; a `reader.CostReader`.
+class MiniCostMaps:
+    """Cost maps and image features of the mini model; a `cost_maps.CostMapSource`.
 
     Photos always keep their aspect ratio.
     """
 
-    heavy_words = False
+    slow_texts = False
 
-    def __init__(self, vlm: MiniVLM) -> None:
+    def __init__(self, vlm: MiniModel) -> None:
         self._vlm = vlm
         self.name = vlm.name
 
@@ -86,9 +87,9 @@ class MiniCosts:
         """Unit vectors (len(words), 384)."""
         return self._vlm.embed_texts(words)
 
-    def embed_rival(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384), see `MiniVLM.embed_rival`."""
-        return self._vlm.embed_rival(words)
+    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
+        """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
+        return self._vlm.embed_background_prompts(words)
 
     def class_texts(self, rows: Tensor, owners: Tensor) -> Tensor:
         """Texts of classes (T, S, 384) from those of words (K, 384), S being the most words of a class.
@@ -100,11 +101,11 @@ class MiniCosts:
         most = max(map(len, members))
         return torch.stack([torch.cat([each, each[:1].expand(most - len(each), -1)]) for each in members])
 
-    def embed_photo(self, image: np.ndarray, keep_aspect: bool = True) -> Readings:
+    def embed_image(self, image: np.ndarray, keep_aspect: bool = True) -> MultiScaleFeatures:
         """What is known of a photo, uint8 (H, W, 3), whose sides keep their ratio whatever `keep_aspect` says."""
-        return read(self._vlm, image)
+        return encode_at_scales(self._vlm, image)
 
-    def cost(self, photo: Readings, texts: Tensor) -> Tensor:
+    def cost(self, photo: MultiScaleFeatures, texts: Tensor) -> Tensor:
         """float32 (T, P, h, w) at stride 32 of the middle size, about standardised.
 
         Args:
@@ -116,20 +117,20 @@ class MiniCosts:
             return logits.unflatten(0, texts.shape[:2]).amax(1, keepdim=True)
 
         middle, large, small = (
-            classes(self._vlm.place_logits(each, words)) for each in (photo.middle, photo.large, photo.small)
+            classes(self._vlm.dense_logits(each, words)) for each in (photo.middle, photo.large, photo.small)
         )
         coarse = classes(self._vlm.anchor_logits(photo.middle, words))
         folded = [F.pixel_unshuffle(middle, FOLD), F.pixel_unshuffle(large, FOLD), F.pixel_unshuffle(small, FOLD // 2)]
         return (torch.cat([*folded, coarse], 1) - CENTRE) / SPREAD
 
-    def skips(self, photo: Readings) -> tuple[Tensor, ...]:
-        """The image tower's maps at strides 16, 8 and 4, of a spread of about 1, float32, see `PhotoFeatures.maps`."""
+    def skips(self, photo: MultiScaleFeatures) -> tuple[Tensor, ...]:
+        """The image tower's maps at strides 16, 8 and 4, of a spread of about 1, float32, see `DenseFeatures.maps`."""
         return tuple(each.float() / MAP_SPREAD for each in photo.middle.maps)
 
 
-def load(vlm: MiniVLM, device: str) -> SED:
+def load_sed_mini(vlm: MiniModel, device: str) -> SED:
     """SED on the mini model, whose towers and heads are shared with its other methods.
 
     Raises CheckpointError when the decoder is missing, damaged or does not fit.
     """
-    return SED(MiniCosts(vlm), Inference(loaded(Decoder(SIZES), "sed-mini").to(device)))
+    return SED(MiniCostMaps(vlm), OptimisedDecoder(load_for_inference(Decoder(DECODER_SIZES), "sed-mini").to(device)))

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.methods.tagclip.encoder import DROPOUT, Encoded
+from ovseg_demo.methods.tagclip.prompted_tower import DROPOUT, EncodedWindows
 
 
 @dataclass(frozen=True)
-class Sizes:
+class DecoderSizes:
     """What a decoder is made of.
 
     Attributes:
@@ -55,7 +55,7 @@ class MaskLogits:
 class Decoder(nn.Module):
     """Texts and patches to mask logits."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
         width, heads = sizes.width, sizes.heads
         self.describe = nn.Linear(2 * width, width)
@@ -71,10 +71,10 @@ class Decoder(nn.Module):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, encoded: Encoded, texts: Tensor) -> MaskLogits:
+    def forward(self, encoded: EncodedWindows, texts: Tensor) -> MaskLogits:
         """Masks of classes with the text embeddings `texts`, unit vectors (C, D)."""
         asked = texts if self.trusty is None else torch.cat([texts, self.trusty])
-        queries = self.describe(described(asked, encoded.images))
+        queries = self.describe(relationship_descriptor(asked, encoded.images))
         if self.learner is not None:
             queries = self.learner(queries)
         patches = encoded.patches.flatten(2).mT
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         return MaskLogits(logits, None) if self.trusty is None else MaskLogits(logits[:, :-1], logits[:, -1])
 
 
-def described(texts: Tensor, images: Tensor) -> Tensor:
+def relationship_descriptor(texts: Tensor, images: Tensor) -> Tensor:
     """ZegCLIP's relationship descriptor before its projection, (B, C, 2 D): image times text, then the text itself.
 
     Args:

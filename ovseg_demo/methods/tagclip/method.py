@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import words
+from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
-from ovseg_demo.methods.tagclip.about import About
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.scores import HANDICAP, Rule, scores, trusty_map
-from ovseg_demo.methods.tagclip.windows import PhotoReader, Windows
+from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
+from ovseg_demo.methods.tagclip.training_info import TrainingInfo
+from ovseg_demo.methods.tagclip.windows import EncodedPhoto, WindowEncoder
 from ovseg_demo.result import Evidence, Segmentation
-from ovseg_demo.stages import Stages
-from ovseg_demo.vocabulary import Vocabulary, alike
+from ovseg_demo.runtime.stages import Stages
+from ovseg_demo.vocabulary import Vocabulary, comparison_key
 
 _EVIDENCE_STEP = 8
 
@@ -24,19 +24,19 @@ _EVIDENCE_STEP = 8
 class TagCLIP:
     """A reader and the decoder that was trained on what it gives."""
 
-    def __init__(self, reader: PhotoReader, decoder: Decoder, about: About) -> None:
+    def __init__(self, reader: WindowEncoder, decoder: Decoder, about: TrainingInfo) -> None:
         self._reader, self._decoder, self._about = reader, decoder.eval().requires_grad_(False), about
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         """A pixel's confidence is its class's score, whatever the other classes; one class alone has a rival."""
         name = self._reader.name
-        windows = stages.heavy(
+        windows = stages.cached(
             "Reading the photo",
             ("windows", photo.key, name),
-            lambda report: self._reader.embed_photo(photo.pixels, report),
+            lambda report: self._reader.embed_image(photo.pixels, report),
         )
-        texts = words.embed(self._reader, vocabulary, stages, self._reader.heavy_words)
-        logits = stages.heavy(
+        texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
+        logits = stages.cached(
             "Decoding",
             ("mask logits", photo.key, name, tuple(vocabulary.words())),
             lambda _: self._decode(windows, texts),
@@ -45,47 +45,47 @@ class TagCLIP:
             seen = self.seen(vocabulary, options.seen)
             rule = self._rule(seen, logits, options)
             # No score is below minus the handicap; none may be below 0.
-            found = scores(windows, logits, rule).add_(rule.handicap).div_(1 + rule.handicap)
+            found = class_scores(windows, logits, rule).add_(rule.handicap).div_(1 + rule.handicap)
             result = Segmentation.from_scores(vocabulary.names, found, photo.pixels.shape[:2], independent=True)
             evidence = tuple(_evidence(windows, logits, rule, len(vocabulary)))
         return replace(result, evidence=evidence, notes=tuple(_told(vocabulary, seen, rule)))
 
     def seen(self, vocabulary: Vocabulary, marked: tuple[str, ...] | None) -> tuple[bool, ...]:
         """Of each class, whether it counts as seen: one of its words is marked, or was taught where none are given."""
-        known = {alike(word) for word in (self._about.taught if marked is None else marked)}
+        known = {comparison_key(word) for word in (self._about.taught if marked is None else marked)}
         found = [False] * len(vocabulary)
         for index, word in vocabulary.words():
-            found[index] |= alike(word) in known
+            found[index] |= comparison_key(word) in known
         return tuple(found)
 
     @torch.inference_mode()
-    def _decode(self, windows: Windows, texts: words.ClassTexts) -> MaskLogits:
+    def _decode(self, windows: EncodedPhoto, texts: class_texts.ClassTextEmbeddings) -> MaskLogits:
         logits = self._decoder(windows.encoded, texts.texts.to(windows.encoded.patches.device))
         return replace(logits, classes=texts.of_classes(logits.classes.movedim(1, -1)).movedim(-1, 1))
 
-    def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> Rule:
+    def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> ScoreRule:
         """The rule for all classes of the logits; a rival is treated as the one class that it rivals."""
-        handicap = HANDICAP if self._about.handicap and options.recipe == "code" else 0.0
+        handicap = SEEN_PENALTY if self._about.handicap and options.recipe == "code" else 0.0
         rivals = logits.classes.shape[1] - len(seen)
-        return Rule(seen + seen[:1] * rivals, handicap, options.trusty and logits.trusty is not None)
+        return ScoreRule(seen + seen[:1] * rivals, handicap, options.trusty and logits.trusty is not None)
 
 
-def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: Rule) -> Iterator[str]:
+def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) -> Iterator[str]:
     """What counted as seen, where that made a difference."""
     if rule.handicap or rule.trusty:
         names = [name for name, known in zip(vocabulary.names, seen, strict=True) if known]
         yield f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
 
 
-def _evidence(windows: Windows, logits: MaskLogits, rule: Rule, classes: int) -> Iterator[Evidence]:
+def _evidence(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, classes: int) -> Iterator[Evidence]:
     """The masks of the first `classes`, so of no rival; how new each place looks; and what both make together."""
     everyone, limits, step = tuple(range(classes)), (0.0, 1.0), _EVIDENCE_STEP
-    masks = scores(windows, logits, replace(rule, handicap=0.0, trusty=False), step)
+    masks = class_scores(windows, logits, replace(rule, handicap=0.0, trusty=False), step)
     yield Evidence("Mask", _small(masks[:classes]), everyone, limits)
     if logits.trusty is not None:
         yield Evidence("Trusty map: how new it looks", _small(trusty_map(windows, logits, step)), None, limits)
     if rule.trusty:
-        weighted = scores(windows, logits, rule, step)
+        weighted = class_scores(windows, logits, rule, step)
         yield Evidence("Mask, weighted", _small(weighted[:classes]), everyone, limits)
 
 

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo import checkpoints
-from ovseg_demo.methods.tagclip.about import of_file
-from ovseg_demo.methods.tagclip.decoder import Decoder, Sizes
-from ovseg_demo.methods.tagclip.encoder import Encoded
+from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
-from ovseg_demo.methods.tagclip.windows import Windows
+from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.methods.tagclip.training_info import read_training_info
+from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.models.mini.heads import Mix
+from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.proposals.base import Report
-from ovseg_demo.vlm.mini import MiniVLM, PhotoFeatures
-from ovseg_demo.vlm.mini.heads import Mix
-from ovseg_demo.vlm.mini.towers import ImageTower, TextTower, loaded
+from ovseg_demo.weights import catalogue
+from ovseg_demo.weights.loading import load_for_inference
 
 CHECKPOINT = "tagclip-mini"
 
-SIZES = Sizes(width=TextTower.WIDTH, heads=6, layers=2)
+DECODER_SIZES = DecoderSizes(width=TextTower.WIDTH, heads=6, layers=2)
 
 ANCHORS = 1275
 WIDTH = 128
@@ -33,7 +34,7 @@ _STRIDE = ImageTower.STRIDES[-1]
 _MAP_SPREAD = 8.0  # about the standard deviation of the image tower's maps
 
 
-class Adapter(nn.Module):
+class MiniAdapter(nn.Module):
     """What the frozen mini model says of places, as unit vectors in the text space at stride 16.
 
     Attributes:
@@ -51,7 +52,7 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, anchors: Tensor, coarse: Tensor, fine: Tensor) -> Encoded:
+    def forward(self, anchors: Tensor, coarse: Tensor, fine: Tensor) -> EncodedWindows:
         """Patches (B, D, 2h, 2w) and images (B, D).
 
         Args:
@@ -64,7 +65,7 @@ class Adapter(nn.Module):
         x = self.from_anchors(anchors) + self.from_whole(anchors.mean((2, 3)))[..., None, None]
         x = _doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)
         residual = self.out(F.gelu(self.mix[1](x)))
-        return Encoded(F.normalize(F.normalize(_doubled(said), dim=1) + residual, dim=1), images)
+        return EncodedWindows(F.normalize(F.normalize(_doubled(said), dim=1) + residual, dim=1), images)
 
 
 def _lateral(channels: int, width: int) -> nn.Sequential:
@@ -75,20 +76,20 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class Model(nn.Module):
+class MiniTagCLIPModel(nn.Module):
     """The adapter and the decoder: what a file holds."""
 
-    def __init__(self, sizes: Sizes = SIZES) -> None:
+    def __init__(self, sizes: DecoderSizes = DECODER_SIZES) -> None:
         super().__init__()
-        self.adapter, self.decoder = Adapter(), Decoder(sizes)
+        self.adapter, self.decoder = MiniAdapter(), Decoder(sizes)
 
 
-class MiniReader:
-    """Reads a photo whole, as one window; a `windows.PhotoReader`."""
+class MiniWindowEncoder:
+    """Reads a photo whole, as one window; a `encode_photo.WindowEncoder`."""
 
-    heavy_words = False
+    slow_texts = False
 
-    def __init__(self, vlm: MiniVLM, adapter: Adapter) -> None:
+    def __init__(self, vlm: MiniModel, adapter: MiniAdapter) -> None:
         self._vlm, self._adapter = vlm, adapter
         self.name = f"{vlm.name} | {CHECKPOINT}"
 
@@ -96,29 +97,31 @@ class MiniReader:
         """Unit vectors (len(words), 384)."""
         return self._vlm.embed_texts(words)
 
-    def embed_rival(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384), see `MiniVLM.embed_rival`."""
-        return self._vlm.embed_rival(words)
+    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
+        """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
+        return self._vlm.embed_background_prompts(words)
 
     @torch.inference_mode()
-    def embed_photo(self, image: np.ndarray, report: Report) -> Windows:
+    def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
         """What is known of a photo, uint8 (H, W, 3)."""
-        return windows(self._vlm.embed_photo(image), self._adapter)
+        return encode_photo(self._vlm.embed_image(image), self._adapter)
 
 
 @torch.inference_mode()
-def windows(photo: PhotoFeatures, adapter: Adapter) -> Windows:
+def encode_photo(photo: DenseFeatures, adapter: MiniAdapter) -> EncodedPhoto:
     """A photo that the mini model has read, as one window."""
     anchors = photo.anchors.movedim(-1, 0)
     coarse, fine, _ = (level[None].float() for level in photo.maps)
     height, width = anchors.shape[1:]
-    return Windows((_STRIDE * height, _STRIDE * width), ((0, 0),), adapter(anchors[None], coarse, fine))
+    return EncodedPhoto((_STRIDE * height, _STRIDE * width), ((0, 0),), adapter(anchors[None], coarse, fine))
 
 
-def load(vlm: MiniVLM, device: str | torch.device) -> TagCLIP:
+def load_tagclip_mini(vlm: MiniModel, device: str | torch.device) -> TagCLIP:
     """TagCLIP on the mini model, whose towers are shared with its other methods.
 
     Raises CheckpointError when the file is missing, damaged or does not fit.
     """
-    model = loaded(Model(), CHECKPOINT).to(device)
-    return TagCLIP(MiniReader(vlm, model.adapter), model.decoder, of_file(checkpoints.get(CHECKPOINT).path))
+    model = load_for_inference(MiniTagCLIPModel(), CHECKPOINT).to(device)
+    return TagCLIP(
+        MiniWindowEncoder(vlm, model.adapter), model.decoder, read_training_info(catalogue.get(CHECKPOINT).path)
+    )

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
-from ovseg_demo.methods.tagclip.windows import Windows
+from ovseg_demo.methods.tagclip.windows import EncodedPhoto
 
-HANDICAP = 0.1
+SEEN_PENALTY = 0.1
 
 _VALUES = 2**27
 """Scores of a photo at most, 512 MB; where there would be more, their grid is coarser than the photo as it was read."""
@@ -24,7 +24,7 @@ _CLASSES_AT_ONCE = 8  # what they take at full resolution stays in the processor
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScoreRule:
     """How a class's mask probability becomes its score.
 
     Attributes:
@@ -38,7 +38,7 @@ class Rule:
     trusty: bool = True
 
 
-def scores(windows: Windows, logits: MaskLogits, rule: Rule, step: int | None = None) -> Tensor:
+def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, step: int | None = None) -> Tensor:
     """Of each class, float32 (C, H', W'), at least -`rule.handicap` and at most 1; windows are averaged.
 
     Args:
@@ -52,10 +52,10 @@ def scores(windows: Windows, logits: MaskLogits, rule: Rule, step: int | None = 
     total, places = _canvas(windows, classes, step, logits.classes)
     for index, where in enumerate(places):
         size = total[0][where].shape
-        unseen = enlarged(logits.trusty[index, None], size)[0].sigmoid_() if rule.trusty else None
+        unseen = enlarge(logits.trusty[index, None], size)[0].sigmoid_() if rule.trusty else None
         for first in range(0, classes, _CLASSES_AT_ONCE):
             some = slice(first, first + _CLASSES_AT_ONCE)
-            found = enlarged(logits.classes[index, some], size).sigmoid_()
+            found = enlarge(logits.classes[index, some], size).sigmoid_()
             for values, seen in zip(found, rule.seen[some], strict=True):
                 if seen:
                     values.sub_(rule.handicap)
@@ -65,19 +65,19 @@ def scores(windows: Windows, logits: MaskLogits, rule: Rule, step: int | None = 
     return _averaged(total, places)
 
 
-def trusty_map(windows: Windows, logits: MaskLogits, step: int) -> Tensor:
+def trusty_map(windows: EncodedPhoto, logits: MaskLogits, step: int) -> Tensor:
     """The probability that a place belongs to an unseen class, float32 (1, H', W'); `logits.trusty` must be there."""
     unseen = MaskLogits(logits.trusty[:, None], None)
-    return scores(windows, unseen, Rule(seen=(False,), trusty=False), step)
+    return class_scores(windows, unseen, ScoreRule(seen=(False,), trusty=False), step)
 
 
-def _affordable(windows: Windows, classes: int) -> int:
+def _affordable(windows: EncodedPhoto, classes: int) -> int:
     pixels = [max(origin[axis] for origin in windows.origins) + windows.side[axis] for axis in (0, 1)]
     values = classes * pixels[0] * pixels[1]
     return next((step for step in _STEPS if values <= _VALUES * step**2), _STEPS[-1])
 
 
-def _canvas(windows: Windows, classes: int, step: int, like: Tensor) -> tuple[Tensor, list[tuple[slice, slice]]]:
+def _canvas(windows: EncodedPhoto, classes: int, step: int, like: Tensor) -> tuple[Tensor, list[tuple[slice, slice]]]:
     """Zeros (C, H', W'), and where each window lies in them; in steps, to half a step."""
     height, width = (max(1, length // step) for length in windows.side)
     places = [
@@ -98,6 +98,6 @@ def _averaged(total: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
     return total.div_(count)
 
 
-def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (C, h, w) at another size (H, W), bilinearly."""
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]

@@ -5,15 +5,15 @@ from typing import Protocol
 
 import numpy as np
 
-from ovseg_demo.methods.tagclip.encoder import Encoded
+from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.proposals.base import Report
-from ovseg_demo.vlm.base import TextEncoder
 
 Origin = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Windows:
+class EncodedPhoto:
     """What is known of N windows of one photo, which cover it and may overlap.
 
     Attributes:
@@ -24,24 +24,24 @@ class Windows:
 
     side: tuple[int, int]
     origins: tuple[Origin, ...]
-    encoded: Encoded
+    encoded: EncodedWindows
 
     @property
     def nbytes(self) -> int:
         return self.encoded.patches.nbytes + self.encoded.images.nbytes
 
 
-class PhotoReader(TextEncoder, Protocol):
+class WindowEncoder(TextEncoder, Protocol):
     """Reads photos and words for a decoder that was trained on what this reader gives."""
 
-    heavy_words: bool
+    slow_texts: bool
     """Whether a word takes a tenth of a second and more to read."""
 
-    def embed_photo(self, image: np.ndarray, report: Report) -> Windows:
+    def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
         """What is known of a photo, uint8 (H, W, 3)."""
 
 
-def origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origin, ...]:
+def window_origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origin, ...]:
     """Where squares of `side` begin that cover a photo of (H, W), neither smaller than `side`.
 
     Those at the far borders are shifted back into the photo, as in mmsegmentation's sliding window.

@@ -7,12 +7,12 @@ State-dict names are those of OVSeg's released files.
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from ovseg_demo import fused
 from ovseg_demo.proposals.maskformer.decoder import Predictions, Predictor
 from ovseg_demo.proposals.maskformer.layers import ConvNorm
 from ovseg_demo.proposals.maskformer.pixel_decoder import PixelDecoder
 from ovseg_demo.proposals.maskformer.resnet import ResNet
 from ovseg_demo.proposals.maskformer.swin import Swin
+from ovseg_demo.runtime import fused_layers
 
 BACKBONES = {"r101c": ResNet, "swinb": Swin}
 """Backbones of the released models; called without arguments they have the released sizes."""
@@ -54,7 +54,7 @@ class MaskFormer(nn.Module):
         return self.sem_seg_head["predictor"](maps[-1], mask_features, every_layer=every_layer)
 
 
-def build(backbone: str, text_width: int) -> MaskFormer:
+def build_maskformer(backbone: str, text_width: int) -> MaskFormer:
     """A released architecture with fresh weights.
 
     Args:
@@ -64,7 +64,7 @@ def build(backbone: str, text_width: int) -> MaskFormer:
     return MaskFormer(BACKBONES[backbone](), text_width)
 
 
-def fuse(model: MaskFormer) -> None:
+def fuse_maskformer(model: MaskFormer) -> None:
     """Fold batch norms and fuse linear layers with their activations, in place, for inference in float32.
 
     The function stays the same, but not the names of the tensors: load the weights first.
@@ -72,7 +72,7 @@ def fuse(model: MaskFormer) -> None:
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold()
-    fused.fuse(model.backbone)
+    fused_layers.fuse_layers(model.backbone)
     for module in model.backbone.modules():
         if isinstance(module, Mlp):
             module.fc1.activation, module.act = module.act, nn.Identity()

@@ -1,0 +1,1 @@
+"""Training-free dense methods: every place of the photo is named on its own, without masks."""

@@ -1,0 +1,54 @@
+"""SED (Xie et al., CVPR 2024): a hierarchical CLIP's cost maps, decoded in three stages."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods.sed.checkpoint import ReleasedModel, split_checkpoint
+from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
+from ovseg_demo.weights import catalogue, loading
+
+if TYPE_CHECKING:
+    from ovseg_demo.methods.sed.method import SED
+
+ARCHITECTURES = {
+    "convnext_base_w_320": DecoderSizes(skips=(512, 256, 128)),
+    "convnext_large_d_320": DecoderSizes(skips=(768, 384, 192)),
+}
+"""open_clip names of the CLIPs of the released models, and the decoder that belongs to each."""
+
+
+def load_sed(checkpoint_id: str, device: str) -> "SED":
+    """A model in one file, as published. Raises CheckpointError when it is missing, damaged or does not fit.
+
+    Args:
+        checkpoint_id: catalogue id.
+        device: where it runs.
+    """
+    # Here, because the mini model's decoder must not wait for open_clip.
+    from ovseg_demo.methods.sed.cost_maps import ClipCostMaps
+    from ovseg_demo.methods.sed.method import SED
+    from ovseg_demo.methods.sed.optimised_decoder import OptimisedDecoder
+    from ovseg_demo.models.clip.convnext import HierarchicalClip
+    from ovseg_demo.models.clip.optimised import native_precision
+
+    entry = catalogue.get(checkpoint_id)
+    released = split_checkpoint(loading.load_state_dict(checkpoint_id), entry.file)
+    architecture = architecture_of(released, entry.file)
+    decoder = Decoder(ARCHITECTURES[architecture])
+    loading.load_strict(decoder, released.decoder, entry.file)
+    weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
+    clip = HierarchicalClip(architecture, released.clip, weights, device, source=entry.file)
+    inference = OptimisedDecoder(decoder.to(device).eval(), native_precision(torch.device(device)))
+    return SED(ClipCostMaps(clip), inference)
+
+
+def architecture_of(released: ReleasedModel, source: str) -> str:
+    """The CLIP in ARCHITECTURES that a file's decoder belongs to. Raises CheckpointError for a decoder of another."""
+    given = released.decoder.get("skips.0.weight")
+    channels = given.shape[1] if given is not None and given.ndim == 4 else None
+    for architecture, sizes in ARCHITECTURES.items():
+        if sizes.skips[0] == channels:
+            return architecture
+    raise CheckpointError(f"{source} holds no decoder of SED for {' or '.join(ARCHITECTURES)}.")

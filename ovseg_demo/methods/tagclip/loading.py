@@ -1,0 +1,38 @@
+"""TagCLIP (Li et al.), and ZegCLIP (Zhou et al., CVPR 2023), which is TagCLIP without the trusty token."""
+
+from typing import TYPE_CHECKING
+
+from ovseg_demo.weights import catalogue, loading
+
+if TYPE_CHECKING:
+    from ovseg_demo.methods.tagclip.method import TagCLIP
+
+
+def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
+    """A model in one file. Raises CheckpointError when it is missing, damaged or does not fit.
+
+    Args:
+        checkpoint_id: catalogue id.
+        device: where it runs.
+    """
+    # Here, because the mini model's decoder must not wait for open_clip.
+    from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
+    from ovseg_demo.methods.tagclip.decoder import Decoder
+    from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder
+    from ovseg_demo.methods.tagclip.method import TagCLIP
+    from ovseg_demo.methods.tagclip.training_info import published_training_info, read_training_info
+    from ovseg_demo.runtime.fused_layers import fuse_layers
+
+    entry = catalogue.get(checkpoint_id)
+    released = split_checkpoint(loading.load_state_dict(checkpoint_id), entry.file)
+    about = (
+        published_training_info(checkpoint_id)
+        if checkpoint_id.startswith("zegclip-")
+        else read_training_info(entry.path)
+    )
+    decoder = Decoder(released.sizes)
+    loading.load_strict(decoder, released.decoder, entry.file)
+    fuse_layers(decoder)
+    weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
+    reader = ClipWindowEncoder(released.clip, weights, about.templates, device, source=entry.file)
+    return TagCLIP(reader, decoder.to(device), about)

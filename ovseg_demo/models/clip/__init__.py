@@ -1,0 +1,1 @@
+"""CLIP: image towers, text tower, weights, and layers optimised for inference."""

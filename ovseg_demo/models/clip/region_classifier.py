@@ -1,0 +1,141 @@
+"""CLIP models (open_clip) as region classifiers: stock, adapted to masked crops, with or without mask prompts."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo.models.clip.optimised import OptimisedMaskPromptedTower, Precision, native_precision, replace_blocks
+from ovseg_demo.models.clip.text import encode_shared_prefixes
+from ovseg_demo.models.clip.weights import build_clip, clip_tensors
+from ovseg_demo.models.region_crops import masked_crops_and_masks
+from ovseg_demo.proposals.base import MaskProposals, Report
+from ovseg_demo.runtime.worker_pool import worker_pool
+from ovseg_demo.vocabulary import readable_text
+from ovseg_demo.weights import catalogue, loading
+
+LOGIT_SCALE = 100.0
+"""Multiplies cosine similarities, as in OVSeg; the checkpoint's own learned scale is its clamp, also 100."""
+
+SINGLE = ("a photo of {}",)
+"""The prompt of OVSeg's public demo: no article, no full stop."""
+
+VILD = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+"""The prompts of ViLD (Gu et al. 2022) by which OVSeg is trained and evaluated."""
+
+MEAN = tuple(255 * m for m in (0.48145466, 0.4578275, 0.40821073))
+STD = tuple(255 * s for s in (0.26862954, 0.26130258, 0.27577711))
+"""CLIP's normalisation of RGB values from 0 to 255."""
+
+
+_CROPS_AT_ONCE = {"cpu": 8}  # of all workers: what a layer hands to the next is to stay in the processor's cache
+_CROPS_ELSEWHERE = 64
+
+
+class ClipRegionClassifier:
+    """A CLIP of open_clip. Weights with mask prompts use them.
+
+    Args:
+        architecture: open_clip model name. OpenAI's and OVSeg's weights need a "-quickgelu" one: they were trained
+            with x * sigmoid(1.702 x), which the plain names replace by the exact GELU.
+        checkpoint_id: catalogue id of its weights.
+        device: where it runs.
+        state: the weights, as `clip_state_dict` takes them; None reads them from the catalogued file.
+        templates: texts with a {} for the word. A word's embedding is the mean of the unit vectors of its texts.
+        precision: of the image tower's linear layers; None is bfloat16 where the device computes it natively,
+            otherwise float32. Words are always read in float32.
+
+    Raises CheckpointError when the weights are missing, damaged or do not fit.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        checkpoint_id: str,
+        device: str | torch.device = "cpu",
+        *,
+        state: Mapping | None = None,
+        templates: Sequence[str] = SINGLE,
+        precision: Precision | None = None,
+    ) -> None:
+        source = checkpoint_id
+        if state is None:
+            state, source = loading.load_state_dict(checkpoint_id), catalogue.get(checkpoint_id).file
+        self._device = torch.device(device)
+        self._source = checkpoint_id
+        self._templates = tuple(templates)
+        self._model = build_clip(architecture, clip_tensors(state), source)
+        del state  # copied: 1.7 GB of a ViT-L/14 that the next lines need not be beside
+        self._model.to(self._device)
+        replace_blocks(self._model.transformer.resblocks, "float32")
+        self._model.visual = OptimisedMaskPromptedTower(self._model.visual, precision or native_precision(self._device))
+        self._tokenizer = open_clip.get_tokenizer(architecture)
+
+    def with_templates(self, templates: Sequence[str]) -> "ClipRegionClassifier":
+        """The same model, in memory once, reading words in other templates."""
+        other = copy.copy(self)
+        other._templates = tuple(templates)
+        return other
+
+    @property
+    def name(self) -> str:
+        """Names the weights and, unless they are the usual ones, the templates: words of two sets must not mix."""
+        return self._source if self._templates == SINGLE else " | ".join((self._source, *self._templates))
+
+    @torch.inference_mode()
+    def embed_texts(self, words: Sequence[str]) -> Tensor:
+        """Unit vectors (len(words), D)."""
+        texts = [template.format(readable_text(word)) for word in words for template in self._templates]
+        embeddings = encode_shared_prefixes(self._model, self._tokenizer(texts).to(self._device))
+        by_word = F.normalize(embeddings, dim=-1).unflatten(0, (-1, len(self._templates)))
+        return F.normalize(by_word.mean(1), dim=-1)
+
+    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
+        """The embedding of "others" (1, D), as OVSeg's demo adds it to a one-word vocabulary."""
+        return self.embed_texts(["others"])
+
+    @torch.inference_mode()
+    def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
+        """Unit vectors (N, D)."""
+        tower = self._model.visual
+        size, batch_size = tower.image_size[0], _CROPS_AT_ONCE.get(self._device.type, _CROPS_ELSEWHERE)
+        embeddings = [torch.empty(0, tower.output_dim, device=self._device)]
+        done = 0
+        with worker_pool(self._device) as workers:
+            for crops, masks in masked_crops_and_masks(
+                image, proposals, size=size, mean=MEAN, std=STD, batch_size=batch_size
+            ):
+                pieces = list(zip(workers.chunks(crops), workers.chunks(masks), strict=True))
+                embeddings += workers.map(self._embedded, pieces)
+                done += len(crops)
+                report(done / len(proposals))
+        return torch.cat(embeddings)
+
+    def _embedded(self, piece: tuple[Tensor, Tensor]) -> Tensor:
+        """Unit vectors (B, D) of some crops and their masks."""
+        crops, masks = (each.to(self._device) for each in piece)
+        tower = self._model.visual
+        return F.normalize(tower(crops) if tower.mask_embedding is None else tower(crops, masks), dim=-1)
+
+    def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
+        """Scaled cosine similarities (N, K)."""
+        return LOGIT_SCALE * regions @ texts.T

@@ -1,0 +1,1 @@
+"""Mask proposals of MobileSAM."""

@@ -1,0 +1,94 @@
+"""Arithmetic on mask logits: stability, boxes, resizing to the image."""
+
+from bisect import bisect_left
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo.proposals.sam.mobile_sam import GRID, LOGITS, SIDE, TOKEN, EncodedImage
+
+OFFSET = 1.0
+"""How far, in logits, the threshold of a mask moves to test its stability."""
+
+
+def stability(logits: Tensor) -> Tensor:
+    """How little each mask changes when its threshold moves either way: the IoU of the two extremes, 0 to 1.
+
+    Args:
+        logits: (N, H, W).
+
+    Returns:
+        float32 (N,); 0 where even the generous threshold leaves no pixel.
+    """
+    strict = (logits > OFFSET).sum((-1, -2))
+    generous = (logits > -OFFSET).sum((-1, -2))
+    return strict / generous.clamp(min=1)
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """First and last column and row of each mask: bool (N, H, W) to int64 (N, 4) x0, y0, x1, y1, all inclusive.
+
+    Zeros for an empty mask. Segment Anything suppresses duplicates by these boxes, so they are not the half-open
+    ones of MaskProposals.
+    """
+    columns, rows = masks.any(-2).byte(), masks.any(-1).byte()
+    first = [side.argmax(-1) for side in (columns, rows)]
+    last = [side.shape[-1] - 1 - side.flip(-1).argmax(-1) for side in (columns, rows)]
+    return torch.stack(first + last, -1) * columns.any(-1, keepdim=True)
+
+
+class Canvas:
+    """Resizes logits of the decoder, or of any rectangle of image tokens, to the pixels of the image.
+
+    As segment-anything does: bilinear from the decoder's 256 x 256 to the encoder's 1024 x 1024, cut to the part that
+    the image fills, bilinear to the image. Both steps act on rows and columns apart, so each side needs one matrix.
+    """
+
+    def __init__(self, encoded: EncodedImage) -> None:
+        self.encoded = encoded
+        self._sides = tuple(
+            _Side(size, scaled, encoded.features.device)
+            for size, scaled in zip(encoded.size, encoded.scaled, strict=True)
+        )
+
+    def draw(self, logits: Tensor, cells: tuple[slice, slice]) -> tuple[Tensor, tuple[slice, slice]]:
+        """Logits in image pixels, and which pixels those are: all whose value the given logits determine.
+
+        Args:
+            logits: (..., 4 * rows, 4 * columns) of a rectangle of image tokens.
+            cells: the rows and columns of the tokens.
+        """
+        spans = [slice(LOGITS * cell.start, LOGITS * cell.stop) for cell in cells]
+        pixels = tuple(side.pixels(span) for side, span in zip(self._sides, spans, strict=True))
+        vertical, horizontal = (
+            side.weights[pixel, span] for side, pixel, span in zip(self._sides, pixels, spans, strict=True)
+        )
+        return vertical @ logits @ horizontal.T, pixels
+
+    def outlines(self, previews: Tensor) -> Tensor:
+        """Boxes in image pixels, float32 (N, 4) x0, y0, x1, y1, of masks of image tokens, bool (N, rows, columns)."""
+        boxes = tight_boxes(previews)
+        boxes[:, 2:] += 1
+        (height, width), (h, w) = self.encoded.size, self.encoded.scaled
+        return boxes * torch.tensor([TOKEN * width / w, TOKEN * height / h], device=boxes.device).repeat(2)
+
+
+class _Side:
+    """How the pixels along one side of the image depend on the decoder's logits along it.
+
+    Attributes:
+        weights: float32 (size, 256), each row sums to 1.
+    """
+
+    def __init__(self, size: int, scaled: int, device: torch.device) -> None:
+        logits = torch.eye(LOGITS * GRID, device=device)[None]
+        square = F.interpolate(logits, SIDE, mode="linear")[..., :scaled]
+        self.weights = F.interpolate(square, size, mode="linear")[0].T.contiguous()
+        used = self.weights != 0
+        self._first = used.byte().argmax(1).tolist()
+        self._last = (used.shape[1] - 1 - used.flip(1).byte().argmax(1)).tolist()
+
+    def pixels(self, span: slice) -> slice:
+        """The pixels that depend on no logit outside of `span`."""
+        return slice(bisect_left(self._first, span.start), bisect_left(self._last, span.stop))

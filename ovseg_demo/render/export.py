@@ -1,0 +1,141 @@
+"""Files made from a result: indexed PNG, overlay PNG, JSON with COCO run lengths."""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+from ovseg_demo import __version__
+from ovseg_demo.errors import ImageError
+from ovseg_demo.image import Photo
+from ovseg_demo.methods.base import Options
+from ovseg_demo.render import draw
+from ovseg_demo.result import Segmentation
+from ovseg_demo.vocabulary import Vocabulary
+
+UNLABELLED_8BIT = 255
+UNLABELLED_16BIT = 65535
+
+
+def label_png(result: Segmentation) -> bytes:
+    """Class indices as a PNG.
+
+    Up to 255 classes: 8-bit with the class colours as palette, 255 where unlabelled, the convention of PASCAL VOC.
+    More classes: 16-bit grey, 65535 where unlabelled.
+    """
+    if len(result.names) > UNLABELLED_8BIT:
+        indices = np.where(result.labels < 0, UNLABELLED_16BIT, result.labels).astype(np.uint16)
+        return _png(Image.fromarray(indices))
+    indices = np.where(result.labels < 0, UNLABELLED_8BIT, result.labels).astype(np.uint8)
+    palette = np.tile(np.array(draw.UNLABELLED_COLOUR, np.uint8), (256, 1))
+    palette[: len(result.names)] = draw.colours(result.names)
+    picture = Image.fromarray(indices)
+    picture.putpalette(palette.tobytes())
+    return _png(picture)
+
+
+def overlay_png(photo: Photo, result: Segmentation) -> bytes:
+    """The overlay as a PNG, at the working size of the photo."""
+    return _png(Image.fromarray(draw.overlay(photo.pixels, result)))
+
+
+def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: Options) -> str:
+    """The result as JSON text.
+
+    "classes" lists the classes that occur, each with its index in "vocabulary", its colour, its share of the image
+    (0 to 1), its mean confidence (0 to 1) and its mask as COCO run lengths, which pycocotools decodes.
+    """
+    height, width = result.size
+    tints = draw.colours(result.names)
+    synonyms = vocabulary.synonyms
+    content = {
+        "generator": f"ovseg-demo {__version__}",
+        "method": method,
+        **asdict(options),
+        "granularity": result.granularity,
+        "granularity_reason": result.granularity_reason,
+        "width": width,
+        "height": height,
+        "vocabulary": [{"name": n, "synonyms": s} for n, s in zip(result.names, synonyms, strict=True)],
+        "classes": [
+            {
+                "index": c.index,
+                "name": c.name,
+                "colour": "#" + bytes(tints[c.index]).hex(),
+                "pixels": c.pixels,
+                "share": round(c.share, 6),
+                "confidence": round(c.confidence, 4),
+                "segmentation": _run_lengths(result.mask(c.index)),
+            }
+            for c in result.summary()
+        ],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.timings.items()},
+        "notes": result.notes,
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1)
+
+
+FILE_SUFFIXES = {"overlay": ".overlay.png", "labels": ".labels.png", "json": ".json"}
+"""The files of a result and how their names end."""
+
+
+def write_files(
+    folder: Path,
+    stem: str,
+    photo: Photo,
+    result: Segmentation,
+    vocabulary: Vocabulary,
+    method: str,
+    options: Options,
+    kinds: Sequence[str] = tuple(FILE_SUFFIXES),
+) -> list[Path]:
+    """Write STEM.overlay.png (at the working size), STEM.labels.png and STEM.json (at the photo's original size).
+
+    Returns the paths in the order of `kinds`. Raises ImageError when the folder cannot be written.
+    """
+    paths = [folder / f"{stem}{FILE_SUFFIXES[kind]}" for kind in kinds]
+    full = result.resized(photo.original_size) if set(kinds) - {"overlay"} else result
+    for kind, path in zip(kinds, paths, strict=True):
+        if kind == "overlay":
+            content = overlay_png(photo, result)
+        elif kind == "labels":
+            content = label_png(full)
+        else:
+            content = to_json(full, vocabulary, method, options).encode()
+        with _writing_into(folder):
+            path.write_bytes(content)
+    return paths
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ImageError when files cannot be written into a folder, which is made where it is missing."""
+    with _writing_into(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Makes the folder where it is missing; what the system refuses becomes an ImageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode("ascii")}
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""How work is run: stages with a cache, worker pool, fused layers, memory."""

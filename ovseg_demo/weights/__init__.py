@@ -1,0 +1,1 @@
+"""Weight files: the catalogue, downloads, safe reading and strict loading."""

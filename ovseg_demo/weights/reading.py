@@ -1,0 +1,95 @@
+"""A weight file of any usual format -> its tensors, without running code that the file may bring."""
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ovseg_demo.errors import CheckpointError
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a file holds: tensors by name, or tables of them such as {"model": {...}}, in the precision of the file.
+
+    Reads safetensors and what torch.save wrote, in its format of today (mapped into memory: a tensor takes room when
+    it is used) and that from before 2020. The name's suffix does not matter. Numbers of numpy, which training
+    frameworks leave beside the tensors, are read too; whatever else a pickle may ask for is refused.
+
+    Raises CheckpointError when there is no such file or it cannot be read.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    try:
+        content = _reader_of(path)(path)
+    except CheckpointError:
+        raise
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read.") from error
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
+        raise CheckpointError(
+            f"{path.name} cannot be read as weights: it is damaged, or holds more than tensors."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path.name} holds no table of tensors.")
+    return dict(content)
+
+
+def named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of what `read_weights` returned, by name, out of their tables.
+
+    The prefix "module." of parallel training is left out.
+    Names that stand in two tables are returned once; use this to recognise a file, not to load it.
+    """
+    tables = [content, *(value for value in content.values() if isinstance(value, Mapping))]
+    named = (item for table in tables for item in table.items())
+    return {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors; nothing for a file of another format.
+
+    The file must be one that `read_weights` reads.
+    """
+    if _reader_of(path) is not load_file:
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def _reader_of(path: Path) -> Callable[[Path], Any]:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then the header, which is JSON
+        return load_file
+    if start.lstrip().startswith(b"<"):
+        raise CheckpointError(f"{path.name} is a web page, not weights; the site has sent it in place of the file.")
+    return _load_archive if zipfile.is_zipfile(path) else _load_pickle
+
+
+def _load_archive(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise CheckpointError(
+                f"{path.name} is a TorchScript archive, code together with weights, which is not run here; take the "
+                "weights alone: clip-vit-b16 and clip-vit-l14 in the list of checkpoints."
+            )
+    return _load_pickle(path, mmap=True)
+
+
+def _load_pickle(path: Path, mmap: bool = False) -> Any:
+    with torch.serialization.safe_globals(_numpy_numbers()):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _numpy_numbers() -> list[Any]:
+    """What a pickled scalar or array of plain numbers refers to: data only. Arrays of objects stay refused."""
+    makers = {np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]}
+    homes = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
+    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    return [np.ndarray, np.dtype, *kinds, *((maker, f"{home}.{maker.__name__}") for maker in makers for home in homes)]

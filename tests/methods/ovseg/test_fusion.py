@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+
+from ovseg_demo.methods.ovseg import fusion
+from ovseg_demo.proposals.base import MaskProposals
+
+
+def proposals(*rows: str) -> MaskProposals:
+    """Masks of one-row images, "1" inside."""
+    masks = np.array([[[c == "1" for c in row]] for row in rows], bool)
+    return MaskProposals.from_masks(masks, np.ones(len(rows), np.float32))
+
+
+def painted(masks: MaskProposals, scores: list, granularity: float, names=("a", "b")):
+    return fusion.fuse_masks(fusion.cut_cells(masks), np.array(scores, np.float32), names, granularity)
+
+
+def test_selection_at_one_keeps_the_best_mask_of_each_class():
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], np.float32)
+    assert fusion.select_masks(scores, 1.0).tolist() == [True, False, True]
+
+
+def test_selection_below_one_is_strict():
+    scores = np.array([[0.9, 0.1], [0.72, 0.28], [0.3, 0.7], [0.73, 0.27]])
+    # class a: more than 0.8 * 0.9 = 0.72; class b: more than 0.8 * 0.7 = 0.56
+    assert fusion.select_masks(scores, 0.8).tolist() == [True, False, True, True]
+    assert fusion.select_masks(scores, 0.0).all()
+
+
+def test_selection_of_nothing():
+    assert fusion.select_masks(np.zeros((0, 3)), 0.8).shape == (0,)
+
+
+def test_a_kept_mask_paints_its_whole_row():
+    # At 1, class a keeps mask 0 and class b, for want of better, keeps it too; mask 1 is not painted.
+    result = painted(proposals("1100", "0011"), [[0.6, 0.4], [0.59, 0.35]], 1.0)
+    assert result.labels.tolist() == [[0, 0, -1, -1]]
+    assert np.allclose(result.scores, [[0.6, 0.6, 0, 0]])
+
+
+def test_overlapping_rows_add_up():
+    # In the overlap: a 0.6 + 0.3 = 0.9, b 0.4 + 0.7 = 1.1, so b wins with the mean 0.55.
+    result = painted(proposals("1110", "0111"), [[0.6, 0.4], [0.3, 0.7]], 1.0)
+    assert result.labels.tolist() == [[0, 1, 1, 1]]
+    assert np.allclose(result.scores, [[0.6, 0.55, 0.55, 0.7]])
+    assert result.top_classes[:, 0, 1].tolist() == [1, 0]
+    assert np.allclose(result.top_scores[:, 0, 1], [0.55, 0.45])
+
+
+def test_a_mask_picked_for_one_class_may_show_another():
+    # Mask 1 is the best of class b, yet its own row says a.
+    result = painted(proposals("1100", "0011"), [[0.9, 0.1], [0.7, 0.3]], 1.0)
+    assert result.labels.tolist() == [[0, 0, 0, 0]]
+
+
+def test_the_rival_selects_nothing_and_is_never_drawn():
+    # One class and its rival. Mask 0 is kept for "a". Mask 1 belongs to the rival: below the threshold, unpainted.
+    result = painted(proposals("1100", "0011"), [[0.9, 0.1], [0.2, 0.8]], 0.8, names=("a",))
+    assert result.labels.tolist() == [[0, 0, -1, -1]]
+    # Where everything is the rival's, the best mask of "a" is painted, but the rival wins it.
+    result = painted(proposals("1100"), [[0.2, 0.8]], 1.0, names=("a",))
+    assert result.labels.tolist() == [[-1, -1, -1, -1]]
+    assert result.scores.max() == 0
+    assert np.isclose(result.top_scores[0, 0, 0], 0.2)
+
+
+def test_no_proposals_leave_everything_unlabelled():
+    empty = MaskProposals.from_masks(np.zeros((0, 2, 3), bool), np.zeros(0))
+    result = fusion.fuse_masks(fusion.cut_cells(empty), np.zeros((0, 2), np.float32), ("a", "b"), 0.8)
+    assert (result.labels == -1).all()
+    assert result.labels.shape == (2, 3)
+
+
+@pytest.mark.parametrize("granularity", [0.0, 0.3, 0.8, 1.0])
+def test_cells_agree_with_painting_pixel_by_pixel(random, granularity):
+    masks = random.random((12, 17, 23)) < 0.2
+    masks |= np.roll(masks, 1, axis=2)
+    scores = random.dirichlet(np.ones(4), 12).astype(np.float32)
+    result = painted(MaskProposals.from_masks(masks, np.ones(12)), scores, granularity, names=("a", "b", "c", "d"))
+
+    if granularity == 1:
+        kept = sorted(set(scores.argmax(0)))
+    else:
+        kept = [q for q in range(12) if any(scores[q, c] > granularity * scores[:, c].max() for c in range(4))]
+    sums = np.einsum("qc,qhw->chw", scores[kept], masks[kept].astype(np.float32))
+    covered = masks[kept].any(0)
+    assert np.array_equal(result.labels, np.where(covered, sums.argmax(0), -1))
+    means = sums / np.maximum(masks[kept].sum(0), 1)
+    assert np.allclose(result.scores, np.where(covered, means.max(0), 0), atol=1e-6)
+
+
+def test_many_classes_keep_five_best(random):
+    scores = random.dirichlet(np.ones(300), 2).astype(np.float32)
+    result = painted(proposals("10", "01"), scores, 0.5, names=tuple(map(str, range(300))))
+    assert result.top_classes.shape == (5, 1, 2)
+    assert result.top_classes[:, 0, 0].tolist() == np.argsort(-scores[0])[:5].tolist()
+
+
+def halves(left: float, right: float) -> torch.Tensor:
+    """Probabilities of two classes on a grid of 2 x 4 places: the first class left and right."""
+    first = torch.tensor([left, left, right, right]).expand(2, 4)
+    return torch.stack([first, 1 - first])
+
+
+def test_places_name_what_no_mask_covers():
+    masks = np.zeros((1, 8, 16), bool)
+    masks[0, :, :8] = True
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    scores = np.array([[0.9, 0.1]], np.float32)
+    found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.8, 0.3))
+    assert (found.labels[:, :8] == 0).all()
+    assert (found.labels[:, 10:] == 1).all()
+    assert np.allclose(found.scores[:, 12:], 0.7)
+    alone = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8)
+    assert (alone.labels[:, 8:] == -1).all()
+
+
+def test_masks_and_places_share_the_decision_by_their_geometric_mean():
+    masks = np.ones((1, 8, 16), bool)
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    scores = np.array([[0.6, 0.4]], np.float32)
+    found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.1, 0.1))
+    odds = (0.4 * 0.9 / (0.6 * 0.1)) ** 0.5
+    assert (found.labels == 1).all()
+    assert np.allclose(found.scores, odds / (1 + odds), atol=1e-5)
+
+
+def test_a_cell_between_the_places_keeps_the_opinion_of_its_masks():
+    masks = np.zeros((2, 8, 16), bool)
+    masks[0] = True
+    masks[1, 0, 0] = True
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(2)))
+    scores = np.array([[0.2, 0.8], [0.9, 0.1]], np.float32)
+    found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.0, halves(0.5, 0.5))
+    assert np.isclose(found.scores[0, 0], 0.55)
+    assert found.labels[0, 0] == 0
+    assert found.labels[7, 15] == 1
+
+
+def test_a_rival_may_win_a_place():
+    cells = fusion.cut_cells(MaskProposals.from_masks(np.zeros((0, 8, 16), bool), np.zeros(0)))
+    found = fusion.fuse_masks(cells, np.zeros((0, 2), np.float32), ("a",), 0.8, halves(0.9, 0.2))
+    assert (found.labels[:, :6] == 0).all()
+    assert (found.labels[:, 10:] == -1).all()

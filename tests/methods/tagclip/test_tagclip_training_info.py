@@ -1,0 +1,61 @@
+"""What goes with the tensors of a file."""
+
+import pytest
+
+from eval import class_names, datasets
+from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods.tagclip.training_info import TEMPLATES, TrainingInfo, class_splits, published_training_info
+from ovseg_demo.vocabulary import comparison_key, readable_text
+
+
+def test_it_survives_being_written():
+    about = TrainingInfo(("cat", "tv|monitor", 'a "quoted" word'), "scenes", handicap=True)
+    assert TrainingInfo.from_json(about.to_json(), "file") == about
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"taught": 3, "templates": "photo", "handicap": true}', '{"taught": [], "handicap": 1}']
+)
+def test_nonsense_is_told_with_the_file(text):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not say how it was trained"):
+        TrainingInfo.from_json(text, "model.safetensors")
+
+
+def test_unknown_prompts_are_refused():
+    with pytest.raises(CheckpointError, match="unknown prompts, 'poems'"):
+        TrainingInfo.from_json('{"taught": [], "templates": "poems", "handicap": false}', "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark", "wording"),
+    [("voc", "voc_15_5", "voc_20.ovseg"), ("coco", "coco_stuff_171", "coco_stuff_171.tagclip")],
+)
+def test_splits_are_those_of_the_benchmarks(name, benchmark, wording):
+    spec, split = datasets.DATASETS[benchmark], class_splits()[name]
+    names = class_names.load(wording).names
+    seen = [index for index in range(len(names)) if index not in spec.unseen]
+    for classes, rows in ((split.unseen, spec.unseen), (split.seen, seen)):
+        assert [comparison_key(each) for each in classes] == [comparison_key(names[row]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "taught", "templates", "handicap"),
+    [
+        ("zegclip-voc", 15, "photo", True),
+        ("zegclip-voc-transductive", 15, "photo", False),
+        ("zegclip-voc-supervised", 20, "photo", False),
+        ("zegclip-coco", 156, "scenes", True),
+        ("zegclip-coco-supervised", 171, "scenes", False),
+    ],
+)
+def test_released_models_are_known(name, taught, templates, handicap):
+    about = published_training_info(name)
+    assert len(about.taught) == taught
+    assert (about.templates, about.handicap) == (templates, handicap)
+
+
+def test_prompts_are_as_many_as_published_and_take_a_word():
+    assert {name: len(prompts) for name, prompts in TEMPLATES.items()} == {"photo": 1, "scenes": 15}
+    for prompts in TEMPLATES.values():
+        assert len({prompt.format(readable_text("cat")) for prompt in prompts}) == len(prompts)
+        assert all("cat" in prompt.format("cat") for prompt in prompts)

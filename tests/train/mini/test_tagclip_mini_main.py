@@ -1,0 +1,100 @@
+"""The smoke run of "TagCLIP (mini)" on a made-up data folder: whole, again and interrupted."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
+from ovseg_demo.methods.tagclip.training_info import read_training_info
+from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, halves, labelled
+from train.mini.tagclip import __main__ as command
+from train.mini.tagclip import experiments
+
+STREET = ["person", "road", "sky", "tree"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    cat, sheep = VOC.index("cat"), VOC.index("sheep")
+    labelled(folder / "voc_train", VOC, {key: halves(cat, sheep) for key in (*KEYS[:3], HELD_OUT[0])}, "cat_mirror")
+    labelled(folder / "voc_dev", VOC, {"photo": halves(cat, sheep)}, "cat_mirror")
+    labelled(folder / "coco_train", STREET, {key: halves(1, 2) for key in (*KEYS[:2], HELD_OUT[0])}, "tram_bus_street")
+    return folder
+
+
+def run(data: Path, out: Path, *more: str) -> int:
+    return command.main(["--data", str(data), "--out", str(out), "--smoke", "--seeds", "1", *more])
+
+
+def digest(out: Path, name: str = "voc_train-tagclip-0") -> str:
+    return hashlib.sha256((out / name / experiments.FILE).read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    assert run(data, out, "--set", "voc_train", "--variant", "tagclip") == 0
+    return out
+
+
+def test_a_run_leaves_weights_that_fit_the_demo(whole):
+    path = whole / "voc_train-tagclip-0" / experiments.FILE
+    stored, wanted = load_file(path), MiniTagCLIPModel().state_dict()
+    assert {name: value.shape for name, value in stored.items()} == {
+        name: value.shape for name, value in wanted.items()
+    }
+    assert all(value.isfinite().all() for value in stored.values())
+    assert path.stat().st_size < 8 * 2**20
+    told = read_training_info(path)
+    assert "cat" in told.taught
+    assert {"sheep", "pottedplant", "background"}.isdisjoint(told.taught)
+
+
+def test_the_table_has_every_weighting_on_every_set(data, whole, capsys):
+    before = digest(whole)
+    assert run(data, whole, "--variant", "tagclip", "--variant", "zegclip") == 0
+    printed = capsys.readouterr().out
+    for title in (
+        "voc_train, measured on voc_dev (1 photos)",
+        "coco_train, measured on coco_train, held out (1 photos)",
+    ):
+        assert title in printed
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith(("| TagCLIP", "| ZegCLIP"))]
+    weightings = ["none", "0.1 off seen", "trusty", "trusty, 0.1 off seen"]
+    assert [row[2] for row in rows] == [*weightings, "none", "0.1 off seen"] * 4
+    assert digest(whole) == before
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(whole, data, tmp_path, monkeypatch):
+    fit = experiments.fit
+
+    def interrupted(*arguments, **options):
+        fit(*arguments, stop_after=2, **options)
+        raise KeyboardInterrupt
+
+    more = ("--set", "voc_train", "--variant", "tagclip")
+    with monkeypatch.context() as patched:
+        patched.setattr(experiments, "fit", interrupted)
+        assert run(data, tmp_path, *more) == 130
+    assert not (tmp_path / "voc_train-tagclip-0" / experiments.FILE).exists()
+    torch.randn(7)  # another process has drawn other numbers by now
+    assert run(data, tmp_path, *more) == 0
+    assert digest(tmp_path) == digest(whole)
+
+
+def test_damaged_views_are_told(whole, data, tmp_path, capsys):
+    views = tmp_path / "views/voc_train"
+    views.mkdir(parents=True)
+    (views / "voc_train.safetensors").write_bytes(b"damaged")
+    assert run(data, tmp_path, "--set", "voc_train") == 1
+    assert "is damaged; delete it, and it is made again." in capsys.readouterr().err
+
+
+def test_missing_data_is_told(tmp_path, capsys):
+    assert run(tmp_path / "absent", tmp_path / "out") == 1
+    assert "absent holds no coco_train and no voc_train" in capsys.readouterr().err

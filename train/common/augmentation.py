@@ -1,0 +1,136 @@
+"""Views of labelled photos: scaled, cut, recoloured, mirrored and filled up to a square.
+
+The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1), SED
+(Xie et al. 2024) and TagCLIP (Li et al.) were trained with; each has sizes of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eval.datasets.base import IGNORE
+from ovseg_demo.image import scaled_size
+from train.common.image_sets import resize_labels
+
+_CUTS = 10
+"""How often another cut is tried where one class has too much of it."""
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
+"""SSD's ranges (Liu et al. 2016): added grey levels; factors; steps of two degrees."""
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """How large photos are shown.
+
+    Attributes:
+        side: of the square that is cut out, in pixels, a multiple of 32.
+        shortest: the photo's shorter side in pixels; one of these, at random.
+        longest: of the photo; where the longer side would exceed it, both are smaller.
+        largest_share: of the pixels with a class, what one class may have; else another cut is tried, ten times.
+        fill: the colour that photos smaller than the view are filled up with.
+    """
+
+    side: int
+    shortest: Sequence[int]
+    longest: int
+    largest_share: float = 1.0
+    fill: tuple[int, int, int] = (128, 128, 128)
+
+
+def augment(
+    photo: np.ndarray, labels: np.ndarray, views: AugmentationSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random view of a photo with its labels, uint8 (3, side, side) and int64 (side, side).
+
+    Args:
+        photo: uint8 (H, W, 3).
+        labels: int32 (H, W); beyond the photo the view has IGNORE.
+    """
+    shortest = views.shortest[_integer(0, len(views.shortest) - 1, generator)]
+    height, width = scaled_size(photo.shape[:2], shortest, views.longest)
+    photo = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+    labels = resize_labels(labels, (height, width))
+    window = _cut(labels, views, generator)
+    photo, labels = distort_colours(photo[window], generator), labels[window]
+    if _coin(generator):
+        photo, labels = photo[:, ::-1], labels[:, ::-1]
+    missing = [(0, views.side - side) for side in labels.shape]
+    filled = np.full((views.side, views.side, 3), views.fill, np.uint8)
+    filled[: photo.shape[0], : photo.shape[1]] = photo
+    labels = np.pad(labels, missing, constant_values=IGNORE)
+    return torch.from_numpy(filled).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+
+
+def _cut(labels: np.ndarray, views: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
+    """Where the view lies in a photo with these labels."""
+    window = _anywhere(labels.shape, views.side, generator)
+    if views.largest_share < 1:
+        for _ in range(_CUTS):
+            if _varied(labels[window], views.largest_share):
+                break
+            window = _anywhere(labels.shape, views.side, generator)
+    return window
+
+
+def _anywhere(size: Sequence[int], side: int, generator: torch.Generator) -> tuple[slice, slice]:
+    top, left = (_integer(0, max(0, length - side), generator) for length in size)
+    return np.s_[top : top + side, left : left + side]
+
+
+def _varied(labels: np.ndarray, largest: float) -> bool:
+    """Whether there are several classes, and none has more than the share `largest` of their pixels."""
+    counts = np.bincount(labels[labels >= 0])
+    return np.count_nonzero(counts) > 1 and counts.max() < largest * counts.sum()
+
+
+def distort_colours(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """SSD's disturbance of the colours of a photo, uint8 (H, W, 3) to the same.
+
+    Each of four changes is made half of the time; contrast comes before or after saturation and hue. torchvision's
+    RandomPhotometricDistort is like it, but there brightness is a factor, contrast is about the mean and the hue turns
+    half as far; here brightness is a sum and contrast about black, as in SSD.
+    """
+    if _coin(generator):
+        photo = _changed(photo, 1.0, _uniform(-_BRIGHTNESS, _BRIGHTNESS, generator))
+    if first := _coin(generator):
+        photo = _contrasted(photo, generator)
+    if _coin(generator):
+        factor = _uniform(*_SATURATION, generator)
+        photo = _in_hsv(photo, 1, lambda saturation: _changed(saturation, factor, 0.0))
+    if _coin(generator):
+        turn = _integer(-_HUE, _HUE, generator)
+        photo = _in_hsv(photo, 0, lambda hue: (hue.astype(np.int16) + turn) % 180)
+    return photo if first else _contrasted(photo, generator)
+
+
+def _contrasted(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    return _changed(photo, _uniform(*_CONTRAST, generator), 0.0) if _coin(generator) else photo
+
+
+def _changed(values: np.ndarray, factor: float, added: float) -> np.ndarray:
+    return (values.astype(np.float32) * factor + added).clip(0, 255).astype(np.uint8)
+
+
+def _in_hsv(photo: np.ndarray, channel: int, change) -> np.ndarray:
+    converted = cv2.cvtColor(photo, cv2.COLOR_RGB2HSV)
+    converted[..., channel] = change(converted[..., channel])
+    return cv2.cvtColor(converted, cv2.COLOR_HSV2RGB)
+
+
+def _coin(generator: torch.Generator) -> bool:
+    return bool(torch.rand((), generator=generator) < 0.5)
+
+
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
+    """From low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))

@@ -1,0 +1,151 @@
+"""What is learnt from: folders of photos with masks, captions or tags.
+
+    DATA/NAME_train/images/KEY.jpg
+                    masks/KEY.png + classes.json   every class of every photo is a region with a word
+                    captions.json                  {"KEY": ["a caption", ...]}
+                    tags.json                      {"KEY": ["a word"]}; of several the first counts
+
+Every folder whose name ends in "_train" is used, for all that it has. Of a folder with masks the photos that
+`eval.datasets.split` holds out are left out always, with their texts, so that they can measure what was learnt.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eval import datasets
+from eval.datasets.base import Dataset, DatasetError, Sample
+from eval.datasets.split import held_out
+from ovseg_demo import image
+from ovseg_demo.errors import ImageError
+from ovseg_demo.image import Photo
+
+SMALLEST_REGION = 0.001
+"""Regions below this share of the photo are no region."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Photos with the class of each pixel.
+
+    Attributes:
+        name: of the folder, unique among the sets.
+        dataset: the photos and their labels.
+        taught: of each class, whether its word is taught; never that of background.
+    """
+
+    name: str
+    dataset: Dataset
+    taught: tuple[bool, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dataset.vocabulary.names
+
+    @property
+    def keys(self) -> list[str]:
+        return [sample.key for sample in self.dataset]
+
+    def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """A photo, uint8 (H, W, 3), and its labels, int32 (H, W)."""
+        photo, labels = open_photo(sample.image), self.dataset.load_labels(sample)
+        if photo.original_size != labels.shape:
+            raise DatasetError(
+                f"{sample.image} and {sample.labels} differ in size: {photo.original_size}, {labels.shape}."
+            )
+        return photo.pixels, resize_labels(labels, photo.pixels.shape[:2])
+
+
+@dataclass(frozen=True)
+class DescribedSet:
+    """Photos with texts.
+
+    Attributes:
+        name: of the folder, unique among the sets: with the kind of its texts where the folder has other labels too.
+        photos: their paths.
+        texts: the texts of each.
+        tags: whether the texts are single words, of which other photos have the same.
+    """
+
+    name: str
+    photos: tuple[Path, ...]
+    texts: tuple[tuple[str, ...], ...]
+    tags: bool
+
+
+def find_sets(data: Path, limit: int | None = None) -> tuple[list[LabelledSet], list[DescribedSet]]:
+    """The sets of a folder that have photos to learn from, in the order of their names; of each the first `limit`.
+
+    Raises DatasetError when none has masks, or one is broken.
+    """
+    labelled, described = labelled_sets(data, limit), described_sets(data, limit)
+    if not labelled:
+        raise DatasetError(f"{data} holds no folder NAME_train with images/, masks/ and classes.json to learn from.")
+    return labelled, described
+
+
+def labelled_sets(data: Path, limit: int | None = None) -> list[LabelledSet]:
+    """Those of the sets that have masks. Raises DatasetError when one is broken."""
+    found = [_labelled(path, limit) for path in _folders(data) if (path / "masks").is_dir()]
+    return [source for source in found if len(source.dataset)]
+
+
+def described_sets(
+    data: Path, limit: int | None = None, kinds: Sequence[str] = ("captions", "tags")
+) -> list[DescribedSet]:
+    """Those of the sets that have texts of these kinds. Raises DatasetError when one is broken."""
+    found = [
+        _described(path, kind, limit) for path in _folders(data) for kind in kinds if (path / f"{kind}.json").exists()
+    ]
+    return [source for source in found if source.photos]
+
+
+def _folders(data: Path) -> list[Path]:
+    return sorted(path for path in data.glob("*_train") if path.is_dir())
+
+
+def open_photo(path: Path) -> Photo:
+    """A photo. Raises DatasetError with its path, without which one of thousands is not found."""
+    try:
+        return image.load(path)
+    except ImageError as error:
+        raise DatasetError(f"The photo {path} cannot be used: {error}") from error
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another size, by nearest neighbour."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
+    return labels[np.ix_(rows, columns)]
+
+
+def _labelled(path: Path, limit: int | None) -> LabelledSet:
+    dataset = datasets.open("folder", path)
+    kept = [sample for sample in dataset if not held_out(sample.key)]
+    taught = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
+    return LabelledSet(path.name, replace(dataset, samples=tuple(kept[:limit])), taught)
+
+
+def _described(path: Path, kind: str, limit: int | None) -> DescribedSet:
+    file, tags = path / f"{kind}.json", kind == "tags"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be read as JSON: {error}.") from error
+    if not isinstance(table, dict) or not all(map(_is_texts, table.values())):
+        raise DatasetError(f"{file} does not hold lists of texts by key.")
+    labelled = (path / "masks").is_dir()
+    keys = [key for key in sorted(table) if table[key] and not (labelled and held_out(key))][:limit]
+    others = labelled or (tags and (path / "captions.json").exists())
+    return DescribedSet(
+        f"{path.name}-{kind}" if others else path.name,
+        tuple(path / "images" / f"{key}.jpg" for key in keys),
+        tuple(tuple(table[key]) for key in keys),
+        tags,
+    )
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) and text.strip() for text in value)

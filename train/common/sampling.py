@@ -1,0 +1,69 @@
+"""The batches of a run: each a function of the seed, the step and the process alone, and drawn ahead if asked to."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+
+from ovseg_demo.errors import UserError
+
+Batch = Mapping[str, Any]
+
+
+class StepGenerator(torch.Generator):
+    """The randomness of one step in one process, on the CPU, and which step and process it is.
+
+    Attributes:
+        step: counted from 0.
+        process, processes: the number of this process, and how many there are.
+    """
+
+    def __init__(self, seed: int, step: int, process: int, processes: int) -> None:
+        super().__init__()
+        self.step, self.process, self.processes = step, process, processes
+        self.manual_seed(step_seeds(seed, step, process)[0])
+
+    def __new__(cls, *_: int) -> "StepGenerator":
+        return super().__new__(cls)
+
+
+BatchSampler = Callable[[StepGenerator], Batch]
+"""Draws the batch of a step. All its randomness comes from the turn, so that any process can draw it at any time."""
+
+
+def step_seeds(seed: int, step: int, process: int) -> tuple[int, int]:
+    """Of the batch of one step in one process, and, apart from it, of layers that draw, as dropout."""
+    batch, layers = np.random.SeedSequence((seed, step, process)).generate_state(2).tolist()
+    return batch, layers
+
+
+class _Drawing(Dataset):
+    """Batches by step. A UserError is returned, for torch would bring it out of a worker as something else."""
+
+    def __init__(self, draw: BatchSampler, seed: int, accelerator: Accelerator) -> None:
+        self._draw, self._seed = draw, seed
+        self._place = accelerator.process_index, accelerator.num_processes
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self._draw(StepGenerator(self._seed, step, *self._place))
+        except UserError as error:
+            return error
+
+
+def draw_batches(
+    draw: BatchSampler, seed: int, steps: range, accelerator: Accelerator, workers: int
+) -> Iterator[Batch]:
+    """The batches of these steps for this process."""
+    drawing = _Drawing(draw, seed, accelerator)
+    for batch in DataLoader(drawing, None, sampler=steps, num_workers=workers, collate_fn=_unchanged):
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch

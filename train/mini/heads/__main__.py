@@ -1,0 +1,237 @@
+"""Train the heads of the mini model.
+
+    python -m train.mini.heads --data DIR --out runs/mini                  one process, on the GPU if there is one
+    torchrun --nproc_per_node 2 -m train.mini.heads --data DIR ...         several
+    python -m train.mini.heads --data DIR --out runs/smoke --smoke         everything on a few photos, in a minute
+
+Three stages, each of which goes on where it was interrupted: features of the frozen image tower, the projection head,
+the dense head. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
+
+With --restricted no region or photo is named by a word that measures the open vocabulary, although captions may have
+it: see `train.mini.lexicon.RESTRICTED`. The features do not depend on that, so a second run may share the features of
+the first (--features).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ovseg_demo.models.mini.heads import HIDDEN, Heads, ProjectionHead
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from ovseg_demo.proposals.sam import mobile_sam
+from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
+from ovseg_demo.weights.catalogue import sha256_of
+from train.common import command, image_sets
+from train.common.image_sets import DescribedSet, LabelledSet
+from train.common.loop import fit
+from train.common.run_folder import RunFolder
+from train.common.schedule import Schedule
+from train.mini import views
+from train.mini.conversion import half_precision
+from train.mini.heads import dense, features, regions
+from train.mini.lexicon import Lexicon, drop_restricted
+from train.mini.noun_matching import NOUNS, Matcher
+
+PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
+DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
+DROPOUT = 0.3
+
+PROJECTION_WEIGHT = 0.5
+"""What the projection head's logits count beside the anchors': less would lose taught words, more untaught ones."""
+
+CAPTIONS_EACH = 5
+SMOKE_PHOTOS = 4
+
+NOUN_PHOTOS = 300
+"""Photos of each captioned set whose nouns are matched to mask proposals; a second each on two cores."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    restricted: bool
+    photos: dict[str, int]
+    projection_schedule: Schedule
+    dense_schedule: Schedule
+    noun_photos: int
+    region_sizes: regions.RegionBatchSizes
+    window_sizes: dense.DenseBatchSizes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head, the scale of its logits in training, and the mean (384,) of what it says of training photos."""
+
+    head: nn.Module
+    scale: float
+    mean: Tensor
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.mini.heads", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--features", type=Path, metavar="DIR", help="folder of the features (default: OUT/features)")
+    parser.add_argument("--restricted", action="store_true", help="leave out what measures the open vocabulary")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    limit = SMOKE_PHOTOS if chosen.smoke else None
+    labelled, described = image_sets.find_sets(chosen.data, limit)
+    config = _config(chosen, labelled, described)
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    towers = ImageTower(state.device), TextTower(state.device)
+    known = {
+        "photos": config.photos,
+        "noun_photos": config.noun_photos,
+        "views": [str(view) for view in (*views.REGION_VIEWS, *views.PHOTO_VIEWS)],
+    }
+    stored = RunFolder(chosen.features or chosen.out / "features", known)
+    taught = [drop_restricted(source) for source in labelled] if config.restricted else labelled
+    with state.main_process_first():
+        lessons, captions = _lessons(config, labelled, taught, described, towers, stored)
+    lexicon = Lexicon([word for lesson in lessons for word in lesson.words], towers[1], config.restricted)
+    data = regions.RegionData(lessons, captions, lexicon, config.region_sizes)
+    projection = _projection(config, folder, data, lexicon)
+    lexicon = Lexicon(_words(taught, described), towers[1], config.restricted)
+    dense_head = _dense(config, folder, taught, towers[0], lexicon)
+    if state.is_main_process:
+        _export(folder, projection, dense_head)
+    return 0
+
+
+def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> Config:
+    photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
+    schedules = (replace(s, seed=chosen.seed, precision=chosen.precision) for s in (PROJECTION, DENSE))
+    config = Config(
+        chosen.restricted, photos, *schedules, NOUN_PHOTOS, regions.RegionBatchSizes(), dense.DenseBatchSizes()
+    )
+    if not chosen.smoke:
+        return config
+    short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
+    return replace(
+        config,
+        noun_photos=2,
+        projection_schedule=replace(config.projection_schedule, **short),
+        dense_schedule=replace(config.dense_schedule, **short),
+        region_sizes=regions.RegionBatchSizes(16, 8, 50),
+        window_sizes=dense.DenseBatchSizes(windows=2, side=128, places=200, distractors=50),
+    )
+
+
+def _words(labelled: Sequence[LabelledSet], described: Sequence[DescribedSet]) -> list[str]:
+    """Every word that is taught."""
+    names = [name for s in labelled for name, taught in zip(s.names, s.taught, strict=True) if taught]
+    return names + [tags[0] for s in described if s.tags for tags in s.texts]
+
+
+def _lessons(
+    config: Config,
+    labelled: Sequence[LabelledSet],
+    taught: Sequence[LabelledSet],
+    described: Sequence[DescribedSet],
+    towers: tuple[ImageTower, TextTower],
+    stored: RunFolder,
+) -> tuple[list[regions.RegionTargets], list[tuple[features.ViewFeatures, Tensor]]]:
+    """Regions and whole photos with words; photos with the embeddings of their captions."""
+    image_tower, text_tower = towers
+    lessons = [
+        _taken(full, part, features.regions(full, image_tower, stored))
+        for full, part in zip(labelled, taught, strict=True)
+    ]
+    captions = []
+    for source in described:
+        views = features.photos(source, image_tower, stored)
+        if source.tags:
+            lessons.append(regions.RegionTargets(views, tuple(tags[0] for tags in source.texts)))
+            continue
+        captions.append((views, _captions(source, text_tower)))
+        matcher = Matcher(
+            SamMaskGenerator(mobile_sam.load_mobile_sam(device=image_tower.device), "fast"), image_tower, text_tower
+        )
+        matched = features.nouns(source, matcher, config.noun_photos, image_tower, stored)
+        lessons.append(regions.RegionTargets(matched, tuple(NOUNS[row] for row in matched.classes), weak=True))
+    return lessons, captions
+
+
+def _projection(config: Config, folder: RunFolder, data: regions.RegionData, lexicon: Lexicon) -> Trained:
+    """Train the projection head."""
+    torch.manual_seed(config.projection_schedule.seed)  # what came before differs when a run goes on
+    head = ProjectionHead(ImageTower.WIDTH, TextTower.WIDTH, HIDDEN, DROPOUT)
+    head.standardise(data.features)
+    stage = RunFolder(folder.path / "projection", asdict(config.projection_schedule))
+    training = regions.RegionTraining(head, lexicon)
+    training.caption_scale.requires_grad_(data.captioned)  # several processes wait for the gradient of all they train
+    fit(training, data, config.projection_schedule, stage, title="projection head")
+    return Trained(head, training.word_scale.exp().item(), _mean(head, data.features))
+
+
+def _dense(
+    config: Config, folder: RunFolder, taught: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
+) -> Trained:
+    """Train the dense head on labelled photos."""
+    stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
+    return Trained(*dense.train_dense_head(taught, lexicon, tower, config.window_sizes, config.dense_schedule, stage))
+
+
+def _export(folder: RunFolder, projection: Trained, dense_head: Trained) -> None:
+    """Write OUT/mini-heads.safetensors and print its line for the catalogue."""
+    heads = Heads()
+    for name, trained, weight in (("projection", projection, PROJECTION_WEIGHT), ("dense", dense_head, 1.0)):
+        getattr(heads, name).load_state_dict(trained.head.state_dict())
+        getattr(heads, f"{name}_mean").copy_(trained.mean)
+        getattr(heads, f"{name}_scale").fill_(weight * trained.scale)
+    name = "mini-heads.safetensors"
+    folder.replace(name, lambda file: file.write(save(half_precision(heads.state_dict()))))
+    path = folder.path / name
+    print(json.dumps({"id": "mini-heads", "sha256": sha256_of(path), "size": path.stat().st_size}))
+
+
+def _taken(full: LabelledSet, taught: LabelledSet, views: features.ViewFeatures) -> regions.RegionTargets:
+    """The regions of a set that are taught."""
+    shown = set(taught.keys)
+    photos = torch.tensor([key in shown for key in full.keys])
+    kept = views.only(photos[views.photos] & torch.tensor(taught.taught)[views.classes])
+    return regions.RegionTargets(kept, tuple(full.names[index] for index in kept.classes))
+
+
+def _captions(source: DescribedSet, tower: TextTower) -> Tensor:
+    """Text embeddings of each photo's captions, float16 (N, T, 384), T being CAPTIONS_EACH; shorter lists repeat."""
+    texts = [each[i % len(each)] for each in source.texts for i in range(CAPTIONS_EACH)]
+    steps = range(0, len(texts), 1000)
+    bar = tqdm(steps, desc=f"captions of {source.name}", unit="thousand", disable=None)
+    return torch.cat([tower(texts[start : start + 1000]).half().cpu() for start in bar]).unflatten(
+        0, (-1, CAPTIONS_EACH)
+    )
+
+
+@torch.inference_mode()
+def _mean(head: ProjectionHead, features: Tensor) -> Tensor:
+    """The mean embedding (384,) of features (M, 1280)."""
+    return torch.cat([head(part.to(head.mean.device)) for part in features.split(4096)]).mean(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""The dense head: every place of a photo and the word of its class.
+
+Windows of labelled photos at random scales. Places are drawn evenly over classes; each must be nearer to its word than
+to the other words of its set, to ImageNet's names, and to "none of these", a vector that is learnt from pixels of
+background and not used later.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_demo.models.mini.heads import WIDTH, DenseHead
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from train.common.image_sets import LabelledSet
+from train.common.loop import fit
+from train.common.run_folder import RunFolder
+from train.common.sampling import Batch
+from train.common.schedule import Schedule
+from train.mini import views
+from train.mini.lexicon import Lexicon
+
+STRIDE = 4
+"""Of the head's output, in pixels."""
+
+_UNTAUGHT = -1
+
+
+@dataclass(frozen=True)
+class DenseBatchSizes:
+    """How much is drawn a step: windows, their side in pixels, places a window, and ImageNet names as distractors."""
+
+    windows: int = 12
+    side: int = 352
+    places: int = 1500
+    distractors: int = 200
+
+
+SCALES = (400, 720)
+"""Longest side of the photos in pixels, from and to; the demo reads them at 512."""
+
+_MEAN_BATCHES = 10
+
+
+def train_dense_head(
+    taught: Sequence[LabelledSet],
+    lexicon: Lexicon,
+    tower: ImageTower,
+    sizes: DenseBatchSizes,
+    schedule: Schedule,
+    folder: RunFolder,
+    title: str = "dense head",
+) -> tuple[DenseHead, float, Tensor]:
+    """A head trained on labelled photos, the scale of its logits, and the mean (384,) of what it says of windows."""
+    data = DenseData(taught, lexicon, tower, sizes)
+    torch.manual_seed(schedule.seed)
+    training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
+    fit(training, data, schedule, folder, title=title)
+    generator = torch.Generator().manual_seed(schedule.seed)
+    with torch.inference_mode():
+        drawn = (training.embedded(data(generator)) for _ in range(_MEAN_BATCHES))
+        mean = torch.stack([places.mean(0) for places in drawn if len(places)]).mean(0)
+    return training.head, training.scale.exp().item(), mean
+
+
+class DenseData:
+    """Draws batches from labelled sets; sets of more photos and of more classes are drawn more often."""
+
+    def __init__(
+        self, sources: Sequence[LabelledSet], lexicon: Lexicon, tower: ImageTower, sizes: DenseBatchSizes
+    ) -> None:
+        self._sources, self._lexicon, self._tower, self._sizes = sources, lexicon, tower, sizes
+        self._weights = torch.tensor([(len(s.dataset) * len(s.names)) ** 0.5 for s in sources])
+        none = len(lexicon.words)
+        # Of each set: the lexicon's row of each of its labels, and which words, and "none", its labels tell apart.
+        self._rows = [_rows(source, lexicon, none) for source in sources]
+        self._told = torch.zeros(len(sources), none + 1, dtype=torch.bool)
+        for told, rows in zip(self._told, self._rows, strict=True):
+            told[rows[rows != _UNTAUGHT]] = True
+
+    def __call__(self, generator: torch.Generator) -> Batch:
+        sizes = self._sizes
+        chosen = torch.multinomial(self._weights, sizes.windows, replacement=True, generator=generator).tolist()
+        pixels, places, words = [], [], []
+        for number, which in enumerate(chosen):
+            window, rows = self._window(which, generator)
+            found = _drawn(rows, sizes.places, generator)
+            pixels.append(window)
+            places.append(found + number * rows.numel())
+            words.append(rows.flatten()[found])
+        sets = torch.tensor(chosen).repeat_interleave(torch.tensor([len(found) for found in places]))
+        distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: sizes.distractors]
+        with torch.inference_mode():
+            maps = self._tower.pyramid(torch.cat(pixels))
+        return {
+            **{f"stride {stride}": level.clone() for stride, level in zip(ImageTower.STRIDES, maps, strict=True)},
+            "places": torch.cat(places),
+            "words": torch.cat(words),
+            "texts": self._lexicon.draw(generator),
+            "distractors": self._lexicon.imagenet[distractors],
+            "excluded": self._excluded(torch.cat(words), sets, distractors),
+        }
+
+    def _window(self, which: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A window, (1, 3, S, S), and the rows of the words of its places, int64 (S / STRIDE, S / STRIDE)."""
+        source, samples = self._sources[which], self._sources[which].dataset.samples
+        sample = samples[int(torch.randint(len(samples), (), generator=generator))]
+        window, labels = views.random_window(*source.load(sample), self._sizes.side, SCALES, generator)
+        centres = torch.from_numpy(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int64))
+        return window, self._rows[which][centres]
+
+    def _excluded(self, words: Tensor, sets: Tensor, distractors: Tensor) -> Tensor:
+        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not tell apart, and synonyms."""
+        none = len(self._lexicon.words)
+        is_none = words == none
+        near = self._lexicon.not_negatives(words.clamp(max=none - 1), distractors)
+        near[is_none] = True  # background may show anything that ImageNet knows
+        return torch.cat([~self._told[sets], near[:, none:]], 1)
+
+
+class DenseTraining(nn.Module):
+    """The head with its loss."""
+
+    def __init__(self, head: DenseHead) -> None:
+        super().__init__()
+        self.head = head
+        self.none = nn.Parameter(0.05 * torch.randn(head.texts))
+        self.scale = nn.Parameter(torch.tensor(2.3))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        texts = torch.cat([batch["texts"], self.none[None], batch["distractors"]])
+        logits = self.scale.exp() * self.embedded(batch) @ texts.T
+        if not len(logits):  # no place in these windows is taught
+            return {"places": logits.sum()}
+        return {"places": F.cross_entropy(logits.masked_fill(batch["excluded"], -1e4), batch["words"])}
+
+    def embedded(self, batch: Batch) -> Tensor:
+        """Unit vectors (P, 384) of the drawn places."""
+        # Two windows at a time: blocks beyond 32 MB are cleared by the system whenever they are asked for again.
+        levels = [batch[f"stride {stride}"].split(2) for stride in ImageTower.STRIDES]
+        maps = torch.cat([self.head.maps(list(each)) for each in zip(*levels, strict=True)])
+        return self.head.embed(maps.movedim(1, -1).flatten(0, 2)[batch["places"]])
+
+
+def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
+    """The lexicon's row of each label, `none` for background, untaught for other labels; IGNORE, -1, is the last."""
+    rows = lexicon.index(source.names)
+    rows[~torch.tensor(source.taught)] = _UNTAUGHT
+    if source.dataset.background is not None:
+        rows[source.dataset.background] = none
+    return torch.cat([rows, torch.tensor([_UNTAUGHT])])
+
+
+def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Flat indices of `count` taught places, rare words more often than their share; none where nothing is taught."""
+    taught = (rows.flatten() != _UNTAUGHT).nonzero()[:, 0]
+    if not len(taught):
+        return taught
+    words = rows.flatten()[taught]
+    weights = torch.bincount(words)[words].float().rsqrt()
+    return taught[torch.multinomial(weights, count, replacement=True, generator=generator)]

@@ -1,0 +1,126 @@
+"""What the frozen image tower says about every view: made once, kept in files, read by every run.
+
+A set is one file, written whole or not at all; after an interruption the sets that are there are not made again.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from ovseg_demo.models.mini.towers import ImageTower
+from train.common.image_sets import SMALLEST_REGION, DescribedSet, LabelledSet, open_photo
+from train.common.run_folder import RunFolder, TrainingError
+from train.mini import views
+from train.mini.noun_matching import Matcher
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """V views of each of N regions, or whole photos, of a set.
+
+    Attributes:
+        features: float16 (N, V, 1280), pooled.
+        logits: float16 (N, V, 1000), of the ImageNet classes.
+        photos: int64 (N,), the photo's number in its set.
+        classes: int64 (N,), the region's class; 0 for whole photos.
+    """
+
+    features: Tensor
+    logits: Tensor
+    photos: Tensor
+    classes: Tensor
+
+    def only(self, kept: Tensor) -> "ViewFeatures":
+        """Those that bool (N,) keeps."""
+        return ViewFeatures(self.features[kept], self.logits[kept], self.photos[kept], self.classes[kept])
+
+
+def regions(source: LabelledSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+    """Views of every region of a set."""
+    return _kept(folder, source.name, _region_views(source), len(source.dataset), tower)
+
+
+def photos(source: DescribedSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+    """Views of every photo of a set."""
+    return _kept(folder, source.name, _photo_views(source), len(source.photos), tower)
+
+
+def nouns(source: DescribedSet, matcher: Matcher, count: int, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+    """Views of the regions that were matched to nouns of captions, their classes being rows of NOUNS.
+
+    Finding masks is slow, so only the `count` photos with the rarest nouns are searched.
+    """
+    chosen = matcher.rarest(source, count)
+    return _kept(folder, f"{source.name}-nouns", matcher.matches(chosen), len(chosen.photos), tower)
+
+
+_Item = tuple[int, int, list[Tensor]]
+"""Number of the photo, class, views (1, 3, S, S)."""
+
+
+def _region_views(source: LabelledSet) -> Iterator[list[_Item]]:
+    for number, sample in enumerate(source.dataset):
+        pixels, labels = source.load(sample)
+        found = []
+        for index in np.unique(labels[labels >= 0]):
+            mask = labels == index
+            if source.taught[index] and mask.mean() >= SMALLEST_REGION:
+                found.append(
+                    (number, int(index), [views.region_view(pixels, mask, view) for view in views.REGION_VIEWS])
+                )
+        yield found
+
+
+def _photo_views(source: DescribedSet) -> Iterator[list[_Item]]:
+    for number, path in enumerate(source.photos):
+        generator, pixels = torch.Generator().manual_seed(number), open_photo(path).pixels
+        yield [(number, 0, [views.photo_view(pixels, *view, generator) for view in views.PHOTO_VIEWS])]
+
+
+def _kept(folder: RunFolder, name: str, items: Iterator[list[_Item]], count: int, tower: ImageTower) -> ViewFeatures:
+    path = folder.path / f"{name}.safetensors"
+    if not path.exists():
+        made = _made(tqdm(items, total=count, desc=f"features of {name}", unit="photo", disable=None), tower)
+        folder.replace(path.name, lambda file: file.write(save(made)))
+        return ViewFeatures(**made)  # a host that does not see the folder of the main process has made its own
+    try:
+        return ViewFeatures(**load_file(path))
+    except (SafetensorError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
+
+
+@torch.inference_mode()
+def _made(photos: Iterable[list[_Item]], tower: ImageTower) -> dict[str, Tensor]:
+    numbers, classes, crops, each = [], [], [], 1
+    features, logits = [torch.empty(0, ImageTower.WIDTH).half()], [torch.empty(0, ImageTower.CLASSES).half()]
+
+    def read() -> None:
+        pooled = tower.pooled(torch.cat(crops))
+        features.append(pooled.half().cpu())
+        logits.append(tower.classes(pooled).half().cpu())
+        crops.clear()
+
+    for items in photos:
+        for number, index, found in items:
+            numbers.append(number)
+            classes.append(index)
+            crops += found
+            each = len(found)
+            if len(crops) >= _BATCH:
+                read()
+    if crops:
+        read()
+    return {
+        "features": torch.cat(features).unflatten(0, (-1, each)),
+        "logits": torch.cat(logits).unflatten(0, (-1, each)),
+        "photos": torch.tensor(numbers, dtype=torch.int64),
+        "classes": torch.tensor(classes, dtype=torch.int64),
+    }

@@ -1,0 +1,99 @@
+"""Words, not indices: how classes are written, which are kept from training, and which others are no negatives."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import IMAGENET_CLASSNAMES
+from torch import Tensor
+
+from ovseg_demo.models.mini.towers import TextTower
+from train.common.image_sets import LabelledSet
+
+TEMPLATES = ("{}", "a photo of a {}", "a {} in a scene", "a close-up photo of {}", "there is {} here")
+"""The first is what the demo asks; it is drawn more than half of the time."""
+
+UNSEEN_VOC = frozenset(("pottedplant", "sheep", "sofa", "train", "tvmonitor"))
+"""Photos that show one of these unseen classes of TagCLIP are left out of the restricted run whole."""
+
+# COCO has four of VOC's unseen classes under names of its own, and two under the same.
+RESTRICTED = UNSEEN_VOC.union(
+    ("potted plant", "couch", "tv", "tv monitor", "giraffe", "umbrella", "skateboard", "hot dog", "pizza", "donut"),
+    ("microwave", "clock", "teddy bear", "curtain", "flower", "sand", "snow", "towel"),
+)
+"""Words that name nothing in the restricted run, no mask, tag or match of a noun: TagCLIP's unseen classes of VOC, and
+fourteen of COCO."""
+
+_SAME, _RELATED = 0.75, 0.55
+_SYNONYMS = json.loads(Path(__file__).with_name("synonyms.json").read_text(encoding="utf-8"))
+
+
+def drop_restricted(source: LabelledSet) -> LabelledSet:
+    """A set without what measures the open vocabulary: masks of the classes in RESTRICTED, and, of a set with the
+    classes of VOC, every photo that shows one of its unseen classes.
+    """
+    dataset = source.dataset
+    if set(source.names) >= UNSEEN_VOC:
+        unseen = [source.names.index(name) for name in UNSEEN_VOC]
+        kept = [sample for sample in dataset if not np.isin(dataset.load_labels(sample), unseen).any()]
+        dataset = replace(dataset, samples=tuple(kept))
+    taught = tuple(t and name not in RESTRICTED for t, name in zip(source.taught, source.names, strict=True))
+    return replace(source, dataset=dataset, taught=taught)
+
+
+class Lexicon:
+    """Text embeddings of every wording of some words in every template, and of the 1000 ImageNet names.
+
+    On the CPU, as everything that batches are drawn from.
+
+    Attributes:
+        words: the W words, sorted; where it is restricted, without those of RESTRICTED.
+        imagenet: unit vectors (1000, 384) of the ImageNet names.
+    """
+
+    def __init__(self, words: Iterable[str], tower: TextTower, restricted: bool) -> None:
+        self.words = sorted(set(words).difference(RESTRICTED if restricted else ()))
+        wordings = [[word, *self._synonyms(word, restricted)] for word in self.words]
+        self._longest = max(map(len, wordings))
+        texts = [template.format(text) for template in TEMPLATES for row in wordings for text in self._filled(row)]
+        self._texts = tower(texts).cpu().clone().view(len(TEMPLATES), len(self.words), self._longest, -1)
+        self.imagenet = tower(IMAGENET_CLASSNAMES).cpu().clone()
+        plain = self._texts[0, :, 0]
+        self._same, self._related = plain @ plain.T > _SAME, plain @ self.imagenet.T > _RELATED
+
+    def index(self, names: Sequence[str]) -> Tensor:
+        """Rows of names, int64 (len(names),); -1 for a name that is not in the lexicon."""
+        rows = {word: row for row, word in enumerate(self.words)}
+        return torch.tensor([rows.get(name, -1) for name in names], dtype=torch.int64)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Unit vectors (W, 384): each word in a wording and all in a template of the moment."""
+        plain = torch.rand((), generator=generator) < 0.5
+        template = 0 if plain else int(torch.randint(len(TEMPLATES), (), generator=generator))
+        wording = torch.randint(self._longest, (len(self.words),), generator=generator)
+        usual = torch.rand(len(self.words), generator=generator) < 0.5
+        return self._texts[template, torch.arange(len(self.words)), torch.where(usual, 0, wording)]
+
+    def not_negatives(self, rows: Tensor, distractors: Tensor) -> Tensor:
+        """Which candidates mean too much the same as the right word to count as wrong.
+
+        Args:
+            rows: the right words, int64 (N,).
+            distractors: indices of ImageNet names, int64 (M,).
+
+        Returns:
+            bool (N, W + M); False for the right word itself.
+        """
+        found = torch.cat([self._same[rows], self._related[rows][:, distractors]], 1)
+        found[torch.arange(len(rows)), rows] = False
+        return found
+
+    def _filled(self, row: list[str]) -> list[str]:
+        return [row[i % len(row)] for i in range(self._longest)]
+
+    @staticmethod
+    def _synonyms(word: str, restricted: bool) -> list[str]:
+        return [text for text in _SYNONYMS.get(word, ()) if not (restricted and text in RESTRICTED)]

@@ -1,0 +1,129 @@
+"""Train "SED (mini)": SED's decoder on what the bundled mini model says of places.
+
+    python -m train.mini.sed --data DIR --out runs/sed-mini                  one process, on the GPU if there is one
+    torchrun --nproc_per_node 2 -m train.mini.sed --data DIR ...             several
+    python -m train.mini.sed --data DIR --out runs/smoke --smoke             everything on a few photos, in a minute
+
+DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
+which goes on where it was interrupted: a dense head for honest costs (`train.mini.sed.cross_fitting`), views of photos
+read with it, and the decoder. OUT/sed-mini.safetensors is what `ovseg_demo.methods.sed.mini` loads; its line for the
+catalogue is printed last.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save
+
+from ovseg_demo.methods.sed.decoder import Decoder
+from ovseg_demo.methods.sed.mini import DECODER_SIZES, MiniCostMaps
+from ovseg_demo.models.mini.model import MiniModel
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from ovseg_demo.weights.catalogue import sha256_of
+from train.common import command, image_sets
+from train.common.loop import fit
+from train.common.run_folder import RunFolder
+from train.common.schedule import Schedule
+from train.mini.conversion import half_precision
+from train.mini.heads import dense
+from train.mini.lexicon import Lexicon
+from train.mini.sed import batches, cross_fitting, initialisation
+from train.mini.sed.multi_scale_views import MultiScaleViews
+from train.mini.sed.training import Training
+from train.mini.sed.weight_interpolation import interpolate_weights
+
+FILE = "sed-mini.safetensors"
+HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
+DECODER = Schedule(steps=2000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
+SHARE = 0.4
+"""How far the decoder that is kept lies from its beginning to what training made of it."""
+
+SMOKE_PHOTOS = 6
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    photos: dict[str, int]
+    head_schedule: Schedule
+    head_sizes: dense.DenseBatchSizes
+    schedule: Schedule
+    sizes: batches.BatchSizes
+    share: float = SHARE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.mini.sed", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    labelled, _ = image_sets.find_sets(chosen.data, SMOKE_PHOTOS if chosen.smoke else None)
+    config = _config(chosen, {source.name: len(source.dataset) for source in labelled})
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    words = [name for source in labelled for name, taught in zip(source.names, source.taught, strict=True) if taught]
+    lexicon = Lexicon(words, TextTower(state.device), restricted=False)
+    tower = ImageTower(state.device)
+    heads = cross_fitting.train_out_of_fold_heads(
+        labelled, lexicon, tower, config.head_sizes, config.head_schedule, folder
+    )
+    vlm = MiniModel(state.device, heads)
+    shown = cross_fitting.split_half(labelled, head=False)
+    with state.main_process_first():
+        views = MultiScaleViews(shown, vlm, RunFolder(folder.path / "views", {"photos": config.photos}))
+    drawn = batches.CostMapBatches(shown, views, lexicon, MiniCostMaps(vlm), config.sizes)
+    torch.manual_seed(config.schedule.seed)
+    decoder = Decoder(DECODER_SIZES)
+    initialisation.initialise_decoder(decoder)
+    begun = {name: value.clone() for name, value in decoder.state_dict().items()}
+    stage = RunFolder(folder.path / "decoder", asdict(config.schedule))
+    trained = fit(Training(decoder), drawn, config.schedule, stage, title="decoder")
+    if state.is_main_process:
+        folder.replace(
+            FILE,
+            lambda file: file.write(
+                save(half_precision(interpolate_weights(begun, trained.decoder.state_dict(), config.share)))
+            ),
+        )
+        path = folder.path / FILE
+        print(json.dumps({"id": "sed-mini", "sha256": sha256_of(path), "size": path.stat().st_size}))
+    return 0
+
+
+def _config(chosen: argparse.Namespace, photos: dict[str, int]) -> Config:
+    schedules = [replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (HEAD, DECODER)]
+    config = Config(photos, schedules[0], dense.DenseBatchSizes(), schedules[1], batches.BatchSizes())
+    if not chosen.smoke:
+        return config
+    short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
+    return replace(
+        config,
+        head_schedule=replace(config.head_schedule, **short),
+        head_sizes=dense.DenseBatchSizes(windows=2, side=128, places=200, distractors=50),
+        schedule=replace(config.schedule, **short),
+        sizes=batches.BatchSizes(views=1, words=(2, 4), distractors=1),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

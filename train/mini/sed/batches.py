@@ -1,0 +1,129 @@
+"""What the decoder learns from: views of labelled photos, each asked for words of the moment.
+
+The vocabulary stays open because no two steps ask for the same words: a few or many of a set's classes, most of those
+that the view shows, in varied wordings, and names of ImageNet that nobody labelled. One step in ten asks for a single
+word, as people may, beside the mini model's rivals, which then stand for everything that the word is not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovseg_demo.methods.sed.mini import MiniCostMaps
+from train.common.image_sets import LabelledSet
+from train.common.sampling import Batch
+from train.mini.lexicon import Lexicon
+from train.mini.sed.multi_scale_views import MultiScaleViews
+
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How much is drawn a step.
+
+    Attributes:
+        views: of photos.
+        words: asked for in each, from and to; a log-uniform number.
+        distractors: names of ImageNet among them, at most.
+        dropped: share of a view's classes that it is not asked for.
+        single: share of views that are asked for one word and its rival.
+    """
+
+    views: int = 4
+    words: tuple[int, int] = (3, 32)
+    distractors: int = 6
+    dropped: float = 0.1
+    single: float = 0.1
+
+
+class CostMapBatches:
+    """Draws batches; sets of more photos and of more classes are drawn more often.
+
+    A batch has lists over its views, of T classes each: "cost", float32 (T, P, h, w); "skips", three maps; "targets",
+    float32 (T, 8h, 8w), 1 where a place is of the class and 0 elsewhere; "counted", bool of the same shape, where that
+    is known.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[LabelledSet],
+        views: MultiScaleViews,
+        lexicon: Lexicon,
+        costs: MiniCostMaps,
+        sizes: BatchSizes,
+    ) -> None:
+        self._views, self._lexicon, self._costs, self._sizes = views, lexicon, costs, sizes
+        self._weights = torch.tensor([(len(s.dataset) * len(s.names)) ** 0.5 for s in labelled])
+        self._none = len(lexicon.words)
+        self._rows = [_rows(source, lexicon, self._none) for source in labelled]
+        self._alike = lexicon.not_negatives(torch.arange(self._none), torch.arange(len(lexicon.imagenet)))
+        self._alike = self._alike[:, self._none :]
+
+    def __call__(self, generator: torch.Generator) -> Batch:
+        drawn = [self._view(generator) for _ in range(self._sizes.views)]
+        return {name: [each[name] for each in drawn] for name in ("cost", "skips", "targets", "counted")}
+
+    def _view(self, generator: torch.Generator) -> Batch:
+        which = int(torch.multinomial(self._weights, 1, generator=generator))
+        photo, labels = self._views.draw(which, generator)
+        places = self._rows[which][labels]
+        texts = self._lexicon.draw(generator)
+        single = torch.rand((), generator=generator) < self._sizes.single
+        ask = self._one if single else self._many
+        classes, targets, counted = ask(which, places, texts, generator)
+        return {
+            "cost": self._costs.cost(photo, classes).clone(),  # tensors of inference mode cannot be learnt from
+            "skips": [level.clone() for level in self._costs.skips(photo)],
+            "targets": targets.float(),
+            "counted": counted,
+        }
+
+    def _many(self, which: int, places: Tensor, texts: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Texts of classes (T, 1, 384), targets and what counts: words of the set, then names of ImageNet."""
+        sizes = self._sizes
+        low, high = (torch.tensor(float(number)).log() for number in sizes.words)
+        wanted = int((low + (high - low) * torch.rand((), generator=generator)).exp().round())
+        shown, others = self._told(which, places)
+        shown = shown[torch.rand(len(shown), generator=generator) >= sizes.dropped]
+        distractors = int(torch.randint(min(sizes.distractors, wanted // 2) + 1, (), generator=generator))
+        rows = torch.cat([_shuffled(shown, generator), _shuffled(others, generator)])[: max(1, wanted - distractors)]
+        names = torch.randperm(len(self._lexicon.imagenet), generator=generator)[:distractors]
+        known = places != _UNKNOWN
+        named = known & (places != self._none)  # background may show anything that ImageNet knows
+        unlike = ~self._alike[:, names][places.clamp(0, self._none - 1)].movedim(-1, 0)
+        targets = torch.cat([places == rows[:, None, None], torch.zeros_like(unlike)])
+        counted = torch.cat([known.expand(len(rows), -1, -1), named & unlike])
+        return torch.cat([texts[rows], self._lexicon.imagenet[names]])[:, None], targets, counted
+
+    def _one(self, which: int, places: Tensor, texts: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The same of one word, usually one that is shown, and its rival."""
+        shown, others = self._told(which, places)
+        absent = torch.rand((), generator=generator) < self._sizes.dropped or not len(shown)
+        row = _shuffled(others if absent and len(others) else shown, generator)[:1]
+        rivals = self._costs.embed_background_prompts([self._lexicon.words[int(row)]])
+        owners = torch.tensor([0] + [1] * len(rivals))
+        classes = self._costs.class_texts(torch.cat([texts[row], rivals.cpu()]), owners)
+        known = (places != _UNKNOWN).expand(2, -1, -1)
+        return classes, torch.stack([places == row, places != row]), known
+
+    def _told(self, which: int, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The words of a set that places show, and its other words."""
+        taught = self._rows[which].unique()
+        taught = taught[(taught != _UNKNOWN) & (taught != self._none)]
+        there = torch.isin(taught, places)
+        return taught[there], taught[~there]
+
+
+def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=generator)]
+
+
+def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
+    """The lexicon's row of each label, `none` for background; unknown for IGNORE, -1, which is the last."""
+    rows = lexicon.index(source.names)
+    if source.dataset.background is not None:
+        rows[source.dataset.background] = none
+    return torch.cat([rows, torch.tensor([_UNKNOWN])])

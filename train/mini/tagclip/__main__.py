@@ -1,0 +1,119 @@
+"""Train "TagCLIP (mini)" with three seeds, with its trusty map and without, and measure what the map is good for.
+
+    python -m train.mini.tagclip --data DIR --out runs/tagclip-mini             everything; prints a Markdown table
+    python -m train.mini.tagclip --data DIR --out runs/tagclip-mini --set voc_train --seeds 1 --variant tagclip
+    python -m train.mini.tagclip --data DIR --out runs/smoke --smoke            a few photos and steps, in a minute
+
+DIR holds folders with images/, masks/ and classes.json: voc_train and coco_train, whose held-out photos train nothing,
+and voc_dev. Each training has a folder OUT/SET-VARIANT-SEED and goes on where it was interrupted; those that are done
+are only measured. OUT/SET-VARIANT-SEED/tagclip-mini.safetensors is what `ovseg_demo.methods.tagclip.mini` loads,
+where it has a trusty map; that of `--set voc_train --variant shipped --seeds 1` is bundled.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import PartialState
+from torch import Tensor
+
+from eval import datasets
+from eval.datasets.base import Dataset, DatasetError
+from eval.datasets.split import held_out
+from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
+from ovseg_demo.models.mini.anchors import Anchors
+from ovseg_demo.models.mini.model import MiniModel
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from ovseg_demo.vocabulary import readable_text
+from ovseg_demo.weights.loading import load_for_inference
+from train.common import command, image_sets
+from train.common.image_sets import LabelledSet
+from train.common.run_folder import RunFolder
+from train.mini.tagclip import experiments, report
+from train.mini.tagclip.experiments import UNSEEN, VARIANTS, TrainingRun
+from train.mini.tagclip.measurement import measure
+from train.mini.tagclip.windows import EncodedWindows
+
+VIEWS = 3
+DEV = "voc_dev"
+SMOKE_PHOTOS, SMOKE_STEPS = 6, 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.mini.tagclip", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds the folders of the runs")
+    parser.add_argument("--set", action="append", choices=list(UNSEEN), help="only this one; may be given twice")
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="only this one; may be repeated")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    limit = SMOKE_PHOTOS if chosen.smoke else None
+    wanted = chosen.set or list(UNSEEN)
+    found = [source for source in image_sets.labelled_sets(chosen.data, limit) if source.name in wanted]
+    if missing := set(wanted) - {source.name for source in found}:
+        raise DatasetError(f"{chosen.data} holds no {' and no '.join(sorted(missing))} with photos to learn from.")
+    steps = SMOKE_STEPS if chosen.smoke else None
+    variants = chosen.variant or list(VARIANTS)
+    vlm, texts = MiniModel(state.device), TextTower(state.device)
+    for source in found:
+        views = _views(source, 1 if chosen.smoke else VIEWS, chosen.out, state)
+        trained = {
+            run: experiments.train_run(run, views, texts, chosen.out)
+            for run in experiments.training_runs(source, variants, chosen.seeds, steps)
+        }
+        del views
+        if state.is_main_process:
+            _measured(trained, chosen.data, limit, vlm)
+    return 0
+
+
+def _views(source: LabelledSet, count: int, out: Path, state: PartialState) -> dict[str, Tensor]:
+    folder = RunFolder(out / "views" / source.name, {"photos": len(source.dataset), "views": count})
+    with state.main_process_first():
+        return EncodedWindows([source], count, ImageTower(state.device), Anchors(state.device), folder).sets[0]
+
+
+def _measured(trained: dict[TrainingRun, Path], data: Path, limit: int | None, vlm: MiniModel) -> None:
+    """Print what all runs of one set make of photos that they have not seen."""
+    lesson = next(iter(trained)).lesson
+    models = {
+        run: load_for_inference(MiniTagCLIPModel(VARIANTS[run.variant].sizes), path) for run, path in trained.items()
+    }
+    for dataset in _unseen_photos(lesson.source.name, data, limit):
+        taught = {_alike(name) for name in lesson.seen}
+        seen = [_alike(name) in taught for name in dataset.vocabulary.names]
+        print(f"\n{lesson.source.name}, measured on {dataset.name} ({len(dataset)} photos)\n")
+        print(report.table(measure(models, dataset, seen, vlm), seen), flush=True)
+
+
+def _unseen_photos(name: str, data: Path, limit: int | None) -> list[Dataset]:
+    """voc_dev, and of the set itself what training leaves out."""
+    dev, own = (datasets.open("folder_named", data / each) for each in (DEV, name))
+    own = replace(own, samples=tuple(sample for sample in own if held_out(sample.key)))
+    named = zip((DEV, f"{name}, held out"), (dev, own), strict=True)
+    return [replace(each, name=title, samples=each.samples[:limit]) for title, each in named if len(each)]
+
+
+_SAME = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tv monitor": "tv"}
+"""Names of VOC to those of COCO."""
+
+
+def _alike(name: str) -> str:
+    name = readable_text(name)
+    return _SAME.get(name, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Batches of windows of one set, with the words of its seen classes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovseg_demo.models.mini.towers import TextTower
+from ovseg_demo.vocabulary import readable_text
+from train.common.image_sets import LabelledSet
+from train.common.labelled_batches import BACKGROUND
+from train.common.sampling import Batch
+from train.mini.tagclip.windows import MAPS
+from train.tagclip.losses import UNSEEN
+
+
+@dataclass(frozen=True)
+class SplitSet:
+    """A set and which of its classes are kept unseen.
+
+    Attributes:
+        source: the photos.
+        unseen: names of classes, all among the set's; their masks are never a class's mask.
+    """
+
+    source: LabelledSet
+    unseen: tuple[str, ...]
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Names of the classes whose masks are shown, in the order of the labels' rows."""
+        named = zip(self.source.names, self.source.taught, strict=True)
+        return tuple(name for name, taught in named if taught and name not in self.unseen)
+
+    def rows(self) -> Tensor:
+        """The row of each label among `seen`, int64; UNSEEN or NOTHING for the others. IGNORE, -1, is the last."""
+        seen = {name: row for row, name in enumerate(self.seen)}
+        rows = [seen.get(name, UNSEEN if name in self.unseen else BACKGROUND) for name in self.source.names]
+        return torch.tensor([*rows, -1])
+
+
+class WindowBatches:
+    """Draws batches: "anchors", "coarse", "fine" as `Adapter` takes them, and "labels", int64 (B, h, w).
+
+    Args:
+        views: of the set, as in `Views.sets`.
+        rows: what becomes of the set's labels.
+        batch: B.
+    """
+
+    def __init__(self, views: dict[str, Tensor], rows: Tensor, batch: int) -> None:
+        self._views, self._rows, self._batch = views, rows, batch
+
+    def __call__(self, generator: torch.Generator) -> Batch:
+        photos, count = self._views["labels"].shape[:2]
+        photo, view = (torch.randint(number, (self._batch,), generator=generator) for number in (photos, count))
+        mirrored = torch.rand(self._batch, generator=generator) < 0.5
+        drawn = {name: _mirrored(self._views[name][photo, view], mirrored) for name in (*MAPS, "labels")}
+        labels = self._rows[drawn["labels"].long()]
+        return {**{name: drawn[name].float() for name in MAPS}, "labels": labels}
+
+
+def embed_class_names(tower: TextTower, names: tuple[str, ...]) -> Tensor:
+    """Unit vectors (len(names), 384) of words as the demo reads them."""
+    return tower([readable_text(name) for name in names]).cpu().clone()
+
+
+def _mirrored(maps: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which.view(-1, *[1] * (maps.ndim - 1)), maps.flip(-1), maps)

@@ -1,0 +1,112 @@
+"""What trained models make of photos they have not seen, with the trusty weighting and without."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from eval.datasets.base import Dataset
+from eval.metrics import GROUND_TRUTH, Confusion, ratio
+from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel, encode_photo
+from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
+from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
+from train.common.image_sets import open_photo, resize_labels
+
+STEP = 4
+"""Pixels of the photo as it was read between the scores."""
+
+WEIGHTINGS = {
+    "none": (0.0, False),
+    "0.1 off seen": (SEEN_PENALTY, False),
+    "trusty": (0.0, True),
+    "trusty, 0.1 off seen": (SEEN_PENALTY, True),
+}
+"""By title: what is taken off the probabilities of seen classes, and whether the trusty map weighs."""
+
+_BINS = 200
+
+
+@dataclass
+class Counted:
+    """What was counted of one model on one set.
+
+    Attributes:
+        confusions: by a key of WEIGHTINGS.
+        trusty: of the pixels of seen classes and of those of unseen ones, how many have which trusty probability,
+            float64 (2, bins).
+    """
+
+    confusions: dict[str, Confusion]
+    trusty: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS)))
+
+    def numbers(self, weighting: str, seen: Sequence[bool]) -> tuple[float, ...]:
+        """pAcc, mIoU(S), mIoU(U) and hIoU in percent over the classes in the ground truth."""
+        parts = [tuple(i for i, each in enumerate(seen) if each is wanted) for wanted in (True, False)]
+        found = self.confusions[weighting].scores(*parts)
+        means = found.means[GROUND_TRUTH]
+        return tuple(100 * value for value in (found.pixel_accuracy, means.seen, means.unseen, means.harmonic))
+
+    def area(self) -> float:
+        """Area under the ROC curve of the map: how often an unseen pixel looks newer than a seen one, or NaN."""
+        seen, unseen = self.trusty
+        below = seen.cumsum() - seen / 2
+        return float(ratio((unseen * below).sum(), seen.sum() * unseen.sum()))
+
+    def trust(self) -> tuple[float, float]:
+        """The mean trusty probability of pixels of seen and of unseen classes."""
+        centres = (np.arange(_BINS) + 0.5) / _BINS
+        seen, unseen = ratio((self.trusty * centres).sum(1), self.trusty.sum(1))
+        return float(seen), float(unseen)
+
+
+@torch.inference_mode()
+def measure(
+    models: Mapping[str, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
+) -> dict[str, Counted]:
+    """Of each model; every photo is read once.
+
+    Args:
+        models: by name.
+        dataset: photos with labels, background ignored.
+        seen: of each class of the dataset, whether it counts as seen.
+        vlm: reads photos and words.
+
+    Raises UserErrors for photos and label files that cannot be used.
+    """
+    texts = vlm.embed_texts(dataset.vocabulary.names)
+    known = np.array(seen)
+    counted = {name: Counted({title: Confusion(len(seen)) for title in WEIGHTINGS}) for name in models}
+    for sample in tqdm(dataset, desc=f"measuring on {dataset.name}", unit="photo", disable=None):
+        photo = vlm.embed_image(open_photo(sample.image).pixels)
+        labels = dataset.load_labels(sample)
+        for name, model in models.items():
+            for title, found in _scored(model, photo, texts, tuple(seen)):
+                places = resize_labels(labels, tuple(found.shape[1:]))
+                if title is None:
+                    _count_trust(counted[name].trusty, found[0].numpy(), places, known)
+                else:
+                    counted[name].confusions[title].add(places, found.argmax(0).numpy())
+    return counted
+
+
+def _scored(
+    model: MiniTagCLIPModel, photo: DenseFeatures, texts: Tensor, seen: tuple[bool, ...]
+) -> Iterator[tuple[str | None, Tensor]]:
+    """Scores (C, h, w) under the name of each weighting, and the trusty map (1, h, w) under None."""
+    read = encode_photo(photo, model.adapter)
+    logits = model.decoder(read.encoded, texts)
+    for title, (handicap, trusty) in WEIGHTINGS.items():
+        if not trusty or logits.trusty is not None:
+            yield title, class_scores(read, logits, ScoreRule(seen, handicap, trusty), STEP)
+    if logits.trusty is not None:
+        yield None, trusty_map(read, logits, STEP)
+
+
+def _count_trust(counts: np.ndarray, trusty: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+    bins = np.minimum((trusty * _BINS).astype(int), _BINS - 1)
+    known = labels >= 0
+    for row, wanted in enumerate((True, False)):
+        counts[row] += np.bincount(bins[known & (seen[labels.clip(0)] == wanted)], minlength=_BINS)

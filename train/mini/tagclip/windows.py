@@ -1,0 +1,84 @@
+"""What the frozen half of the mini model knows of windows of labelled photos: made once, kept, read by every run.
+
+A set is one file, written whole or not at all; after an interruption the sets that are there are not made again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from ovseg_demo.models.mini.anchors import Anchors
+from ovseg_demo.models.mini.towers import ImageTower
+from train.common.image_sets import LabelledSet
+from train.common.run_folder import RunFolder, TrainingError
+from train.mini import views
+
+SIDE = 352
+"""Of a window, in pixels."""
+
+SCALES = (400, 720)
+"""Longest side of the photos in pixels, from and to; the demo reads them at 512."""
+
+STRIDE = 4
+"""Of the labels, in pixels."""
+
+MAPS = ("anchors", "coarse", "fine")
+"""Weights of the anchors at stride 32, and the image tower's maps at strides 16 and 8, as `DenseFeatures` has them."""
+
+
+class EncodedWindows:
+    """V windows of each of N photos of every set, in half precision.
+
+    Attributes:
+        sets: of each set its tensors by name: "anchors" (N, V, A, 11, 11), "coarse" (N, V, 120, 22, 22), "fine"
+            (N, V, 48, 44, 44), float16; "labels" (N, V, 88, 88), int16, the set's indices or IGNORE.
+
+    Args:
+        labelled: the sets.
+        count: V.
+        tower, anchors: what reads the photos.
+        folder: of the files.
+
+    Raises TrainingError for a damaged file.
+    """
+
+    def __init__(
+        self, labelled: Sequence[LabelledSet], count: int, tower: ImageTower, anchors: Anchors, folder: RunFolder
+    ) -> None:
+        self._tower, self._anchors, self._folder = tower, anchors, folder
+        self.sets = [self._kept(source, count) for source in labelled]
+
+    def _kept(self, source: LabelledSet, count: int) -> dict[str, Tensor]:
+        path = self._folder.path / f"{source.name}.safetensors"
+        if not path.exists():
+            made = self._made(source, count)
+            self._folder.replace(path.name, lambda file: file.write(save(made)))
+            return made
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
+
+    @torch.inference_mode()
+    def _made(self, source: LabelledSet, count: int) -> dict[str, Tensor]:
+        bar = tqdm(source.dataset, desc=f"views of {source.name}", unit="photo", disable=None)
+        photos = []
+        for number, sample in enumerate(bar):
+            generator = torch.Generator().manual_seed(number)
+            image, labels = source.load(sample)
+            seen = [views.random_window(image, labels, SIDE, SCALES, generator) for _ in range(count)]
+            maps = self._maps(torch.cat([pixels for pixels, _ in seen]))
+            centres = [places[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16) for _, places in seen]
+            photos.append((*maps, torch.from_numpy(np.stack(centres))))
+        return dict(zip((*MAPS, "labels"), map(torch.stack, zip(*photos, strict=True)), strict=True))
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        _, fine, coarse, last = self._tower.pyramid(pixels)
+        weights = self._anchors.weights(self._tower.classes(last.movedim(1, -1).flatten(0, 2)))
+        anchors = weights.unflatten(0, (len(pixels), *last.shape[2:])).movedim(-1, 1)
+        return [level.half().cpu().contiguous() for level in (anchors, coarse, fine)]

@@ -1,0 +1,1 @@
+"""Training of OVSeg: MaskFormer, mask-adapted CLIP, and the mask-noun pairs it learns from."""

@@ -1,0 +1,177 @@
+"""Adapt CLIP to masked regions.
+
+    python -m train.ovseg.clip --pairs runs/pairs --clip clip-vit-b16 --variant both --out runs/clip       one process
+    torchrun --nproc_per_node 4 -m train.ovseg.clip --pairs runs/pairs --clip clip-vit-b16 ...             several
+    python -m train.ovseg.clip --pairs runs/smoke --out runs/clip-smoke --smoke     a random tiny CLIP, in seconds
+
+PAIRS is what `python -m train.ovseg.pairs` wrote. Variants, as published: "full" trains the image tower and the scale
+of the logits, "prompts" only mask prompts in a frozen CLIP, "both" prompts on top of the fully tuned tower. Each
+stage ends with OUT/full.safetensors or OUT/prompts.safetensors: OpenAI's names, and visual.mask_embedding if there are
+prompts. A few photos of PAIRS are held out; how often a region of theirs finds its word is printed at the end.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from accelerate import PartialState
+from safetensors.torch import save
+
+from eval.markdown import table
+from train.common import command
+from train.common.loop import fit
+from train.common.run_folder import RunFolder, TrainingError
+from train.common.schedule import Schedule
+from train.common.settings import check_at_least, describe_weights
+from train.ovseg.clip import initial_model
+from train.ovseg.clip.adaptation import Adaptation, retrieval
+from train.ovseg.clip.pair_batches import PairBatches
+from train.ovseg.pairs import report
+
+VARIANTS = {"full": ("full",), "prompts": ("prompts",), "both": ("full", "prompts")}
+RATES = {"full": (5e-6, 0.2), "prompts": (0.05, 0.0)}
+"""Highest learning rate and weight decay of each stage."""
+
+WARMUP, EPOCHS, BATCH = 100, 5, 128
+HELD_OUT = 0.02
+"""Share of the photos whose pairs measure what was learnt."""
+
+SMOKE_BATCH, SMOKE_STEPS = 4, 6
+SMOKE_RATES = {"full": 1e-3, "prompts": 0.05}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights.
+
+    Attributes:
+        pairs: how many there are, of which `held_out` are not trained on, and a digest of them.
+        schedules: of the stages, in order.
+    """
+
+    clip: str
+    template: str
+    pairs: int
+    pairs_digest: str
+    held_out: int
+    batch: int
+    schedules: dict[str, Schedule]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.ovseg.clip", description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="folder of shards")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--clip", default="clip-vit-b16", metavar="MODEL", help="catalogue id or file to start from (%(default)s)"
+    )
+    parser.add_argument("--variant", choices=VARIANTS, default="both", help="default: %(default)s")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH, metavar="N", help="pairs a process and step (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help="of each stage (default: %(default)s)")
+    parser.add_argument("--template", default="{}", help="what is read for a word (default: the word as it is)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read ahead (default: none)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help=f"a tiny random CLIP, {SMOKE_STEPS} steps of at most {SMOKE_BATCH} pairs, whatever --clip and --epochs",
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    check_at_least(1, batch=chosen.batch, epochs=chosen.epochs)
+    check_at_least(0, workers=chosen.workers, seed=chosen.seed)
+    if chosen.template.count("{}") != 1:
+        raise TrainingError(f"template is '{chosen.template}', but must have one {{}}, where the word goes.")
+    shards, digest = report.finished(chosen.pairs)
+    clip = initial_model.tiny_clip(chosen.seed) if chosen.smoke else initial_model.load_initial_clip(chosen.clip)
+    if "full" in VARIANTS[chosen.variant] and clip.visual.mask_embedding is not None:
+        raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
+    tokenizer = open_clip.SimpleTokenizer()
+    held_out, taught = _split(shards.photos)
+    size = min(chosen.batch, SMOKE_BATCH) if chosen.smoke else chosen.batch
+    batches = PairBatches(
+        shards,
+        taught,
+        size,
+        clip.visual.image_size[0],
+        lambda words: tokenizer([chosen.template.replace("{}", word) for word in words]),
+        chosen.seed,
+    )
+    steps = chosen.epochs * batches.steps(state.num_processes)
+    schedules = {stage: _schedule(stage, steps, chosen) for stage in VARIANTS[chosen.variant]}
+    name = "tiny" if chosen.smoke else describe_weights(chosen.clip)
+    config = Config(name, chosen.template, len(shards), digest, len(held_out), size, schedules)
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    clip.to(state.device)
+    found = [("start", retrieval(clip, shards, held_out, batches.text))]
+    for stage, schedule in schedules.items():
+        _adapt(clip, stage, schedule, batches, folder, chosen.workers)
+        found.append((stage, retrieval(clip, shards, held_out, batches.text)))
+    if state.is_main_process:
+        rows = [(name, f"{100 * share:.1f}") for name, share in found]
+        print(table(("weights", f"top-1 % of {len(held_out)} held-out pairs"), rows))
+    return 0
+
+
+def _split(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the pairs that are held out and of those that are taught, whole photos of each."""
+    numbers = np.unique(photos)
+    held_out = np.random.default_rng(0).permutation(numbers)[: math.ceil(HELD_OUT * len(numbers))]
+    outside = np.isin(photos, held_out)
+    return np.flatnonzero(outside), np.flatnonzero(~outside)
+
+
+def _schedule(stage: str, steps: int, chosen: argparse.Namespace) -> Schedule:
+    """The published schedule of a stage, made short for a smoke run."""
+    rate, decay = RATES[stage]
+    full = Schedule(
+        steps=steps,
+        learning_rate=rate,
+        warmup=min(WARMUP, steps // 10),
+        weight_decay=decay,
+        betas=(0.9, 0.98),
+        epsilon=1e-6,
+        clip=None,
+        averaging=0,
+        precision=chosen.precision,
+        seed=chosen.seed,
+    )
+    if not chosen.smoke:
+        return full
+    return replace(full, steps=SMOKE_STEPS, learning_rate=SMOKE_RATES[stage], warmup=1, save_every=2, log_every=2)
+
+
+def _adapt(
+    clip: open_clip.CLIP, stage: str, schedule: Schedule, batches: PairBatches, folder: RunFolder, workers: int
+) -> None:
+    """Train a stage and write its weights."""
+    if stage == "prompts" and clip.visual.mask_embedding is None:
+        torch.manual_seed(schedule.seed)  # what came before differs when a run goes on
+        clip.visual.start_prompts()
+    stored = RunFolder(folder.path / stage, asdict(schedule))
+    fit(Adaptation(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
+    weights = {name: value.contiguous().cpu() for name, value in clip.state_dict().items()}
+    folder.replace(f"{stage}.safetensors", lambda file: file.write(save(weights)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""CLIP with the loss by which it is adapted, and how well it finds words that it was not trained on."""
+
+import math
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from accelerate import PartialState
+from open_clip.loss import ClipLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_demo.models.clip.text import encode_texts
+from train.common.sampling import Batch
+from train.ovseg.clip.pair_batches import Tokenizer, region_of_pair
+from train.ovseg.pairs.shards import Shards
+
+HIGHEST_SCALE = math.log(100)
+"""The logarithm that CLIP's learned scale is kept below (Radford et al. 2021, section 2.5)."""
+
+_MEASURED = 256
+
+
+class Adaptation(nn.Module):
+    """The symmetric contrastive loss between masked regions and their words, over the batches of all processes.
+
+    Args:
+        clip: its image tower is a MaskPromptedTower.
+        prompts: train the tower's mask prompts alone; otherwise all of the tower and the scale, without prompts. The
+            text tower is locked always.
+    """
+
+    def __init__(self, clip: open_clip.CLIP, prompts: bool) -> None:
+        super().__init__()
+        self.clip = clip.requires_grad_(False)
+        self._prompts = prompts
+        for value in [clip.visual.mask_embedding] if prompts else [*clip.visual.parameters(), clip.logit_scale]:
+            value.requires_grad_()
+        state = PartialState()
+        self._loss = ClipLoss(
+            local_loss=True, gather_with_grad=True, rank=state.process_index, world_size=state.num_processes
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            self.clip.logit_scale.clamp_(max=HIGHEST_SCALE)
+            words = encode_texts(self.clip, batch["tokens"])
+        regions = self.clip.visual(batch["crops"], batch["masks"] if self._prompts else None)
+        with torch.autocast(regions.device.type, enabled=False):  # a cosine times 100 has few digits in bfloat16
+            features = (F.normalize(each.float(), dim=-1) for each in (regions, words))
+            return {"contrastive": self._loss(*features, self.clip.logit_scale.exp())}
+
+
+@torch.inference_mode()
+def retrieval(clip: open_clip.CLIP, shards: Shards, rows: Sequence[int], text: Tokenizer) -> float:
+    """The share of pairs whose own word is the most similar of all different words among 256 pairs.
+
+    Masks are given to the tower where it has prompts.
+    """
+    visual, device = clip.visual, clip.logit_scale.device
+    right = 0
+    for start in range(0, len(rows), _MEASURED):
+        pairs = [shards[int(row)] for row in rows[start : start + _MEASURED]]
+        words = sorted({pair.word for pair in pairs})
+        crops, masks = (
+            torch.stack(each) for each in zip(*(region_of_pair(p, visual.image_size[0]) for p in pairs), strict=True)
+        )
+        masks = None if visual.mask_embedding is None else masks.to(device)
+        texts = F.normalize(encode_texts(clip, text(words).to(device)), dim=-1)
+        best = (visual(crops.to(device), masks) @ texts.T).argmax(1).tolist()
+        right += sum(words[index] == pair.word for index, pair in zip(best, pairs, strict=True))
+    return right / len(rows)

@@ -1,0 +1,28 @@
+"""The CLIP that adaptation starts from."""
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+from ovseg_demo.models import factory
+from ovseg_demo.models.clip.mask_prompts import MaskPromptedTower
+from ovseg_demo.models.clip.weights import build_clip
+
+
+def load_initial_clip(name: str) -> open_clip.CLIP:
+    """A CLIP in float32 with a MaskPromptedTower, from a catalogue id or a file. Raises CheckpointError."""
+    state = factory.load_clip_state_dict(name)
+    return build_clip(factory.clip_architecture(state, name), state, name)
+
+
+def tiny_clip(seed: int) -> open_clip.CLIP:
+    """A CLIP of random weights, which learns something in seconds, with a MaskPromptedTower."""
+    torch.manual_seed(seed)
+    clip = open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg=CLIPVisionCfg(layers=4, width=64, head_width=16, patch_size=16, image_size=64),
+        text_cfg=CLIPTextCfg(width=32, heads=2, layers=2),
+        quick_gelu=True,
+    )
+    clip.visual = MaskPromptedTower(clip.visual)
+    return clip.eval()

@@ -1,0 +1,123 @@
+"""Train MaskFormer against the texts of CLIP.
+
+    python -m train.ovseg.maskformer --data DIR --out runs/maskformer --init R-103.pkl  one process, on the GPU if any
+    torchrun --nproc_per_node 8 -m train.ovseg.maskformer --data DIR ...            several
+    torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.ovseg.maskformer ...
+                                                                              several hosts, the same command on each
+    accelerate launch --multi_gpu --num_processes 8 -m train.ovseg.maskformer ...   several, by accelerate
+    python -m train.ovseg.maskformer --data DIR --out runs/smoke --smoke            a tiny model, in a minute
+
+DIR holds folders NAME_train with images/, masks/ and classes.json, each with a vocabulary of its own; or, with
+--dataset coco_stuff_171_train, COCO-Stuff as Detectron2 keeps it. A run that was interrupted goes on by the same
+command. OUT/maskformer.safetensors has the tensors of an OVSeg file less those of CLIP;
+`train.ovseg.maskformer.evaluate` measures it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from train.common import command, labelled_batches
+from train.common.loop import fit
+from train.common.run_folder import RunFolder, TrainingError
+from train.common.settings import check_at_least, describe_file, describe_weights
+from train.ovseg.maskformer import recipes
+from train.ovseg.maskformer.class_embeddings import create_class_embedder
+from train.ovseg.maskformer.initial_weights import initialise
+from train.ovseg.maskformer.recipes import RECIPES, Recipe
+from train.ovseg.maskformer.trained_model import FILE, save_maskformer
+from train.ovseg.maskformer.training import Training, decays
+
+SMOKE_PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights."""
+
+    recipe: Recipe
+    init: str | None
+    photos: dict[str, int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.labelled_argument_parser("train.ovseg.maskformer", __doc__.splitlines()[0])
+    parser.add_argument("--backbone", choices=RECIPES, default="r101c", help="and its recipe (default: %(default)s)")
+    parser.add_argument("--clip", metavar="ID|FILE", help="whose texts: an id of the catalogue, a file, or mini")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the backbone, or of all, to begin with")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny model, a few photos and steps, the mini model's texts"
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    recipe = _recipe(chosen)
+    check_at_least(1, batch=recipe.batch)
+    check_at_least(0, workers=chosen.workers)
+    if recipe.frozen and chosen.init is None and not chosen.smoke:
+        raise TrainingError(
+            f"{chosen.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
+        )
+    share = command.per_process_batch(recipe.batch, state.num_processes)
+    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    config = Config(
+        replace(recipe, clip=describe_weights(recipe.clip)),
+        chosen.init and describe_file(chosen.init),
+        {source.name: len(source.dataset) for source in found},
+    )
+    training = _training(recipe, found, chosen.init, state.device)
+    folder = RunFolder(chosen.out, asdict(config))
+    if state.is_main_process:
+        print(folder.text())
+    trained = fit(
+        training,
+        labelled_batches.LabelledBatches(found, recipe.views, share),
+        recipe.schedule,
+        folder,
+        rates={"model.backbone": recipe.backbone_rate},
+        decays=decays(training),
+        workers=chosen.workers,
+        title="MaskFormer",
+    )
+    if state.is_main_process:
+        save_maskformer(folder, trained, recipe)
+        command.print_file_record(folder.path / FILE)
+    return 0
+
+
+def _recipe(chosen: argparse.Namespace) -> Recipe:
+    recipe = RECIPES[chosen.backbone]
+    recipe = recipes.shortened(recipes.smoke(recipe) if chosen.smoke else recipe, chosen.steps, chosen.batch)
+    recipe = replace(recipe, clip=chosen.clip or recipe.clip)
+    return replace(recipe, schedule=replace(recipe.schedule, seed=chosen.seed, precision=chosen.precision))
+
+
+def _training(
+    recipe: Recipe, found: Sequence[labelled_batches.LabelledSet], init: Path | None, device: torch.device
+) -> Training:
+    """The model as it begins."""
+    embed = create_class_embedder(recipe.clip, device)
+    texts = [embed(labelled_batches.taught_names(source)) for source in found]
+    torch.manual_seed(recipe.schedule.seed)
+    training = Training(recipe.architecture.build(texts[0].shape[1]), texts)
+    if init is not None:
+        initialise(training.model, init)
+        for part in recipe.frozen:  # without weights to keep, nothing is frozen
+            training.model.backbone.get_submodule(part).requires_grad_(False)
+    return training
+
+
+if __name__ == "__main__":
+    sys.exit(main())

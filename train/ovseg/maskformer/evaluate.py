@@ -1,0 +1,150 @@
+"""What a trained MaskFormer finds and names by itself, without CLIP's image tower.
+
+    python -m train.ovseg.maskformer.evaluate --weights runs/maskformer/maskformer.safetensors --data DIR/coco_train
+
+DIR/coco_train holds images/, masks/ and classes.json. Prints a Markdown table: how many of the ground truth's segments
+(each class of each photo) some query's mask overlaps with an IoU of 0.5 and of 0.75, whatever its class; and the mIoU
+of the label maps of MaskFormer alone (OVSeg's P = A, Liang et al. 2023, section 3.1). Background is not counted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from eval import datasets
+from eval.datasets.base import Dataset, DatasetError
+from eval.datasets.split import PARTS, held_out
+from eval.metrics import GROUND_TRUTH, UNION, Confusion, Scores
+from ovseg_demo.engine import check_device
+from ovseg_demo.errors import exit_status
+from ovseg_demo.proposals.maskformer.predictor import MaskFormerPredictor
+from train.common.image_sets import LabelledSet
+from train.ovseg.maskformer.class_embeddings import create_class_embedder
+from train.ovseg.maskformer.trained_model import TrainedMaskFormer, load_trained_maskformer
+from train.ovseg.maskformer.training import class_logits
+
+LEVELS = (0.5, 0.75)
+_ALL = "all"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        overlaps: float32 (S,), of each of the ground truth's segments the best IoU of any mask.
+        scores: of the label maps.
+    """
+
+    overlaps: Tensor
+    scores: Scores
+
+    def recall(self, level: float) -> float:
+        """The share of segments that were found at this IoU; NaN without any."""
+        return (self.overlaps >= level).float().mean().item()
+
+
+@torch.inference_mode()
+def measure(trained: TrainedMaskFormer, dataset: Dataset, device: str | torch.device = "cpu") -> Measured:
+    """Read every photo of a set. Raises UserErrors for photos and label files that cannot be used."""
+    source = LabelledSet(dataset.name, dataset, (True,) * len(dataset.vocabulary))
+    reader = MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)
+    texts = create_class_embedder(trained.clip, torch.device(device))(source.names)
+    vocabulary = torch.cat([texts, F.normalize(trained.non_object, dim=-1)])
+    overlaps, confusion = [torch.empty(0)], Confusion(len(source.names))
+    for sample in tqdm(dataset, desc="photos", unit="photo", disable=None):
+        pixels, labels = source.load(sample)
+        reading = reader.read(pixels)
+        logits = class_logits(reading.classes.cpu(), vocabulary)
+        masks = F.interpolate(torch.cat([*reading.masks()]).cpu()[None], labels.shape, mode="bilinear")[0]
+        confusion.add(labels, named(logits, masks))
+        overlaps.append(best_overlaps(masks > 0, torch.from_numpy(labels)))
+    return Measured(torch.cat(overlaps), confusion.scores())
+
+
+def named(logits: Tensor, masks: Tensor) -> np.ndarray:
+    """The class of every pixel, int64 (H, W): the sum over queries of probability times mask is highest.
+
+    Args:
+        logits: (Q, K + 1), "no object" last; it takes its share of the probability, but is no answer.
+        masks: (Q, H, W), logits.
+    """
+    probabilities = logits.softmax(1)[:, :-1]
+    return torch.einsum("qk,qhw->khw", probabilities, masks.sigmoid()).argmax(0).numpy()
+
+
+def best_overlaps(masks: Tensor, labels: Tensor) -> Tensor:
+    """Of each segment, every class in `labels` being one, the best IoU with any mask, float32 (N,).
+
+    Args:
+        masks: bool (Q, H, W).
+        labels: integers (H, W); negative ones are in no segment, and pixels that have them count for no mask.
+    """
+    known = labels >= 0
+    found = masks[:, known].float()
+    classes = labels[known].unique()
+    segments = (labels[known] == classes[:, None]).float()
+    common = found @ segments.T
+    union = found.sum(1)[:, None] + segments.sum(1) - common
+    return (common / union.clamp(min=1)).amax(0)
+
+
+def table(measured: Measured) -> str:
+    """The Markdown table, in percent."""
+    cells = {f"recall at IoU {level}": measured.recall(level) for level in LEVELS}
+    cells |= {f"mIoU ({rule})": measured.scores.means[rule].miou for rule in (UNION, GROUND_TRUTH)}
+    cells |= {"pixel accuracy": measured.scores.pixel_accuracy}
+    rows = (
+        ["segments", *cells],
+        ["---"] * (1 + len(cells)),
+        [str(len(measured.overlaps)), *map(_percent, cells.values())],
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.ovseg.maskformer.evaluate", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--weights", type=Path, required=True, metavar="FILE", help="what train.ovseg.maskformer has written"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds images, masks and classes.json")
+    parser.add_argument(
+        "--part", choices=(*PARTS, _ALL), default="held-out", help="of the photos of a set (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    chosen = parser.parse_args(arguments)
+    return exit_status(lambda: _run(chosen))
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    check_device(chosen.device)
+    dataset = _part(datasets.open("folder_named", chosen.data), chosen.part)
+    print(table(measure(load_trained_maskformer(chosen.weights), dataset, chosen.device)))
+    return 0
+
+
+def _part(dataset: Dataset, part: str) -> Dataset:
+    """One part of the fixed split, or all. Raises DatasetError for a part without photos."""
+    kept = tuple(sample for sample in dataset if part == _ALL or held_out(sample.key) is PARTS[part])
+    if not kept:
+        raise DatasetError(f"None of the {len(dataset)} photos is in the part '{part}'.")
+    return replace(dataset, samples=kept)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""MaskFormer's losses (Cheng et al. 2021, section 3.2), with each image's own vocabulary.
+
+Class logits are 100 times cosines with the texts of the vocabulary and, last, with the learned "no object" (OVSeg,
+Liang et al. 2023, section 3.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import reduce
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from train.ovseg.maskformer.loss_weights import ALPHA, CLASS_WEIGHT, DICE_WEIGHT, GAMMA, MASK_WEIGHT, VOID_WEIGHT
+from train.ovseg.maskformer.matcher import match_queries
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What an image shows, one segment a class.
+
+    Attributes:
+        classes: int64 (N,), columns of the image's class logits; N may be 0.
+        masks: bool (N, H, W), at the size of the image.
+    """
+
+    classes: Tensor
+    masks: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor) -> "Segments":
+        """From labels, int64 (H, W); what is negative belongs to no segment."""
+        classes = labels.unique()
+        classes = classes[classes >= 0]
+        return cls(classes, labels == classes[:, None, None])
+
+    def shrunk(self, size: Sequence[int]) -> Tensor:
+        """The masks at another size, by nearest neighbour, bool (N, h, w)."""
+        return F.interpolate(self.masks[:, None].byte(), tuple(size), mode="nearest")[:, 0].bool()
+
+
+def mask_count(segments: Sequence[Segments]) -> Tensor:
+    """How many segments a process has, on average over all processes: what mask losses are divided by; at least 1."""
+    masks = segments[0].masks
+    return reduce(torch.tensor(float(sum(len(s.classes) for s in segments)), device=masks.device), "mean").clamp(min=1)
+
+
+def layer_losses(
+    logits: Sequence[Tensor], masks: Tensor, segments: Sequence[Segments], count: Tensor
+) -> dict[str, Tensor]:
+    """The weighted losses of one decoder layer: "classes", "masks" and "dice".
+
+    Args:
+        logits: of each of B images (Q, K + 1), its K classes and "no object"; K may differ.
+        masks: (B, Q, h, w), mask logits.
+        segments: of each image.
+        count: from `mask_count`.
+    """
+    small = [each.shrunk(masks.shape[2:]) for each in segments]
+    pairs = [
+        match_queries(own, predicted, wanted.classes, shrunk)
+        for own, predicted, wanted, shrunk in zip(logits, masks, segments, small, strict=True)
+    ]
+    predicted = torch.cat([own[queries] for own, (queries, _) in zip(masks, pairs, strict=True)])
+    wanted = torch.cat([own.masks[targets] for own, (_, targets) in zip(segments, pairs, strict=True)])
+    mask_loss, dice_loss = mask_losses(predicted, wanted, count)
+    return {
+        "classes": CLASS_WEIGHT * class_loss(logits, _wanted_classes(logits, segments, pairs)),
+        "masks": MASK_WEIGHT * mask_loss,
+        "dice": DICE_WEIGHT * dice_loss,
+    }
+
+
+def class_loss(logits: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
+    """Cross entropy over all queries of all images, a mean in which "no object" has weight VOID_WEIGHT.
+
+    Args:
+        logits: of each image (Q, K + 1), "no object" last.
+        classes: of each image int64 (Q,).
+    """
+    losses, weights = [], []
+    for scores, own in zip(logits, classes, strict=True):
+        losses.append(F.cross_entropy(scores, own, reduction="none"))
+        weights.append(torch.where(own == scores.shape[1] - 1, VOID_WEIGHT, 1.0))
+    weight = torch.cat(weights)
+    return torch.dot(torch.cat(losses), weight) / weight.sum()
+
+
+def mask_losses(predicted: Tensor, wanted: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """The focal loss, a mean over pixels, and the Dice loss, each summed over segments and divided by `count`.
+
+    Args:
+        predicted: (M, h, w), logits; they are enlarged to the size of `wanted`.
+        wanted: bool (M, H, W).
+    """
+    scores = F.interpolate(predicted[:, None], wanted.shape[1:], mode="bilinear")[:, 0].flatten(1)
+    truth = wanted.flatten(1).to(scores)
+    focal = sigmoid_focal_loss(scores, truth, ALPHA, GAMMA).mean(1).sum()
+    probability = scores.sigmoid()
+    overlap = (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
+    return focal / count, (1 - overlap).sum() / count
+
+
+def _wanted_classes(
+    logits: Sequence[Tensor], segments: Sequence[Segments], pairs: Sequence[tuple[Tensor, Tensor]]
+) -> list[Tensor]:
+    """The class of each query of each image, int64 (Q,): its segment's, or "no object"."""
+    found = []
+    for scores, own, (queries, targets) in zip(logits, segments, pairs, strict=True):
+        classes = torch.full((len(scores),), scores.shape[1] - 1, device=scores.device)
+        classes[queries] = own.classes[targets]
+        found.append(classes)
+    return found

@@ -1,0 +1,55 @@
+"""Which query answers for which segment (DETR, Carion et al. 2020, section 3.1; MaskFormer, Cheng et al. 2021, section
+3.1): the assignment of the least cost."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from train.ovseg.maskformer.loss_weights import ALPHA, CLASS_WEIGHT, DICE_WEIGHT, GAMMA, MASK_WEIGHT
+
+
+@torch.no_grad()
+def match_queries(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of a query and a segment, as two int64 (M,), M being the smaller of Q and N.
+
+    Args:
+        logits: (Q, K + 1), of the classes and of "no object".
+        masks: (Q, h, w), mask logits.
+        classes: int64 (N,), the segments' classes.
+        segments: bool (N, h, w).
+    """
+    found = cost(logits, masks, classes, segments).nan_to_num()  # the loss tells of numbers that are none
+    queries, targets = linear_sum_assignment(found.cpu())
+    return torch.from_numpy(queries), torch.from_numpy(targets)
+
+
+def cost(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> Tensor:
+    """The cost (Q, N) of each pair: 20 * focal - probability + dice."""
+    predicted, wanted = masks.flatten(1), segments.flatten(1).to(masks)
+    probabilities = logits.softmax(1)[:, classes]
+    return (
+        MASK_WEIGHT * focal_cost(predicted, wanted)
+        - CLASS_WEIGHT * probabilities
+        + DICE_WEIGHT * dice_cost(predicted, wanted)
+    )
+
+
+def focal_cost(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """The focal loss (Lin et al. 2017, equation 5) of each pair, (Q, N), a mean over pixels.
+
+    Args:
+        predicted: (Q, P), logits.
+        wanted: (N, P), 0 or 1.
+    """
+    probability = predicted.sigmoid()
+    inside = ALPHA * (1 - probability) ** GAMMA * F.softplus(-predicted)
+    outside = (1 - ALPHA) * probability**GAMMA * F.softplus(predicted)
+    return (inside @ wanted.T + outside @ (1 - wanted).T) / predicted.shape[1]
+
+
+def dice_cost(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """One minus the smoothed Dice coefficient of each pair, (Q, N). Arguments as in `focal_cost`."""
+    probability = predicted.sigmoid()
+    common, sizes = probability @ wanted.T, probability.sum(1)[:, None] + wanted.sum(1)
+    return 1 - (2 * common + 1) / (sizes + 1)

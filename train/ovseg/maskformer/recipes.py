@@ -1,0 +1,135 @@
+"""What OVSeg trained its two MaskFormers with (Liang et al. 2023, section 4.1, and the released configurations), and a
+small one for trying things out."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ovseg_demo.models.factory import MINI
+from ovseg_demo.proposals.maskformer.model import BACKBONES, MaskFormer
+from train.common.augmentation import AugmentationSettings
+from train.common.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A MaskFormer by its sizes.
+
+    Attributes:
+        backbone: as in BACKBONES.
+        backbone_sizes, head_sizes: keyword sizes of the backbone and of MaskFormer; those left out are the released.
+    """
+
+    backbone: str
+    backbone_sizes: dict[str, Any] = field(default_factory=dict)
+    head_sizes: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, text_width: int) -> MaskFormer:
+        """With fresh weights, for a text space of that many dimensions."""
+        return MaskFormer(BACKBONES[self.backbone](**self.backbone_sizes), text_width, **self.head_sizes)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training but its data and its texts.
+
+    Attributes:
+        architecture: what is trained.
+        schedule: how long and how fast.
+        backbone_rate: factor on the backbone's learning rate.
+        frozen: parts of the backbone that keep the weights they begin with, where they are given any.
+        views: of the photos.
+        batch: photos a step, over all processes.
+        shown: the shorter side of photos in evaluation, and the most their longer side may have.
+        clip: whose texts, as `class_embeddings.create_class_embedder` takes them.
+    """
+
+    architecture: Architecture
+    schedule: Schedule
+    backbone_rate: float
+    frozen: tuple[str, ...]
+    views: AugmentationSettings
+    batch: int
+    shown: tuple[int, int]
+    clip: str
+
+
+_SCHEDULE = Schedule(
+    steps=120_000,
+    learning_rate=2e-4,
+    warmup=1500,
+    decay="poly",
+    weight_decay=1e-4,
+    clip=0.01,
+    averaging=0.0,
+    save_every=1000,
+)
+
+RECIPES = {
+    "r101c": Recipe(
+        architecture=Architecture("r101c"),
+        schedule=_SCHEDULE,
+        backbone_rate=0.1,
+        frozen=("stem", "res2"),
+        views=AugmentationSettings(side=512, shortest=(800,), longest=1333),
+        batch=32,
+        shown=(512, 2048),
+        clip="clip-vit-b16",
+    ),
+    "swinb": Recipe(
+        architecture=Architecture("swinb"),
+        schedule=replace(_SCHEDULE, learning_rate=6e-5, weight_decay=0.01),
+        backbone_rate=1.0,
+        frozen=(),
+        views=AugmentationSettings(side=640, shortest=tuple(range(320, 1281, 64)), longest=2560),
+        batch=32,
+        shown=(640, 2560),
+        clip="clip-vit-l14",
+    ),
+    "small": Recipe(
+        architecture=Architecture(
+            "swinb",
+            {"width": 32, "depths": (2, 2, 2, 2), "heads": (1, 2, 4, 8), "window": 8, "drop_path": 0.1},
+            {"width": 96, "queries": 50, "layers": 4, "feedforward": 384, "class_width": 384},
+        ),
+        schedule=replace(
+            _SCHEDULE, steps=5000, learning_rate=5e-4, warmup=200, weight_decay=0.01, clip=1.0, save_every=200
+        ),
+        backbone_rate=1.0,
+        frozen=(),
+        views=AugmentationSettings(side=256, shortest=(192, 256, 320), longest=640),
+        batch=8,
+        shown=(256, 640),
+        clip=MINI,
+    ),
+}
+"""By the name of their backbone."""
+
+_TINY_BACKBONES = {
+    "r101c": {"width": 8, "depths": (1, 1, 1, 3)},
+    "swinb": {"width": 16, "depths": (1, 1, 1, 1), "heads": (1, 1, 2, 2), "window": 4},
+}
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """A recipe made so small that it is done in a minute; its model is good for nothing."""
+    architecture = recipe.architecture
+    return replace(
+        recipe,
+        architecture=replace(
+            architecture,
+            backbone_sizes=_TINY_BACKBONES[architecture.backbone],
+            head_sizes={"width": 32, "queries": 10, "layers": 3, "feedforward": 64, "class_width": 64},
+        ),
+        schedule=replace(recipe.schedule, steps=6, warmup=2, save_every=2, log_every=2),
+        views=AugmentationSettings(side=96, shortest=(96, 128), longest=160),
+        batch=4,
+        shown=(96, 160),
+        clip=MINI,
+    )
+
+
+def shortened(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:
+    """With another number of steps, the warm-up being a tenth of them at most, and another batch; None leaves each."""
+    if steps is not None:
+        recipe = replace(recipe, schedule=recipe.schedule.shortened(steps))
+    return recipe if batch is None else replace(recipe, batch=batch)

@@ -1,0 +1,69 @@
+"""MaskFormer with its losses against the texts of its vocabularies: what the loop trains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE
+from ovseg_demo.proposals.maskformer.model import MaskFormer
+from ovseg_demo.proposals.maskformer.predictor import MEAN, STD
+from train.common.sampling import Batch
+from train.common.schedule import Decays, decay_all_but, parameters_held_by
+from train.ovseg.maskformer.losses import Segments, layer_losses, mask_count
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm)
+_TABLES = "relative_position_bias_table"
+
+
+class Training(nn.Module):
+    """A model, the learned embedding of "no object", and the texts of each set.
+
+    Args:
+        model: what is trained.
+        texts: of each set the unit vectors (K, D) of its taught classes; they stay as they are.
+    """
+
+    def __init__(self, model: MaskFormer, texts: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        width = texts[0].shape[1]
+        self.non_object = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self._sizes = [len(each) for each in texts]
+        self.register_buffer("texts", torch.cat(list(texts)).clone(), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch of `LabelledBatches`: of the last decoder layer one by one, of the others together."""
+        layers = self.model((batch["images"] - self.mean) / self.std)
+        segments = [Segments.of(labels) for labels in batch["labels"]]
+        count = mask_count(segments)
+        vocabularies = self._vocabularies()
+        with torch.autocast(self.mean.device.type, enabled=False):
+            found = []
+            for layer in layers:
+                logits = [
+                    class_logits(classes, vocabularies[number])
+                    for classes, number in zip(layer.classes.float(), batch["sets"], strict=True)
+                ]
+                found.append(layer_losses(logits, layer.masks.float(), segments, count))
+        *earlier, last = found
+        return last | {"earlier layers": torch.stack([sum(losses.values()) for losses in earlier]).sum()}
+
+    def _vocabularies(self) -> list[Tensor]:
+        """Of each set the unit vectors (K + 1, D) of its classes and, last, of "no object"."""
+        none = F.normalize(self.non_object, dim=-1)
+        return [torch.cat([texts, none]) for texts in self.texts.split(self._sizes)]
+
+
+def class_logits(classes: Tensor, vocabulary: Tensor) -> Tensor:
+    """Scaled cosines (Q, K) of class embeddings (Q, D) with unit vectors (K, D)."""
+    return LOGIT_SCALE * F.normalize(classes, dim=-1) @ vocabulary.T
+
+
+def decays(module: nn.Module) -> Decays:
+    """Which parameters of a module decay: all but those of norms, embeddings and Swin's tables of position biases."""
+    tables = {name for name, _ in module.named_parameters() if name.rpartition(".")[2] == _TABLES}
+    return decay_all_but(parameters_held_by(module, (*_NORMS, nn.Embedding)) | tables)

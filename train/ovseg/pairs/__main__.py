@@ -1,0 +1,122 @@
+"""Collect mask-word pairs.
+
+    python -m train.ovseg.pairs --data DIR --out runs/pairs                     one caption a photo
+    python -m train.ovseg.pairs --data DIR --out runs/pairs5 --captions five    all its captions
+    python -m train.ovseg.pairs --data DIR --out runs/named --source masks      masks and names given by people
+    torchrun --nproc_per_node 2 -m train.ovseg.pairs --data DIR ...             several processes, a shard at a time
+    python -m train.ovseg.pairs --data DIR --out runs/smoke --smoke             a few photos, in seconds
+
+DIR holds folders NAME_train as `train.common.image_sets` describes. A shard has the pairs of a fixed range of photos
+and is written in one go: the same command goes on with the shards that are missing, with any number of processes. At
+the end OUT has pairs-NUMBER.tar, report.json, report.md and samples.html.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from eval.datasets.base import DatasetError
+from ovseg_demo.models import factory
+from train.common import command
+from train.common.image_sets import described_sets, labelled_sets, open_photo
+from train.common.run_folder import RunFolder
+from train.common.settings import check_at_least, describe_weights
+from train.ovseg.pairs import proposals, report, shards
+from train.ovseg.pairs.mining import Captioned, Matcher, Named, Source
+from train.ovseg.pairs.nouns import Parser
+from train.ovseg.pairs.optional_libraries import import_optional
+
+PHOTOS = 100
+"""A shard has the pairs of so many photos, which is what a kill can cost; a few minutes on two CPU cores."""
+
+SAMPLES = 40
+SMOKE_PHOTOS, SMOKE_SHARD = 4, 2
+COUNTS = {"one": 1, "five": 5}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
+    chosen = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(chosen, state), "shard")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train.ovseg.pairs", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--source", choices=("captions", "masks"), default="captions", help="default: %(default)s")
+    parser.add_argument("--captions", choices=COUNTS, default="one", help="of each photo (default: %(default)s)")
+    parser.add_argument("--proposals", default="balanced", metavar="MAKER", help=f"{proposals.HELP} (%(default)s)")
+    parser.add_argument(
+        "--clip", default="mini", metavar="MODEL", help=f"matches words with masks: {factory.MODEL_HELP} (%(default)s)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos of each set")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"the first {SMOKE_PHOTOS} photos of each set, whatever --limit"
+    )
+    return parser
+
+
+def _run(chosen: argparse.Namespace, state: PartialState) -> int:
+    check_at_least(1, limit=chosen.limit)
+    import_optional(shards.WRITER)  # rather now than when a hundred photos are done
+    limit, size = (SMOKE_PHOTOS, SMOKE_SHARD) if chosen.smoke else (chosen.limit, PHOTOS)
+    source, config = _captioned(chosen, limit, state) if chosen.source == "captions" else _named(chosen, limit)
+    folder = RunFolder(chosen.out, config | {"photos_a_shard": size})
+    state.wait_for_everyone()  # until the folder is known to be this run's
+    _mine(source, folder, size, state)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _report(source, folder)
+    return 0
+
+
+def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[Source, dict]:
+    sets = described_sets(chosen.data, limit, ("captions",))
+    if not sets:
+        raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/ and captions.json.")
+    parser = Parser()
+    maker = proposals.create_proposal_generator(chosen.proposals, state.device)
+    matcher = Matcher(maker, factory.create_model(chosen.clip, str(state.device)))
+    config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name}
+    config |= {"clip": describe_weights(chosen.clip), "photos": {each.name: len(each.photos) for each in sets}}
+    return Captioned(sets, COUNTS[chosen.captions], parser, matcher), config
+
+
+def _named(chosen: argparse.Namespace, limit: int | None) -> tuple[Source, dict]:
+    sets = labelled_sets(chosen.data, limit)
+    if not sets:
+        raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/, masks/ and classes.json.")
+    return Named(sets), {"source": "masks", "photos": {each.name: len(each.dataset) for each in sets}}
+
+
+def _mine(source: Source, folder: RunFolder, size: int, state: PartialState) -> None:
+    """Write the shards of this process that are missing."""
+    mine = range(state.process_index, -(-len(source) // size), state.num_processes)
+    missing = [number for number in mine if not shards.shard_path(folder, number).exists()]
+    done = size * (len(mine) - len(missing))
+    with tqdm(
+        total=size * len(mine), initial=done, desc="pairs", unit="photo", disable=not state.is_main_process
+    ) as bar:
+        for number in missing:
+            pairs = {}
+            for photo in range(number * size, min((number + 1) * size, len(source))):
+                pairs[photo] = source.pairs(photo)
+                bar.update()
+            shards.write_shards(folder, number, pairs)
+
+
+def _report(source: Source, folder: RunFolder) -> None:
+    found = shards.Shards(folder.path)
+    counts = folder.config | report.summary(found, len(source))
+    samples = report.sampled(found, SAMPLES, lambda photo: open_photo(source.photo(photo)).pixels)
+    report.write(folder, counts, report.html(counts, samples))
+    print(report.markdown(counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

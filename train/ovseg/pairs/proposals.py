@@ -1,0 +1,44 @@
+"""Class-agnostic masks by name: MobileSAM, or a MaskFormer."""
+
+from pathlib import Path
+
+import torch
+
+from ovseg_demo.methods.ovseg import maskformer
+from ovseg_demo.methods.ovseg.maskformer import MaskFormerProposals
+from ovseg_demo.proposals.base import ProposalGenerator
+from ovseg_demo.proposals.maskformer import checkpoint
+from ovseg_demo.proposals.maskformer.predictor import MaskFormerPredictor
+from ovseg_demo.proposals.sam import mobile_sam
+from ovseg_demo.proposals.sam.mask_generator import SETTINGS, SamMaskGenerator
+from ovseg_demo.weights import catalogue, loading
+from train.common.settings import describe_weights
+from train.ovseg.maskformer import trained_model
+
+HELP = f"{', '.join(SETTINGS)} (MobileSAM), or a MaskFormer: OVSeg's catalogue id, or what train.ovseg.maskformer wrote"
+
+THRESHOLD = 0.5
+"""Mask probability from which a pixel belongs to a MaskFormer's mask."""
+
+
+def create_proposal_generator(name: str, device: torch.device) -> ProposalGenerator:
+    """MobileSAM in a search setting, MaskFormer as an OVSeg file of the catalogue has it, or as it was trained here.
+
+    Raises CheckpointError when a file is missing, damaged or no such model.
+    """
+    if name in SETTINGS:
+        return SamMaskGenerator(mobile_sam.load_mobile_sam(device=device), name)
+    known = f"maskformer-{describe_weights(name)}"
+    reader = _released(name, device) if name in catalogue.entries() else _trained(Path(name), device)
+    return MaskFormerProposals(reader, known, THRESHOLD)
+
+
+def _released(checkpoint_id: str, device: torch.device) -> MaskFormerPredictor:
+    return maskformer.create_predictor(
+        checkpoint.split_checkpoint(loading.load_state_dict(checkpoint_id), checkpoint_id), device
+    )
+
+
+def _trained(path: Path, device: torch.device) -> MaskFormerPredictor:
+    trained = trained_model.load_trained_maskformer(path)
+    return MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)

@@ -1,0 +1,77 @@
+"""The CLIP and the decoder that training starts from."""
+
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+from ovseg_demo.errors import CheckpointError
+from ovseg_demo.methods.tagclip import checkpoint
+from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
+from ovseg_demo.methods.tagclip.image_encoder import build_prompted_clip
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
+from ovseg_demo.models import factory
+from ovseg_demo.models.clip.weights import load_clip_weights
+from ovseg_demo.weights import loading, reading
+
+SIDE = 512
+"""Pixels of the square that the image tower is made for."""
+
+_ARCHITECTURE, _PATCH = "ViT-B-16-quickgelu", 16
+_POSITIONS = "visual.positional_embedding"
+
+
+def load_initial_clip(name: str, prompts: int, seed: int) -> open_clip.CLIP:
+    """A plain CLIP ViT-B/16 in float32, its positions enlarged, with a PromptedTower whose prompts are fresh.
+
+    Args:
+        name: an id of the catalogue, or the path of a file.
+        prompts: how many in every layer.
+        seed: of the prompts.
+
+    Raises CheckpointError when the weights are missing, damaged, or of another architecture.
+    """
+    state = factory.load_clip_state_dict(name)
+    if factory.clip_architecture(state, name) != _ARCHITECTURE or _POSITIONS not in state:
+        raise CheckpointError(f"{name} is no CLIP ViT-B/16, which TagCLIP begins with.")
+    config = open_clip.get_model_config(_ARCHITECTURE)
+    config["vision_cfg"]["image_size"] = SIDE
+    with torch.device("meta"):  # no time for random numbers that are overwritten
+        clip = open_clip.CLIP(**config)
+    clip = load_clip_weights(
+        clip, state | {_POSITIONS: resize_positions(state[_POSITIONS], (SIDE // _PATCH,) * 2)}, name
+    )
+    return _prompted(clip, prompts, seed)
+
+
+def tiny_clip(prompts: int, seed: int) -> open_clip.CLIP:
+    """A CLIP of random weights, which learns something in seconds, with a PromptedTower."""
+    torch.manual_seed(seed)
+    clip = open_clip.CLIP(
+        embed_dim=64,
+        vision_cfg=CLIPVisionCfg(layers=2, width=64, patch_size=_PATCH, image_size=64),
+        text_cfg=CLIPTextCfg(width=64, heads=1, layers=2),
+        quick_gelu=True,
+    )
+    return _prompted(clip.eval(), prompts, seed)
+
+
+def load_trained(path: Path, sizes: DecoderSizes) -> tuple[open_clip.CLIP, Decoder]:
+    """The models of a file that training has left; a trusty token is left out where `sizes` has none.
+
+    Raises CheckpointError when the file is missing, damaged, or does not fit.
+    """
+    parts = checkpoint.split_checkpoint(reading.read_weights(path), path.name)
+    if not sizes.trusty:
+        parts.decoder.pop("trusty", None)
+    decoder = Decoder(sizes)
+    loading.load_strict(decoder, parts.decoder, path.name)
+    return build_prompted_clip(parts.clip, path.name), decoder
+
+
+def _prompted(clip: open_clip.CLIP, prompts: int, seed: int) -> open_clip.CLIP:
+    torch.manual_seed(seed)
+    clip.visual = PromptedTower(clip.visual, prompts)
+    clip.visual.start_prompts()
+    return clip

@@ -1,0 +1,22 @@
+"""The file that training leaves: a TagCLIP or ZegCLIP under the names of the published code, and what it was taught."""
+
+import open_clip
+from safetensors.torch import save as serialised
+
+from ovseg_demo.methods.tagclip import checkpoint
+from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
+from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
+from train.common.run_folder import RunFolder
+
+FILE = "tagclip.safetensors"
+
+
+def save_tagclip(
+    folder: RunFolder, clip: open_clip.CLIP, decoder: Decoder, sizes: DecoderSizes, about: TrainingInfo
+) -> None:
+    """Write FILE into the folder of a run."""
+    towers = clip.state_dict()
+    del towers["logit_scale"]  # no file of this kind has it, and nothing reads it
+    state = checkpoint.join_checkpoint(checkpoint.ReleasedModel(towers, decoder.state_dict(), sizes))
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    folder.replace(FILE, lambda file: file.write(serialised(tensors, {METADATA_KEY: about.to_json()})))
