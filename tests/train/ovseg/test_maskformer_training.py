@@ -147,7 +147,7 @@ def test_a_file_holds_the_model_under_published_names(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"^other\.safetensors was not written by train\.maskformer\.$"):
+    with pytest.raises(CheckpointError, match=r"^other\.safetensors was not written by train\.ovseg\.maskformer\.$"):
         trained_model.load_trained_maskformer(tmp_path / "other.safetensors")
 
 
