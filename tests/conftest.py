@@ -1,11 +1,18 @@
 import os
 import tempfile
 
+# Before torch is imported: every worker of pytest-xdist, with the processes that it starts, has one core for itself.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 
 import ovseg_demo  # noqa: F401  before torch, whose threads it sets up
+
+WORKER_BYTES = 3 * 2**30
+"""What one worker may take: all bundled models, photos of large sizes, and its child processes."""
 
 settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no failure
 settings.load_profile("shared machine")
@@ -13,6 +20,28 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OVSEG_CHECKPOINTS"] = tempfile.mkdtemp()  # whatever the developer has downloaded, only bundled weights
 os.environ["OVSEG_CACHE"] = tempfile.mkdtemp()  # nor what the developer's words were read as
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many workers as cores and free memory allow; one file needs none."""
+    paths = [argument.split("::")[0] for argument in config.args]
+    if len(paths) == 1 and paths[0].endswith(".py"):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all browser tests, which share a browser and a server, in one worker, and every module that has fixtures."""
+    for item in items:
+        folder = "e2e" if "e2e" in item.path.parts else ""
+        if folder or _has_module_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(folder or item.path.stem))
+
+
+def _has_module_fixture(item: pytest.Item) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(definition[-1].scope == "module" for definition in definitions)
 
 
 @pytest.fixture(scope="session")
