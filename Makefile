@@ -26,6 +26,6 @@ $(VENV)/.demo: requirements.txt | $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.test: requirements-dev.txt requirements-train.txt $(VENV)/.demo
+$(VENV)/.test: requirements-dev.txt requirements-train.txt requirements-eval.txt $(VENV)/.demo
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -1,4 +1,4 @@
-"""The command line: `python -m ovseg_demo segment | methods | checkpoints`."""
+"""The command line: `ovseg-demo segment | methods | checkpoints`, or `python -m ovseg_demo ...` in a clone."""
 
 import argparse
 import glob
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ovseg_demo", description="Name every pixel with your own words.")
+    program = "ovseg-demo" if Path(sys.argv[0]).stem == "ovseg-demo" else "python -m ovseg_demo"
+    parser = argparse.ArgumentParser(prog=program, description="Name every pixel with your own words.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     segment = commands.add_parser("segment", help="segment photos, folders of photos or globs")

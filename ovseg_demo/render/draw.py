@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from zlib import crc32
 
 import cv2
-import matplotlib
 import numpy as np
 
 from ovseg_demo.result import Segmentation
@@ -13,8 +12,9 @@ UNLABELLED_COLOUR = (38, 40, 46)
 OUTLINE_COLOUR = (255, 255, 255)
 OPACITY = 0.55
 
-HEAT_COLOURS = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-"""The colours of heat maps from dark to bright, RGB, uint8 (256, 3)."""
+_VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+HEAT_COLOURS = cv2.cvtColor(_VIRIDIS, cv2.COLOR_BGR2RGB)[:, 0]
+"""The colours of heat maps, viridis from dark to bright, RGB, uint8 (256, 3)."""
 
 _HEAT_OPACITY = 0.7
 
@@ -92,14 +92,14 @@ def overlay(pixels: np.ndarray, result: Segmentation, opacity: float = OPACITY) 
 
 
 def confidence_map(result: Segmentation) -> np.ndarray:
-    """Confidence from dark (0) to bright (1) in matplotlib's viridis, uint8 (H, W, 3); unlabelled is dark grey."""
+    """Confidence from dark (0) to bright (1) in viridis, uint8 (H, W, 3); unlabelled is dark grey."""
     drawn = HEAT_COLOURS[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
     drawn[result.labels < 0] = UNLABELLED_COLOUR
     return drawn
 
 
 def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Values over a photo's greys, from dark to bright in matplotlib's viridis.
+    """Values over a photo's greys, from dark to bright in viridis.
 
     Args:
         pixels: uint8 (H, W, 3), RGB.

@@ -16,14 +16,26 @@ from pathlib import Path
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.weights.reading import named_tensors, read_weights
 
-BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints"
-"""The repository's own folder."""
 
-FOLDER = Path(os.environ.get("OVSEG_CHECKPOINTS", BUNDLED))
-"""Where every other weight file lies."""
+def _user_folder() -> Path:
+    """The user's folder for data that a program keeps."""
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(data) / "ovseg-demo" / "checkpoints"
 
-COMMAND = ".venv/bin/python -m ovseg_demo"
-"""The command line as the README's commands install it."""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_IN_WHEEL = _PACKAGE / "_checkpoints"
+INSTALLED = _IN_WHEEL.is_dir()
+"""Whether this is an installed wheel, which holds the repository's weights, and no clone."""
+
+BUNDLED = _IN_WHEEL if INSTALLED else _PACKAGE.parent / "checkpoints"
+"""The folder of the catalogue and of the weights that ship with the code."""
+
+FOLDER = Path(os.environ.get("OVSEG_CHECKPOINTS") or (_user_folder() if INSTALLED else BUNDLED))
+"""Where every other weight file lies; an upgrade of an installed wheel must not delete what was downloaded."""
+
+COMMAND = "ovseg-demo" if INSTALLED else ".venv/bin/python -m ovseg_demo"
+"""The command line as pip or the README's commands install it."""
 
 _CATALOGUE = BUNDLED / "catalogue.json"
 
