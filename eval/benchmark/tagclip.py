@@ -176,7 +176,7 @@ def _released(released: ReleasedModel) -> tuple[Read, Score]:
         every = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
         (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
         masks, unseen = found[: len(seen)], found[-1]
-        masks[seen] -= rule.handicap
+        masks[seen] -= rule.seen_penalty
         if rule.trusty:
             masks[seen] *= 1 - unseen
             masks[~seen] *= unseen

@@ -22,7 +22,7 @@ ATTACK = "<img src=x onerror=alert(1)>"
 WORDS = f"cat, bird, {ATTACK}, bowl"
 TRUSTY, PLAIN = "tagclip-random", "zegclip-random"
 WIDTH = 16
-ABOUT = TrainingInfo(("cat",), "photo", handicap=True)
+ABOUT = TrainingInfo(("cat",), "photo", seen_penalty=True)
 
 
 class RandomReader:

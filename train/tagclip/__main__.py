@@ -134,7 +134,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     )
     if state.is_main_process:
         taught = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
-        about = TrainingInfo(tuple(dict.fromkeys(taught)), recipe.templates, handicap=chosen.setting == "inductive")
+        about = TrainingInfo(tuple(dict.fromkeys(taught)), recipe.templates, seen_penalty=chosen.setting == "inductive")
         save_tagclip(folder, clip, trained.decoder, recipe.sizes, about)
         command.print_file_record(folder.path / FILE)
     return 0

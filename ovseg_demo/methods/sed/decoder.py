@@ -123,13 +123,13 @@ class SpatialFusion(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
         self.norm = nn.LayerNorm(width, eps=TINY)
-        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.gain = nn.Parameter(torch.ones(width))
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.layer_scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to the same."""
         mixed = self.norm(self.depthwise(x).movedim(1, -1))
-        return x + (self.gain * self.narrow(F.gelu(self.widen(mixed)))).movedim(-1, 1)
+        return x + (self.layer_scale * self.fc2(F.gelu(self.fc1(mixed)))).movedim(-1, 1)
 
 
 class ClassAttention(nn.Module):
@@ -143,7 +143,7 @@ class ClassAttention(nn.Module):
         self.heads = heads
         self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, pooling: int = 1) -> Tensor:
         """(B, T, C, h, w) to the same."""
@@ -158,7 +158,7 @@ class ClassAttention(nn.Module):
     def tokens(self, y: Tensor) -> Tensor:
         """Tokens (..., T, C) after attention among the T and the perceptron."""
         y = y + self._attended(self.norm(y))
-        return y + self.narrow(self.widen(self.mlp_norm(y)).relu())
+        return y + self.fc2(self.fc1(self.mlp_norm(y)).relu())
 
     def _attended(self, y: Tensor) -> Tensor:
         query, key, value = (

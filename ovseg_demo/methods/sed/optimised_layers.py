@@ -64,14 +64,14 @@ class SpatialFusion:
             depthwise.weight, depthwise.bias, torch.float32, depthwise.padding, groups=depthwise.groups
         )
         self._norm, self._dtype = fusion.norm, dtype
-        self._widen = fused_linear(fusion.widen.weight, fusion.widen.bias, dtype, nn.GELU())
-        gain = fusion.gain
-        self._narrow = fused_linear(fusion.narrow.weight * gain[:, None], fusion.narrow.bias * gain, dtype)
+        self._fc1 = fused_linear(fusion.fc1.weight, fusion.fc1.bias, dtype, nn.GELU())
+        scale = fusion.layer_scale
+        self._fc2 = fused_linear(fusion.fc2.weight * scale[:, None], fusion.fc2.bias * scale, dtype)
 
     def add_to(self, x: Tensor) -> None:
         """(n, h, w, C), in place."""
         mixed = self._norm(_last(self._depthwise(_first(x)))).to(self._dtype)
-        x += self._narrow(self._widen(mixed))
+        x += self._fc2(self._fc1(mixed))
 
 
 class ClassAttention:
@@ -87,8 +87,8 @@ class ClassAttention:
         # As `_positive` wants them. Separate layers: the product with keys is three times as fast on whole tensors.
         self._query, self._key = (fused_linear(each.weight / _LN2, each.bias / _LN2, dtype) for each in (query, key))
         self._value = fused_linear(value.weight, value.bias, dtype)
-        self._widen = fused_linear(attention.widen.weight, attention.widen.bias, dtype, nn.ReLU())
-        self._narrow = fused_linear(attention.narrow.weight, attention.narrow.bias, dtype)
+        self._fc1 = fused_linear(attention.fc1.weight, attention.fc1.bias, dtype, nn.ReLU())
+        self._fc2 = fused_linear(attention.fc2.weight, attention.fc2.bias, dtype)
         width, device = query.out_features, query.weight.device
         head = torch.arange(width, device=device) // (width // attention.heads)
         self._same_head = (head[:, None] == head).to(dtype)
@@ -97,7 +97,7 @@ class ClassAttention:
         """(T, L, C) with all classes at some places, in place."""
         x = x.transpose(0, 1)
         y = x + self._attended(self._norm(x.contiguous()).to(self._dtype))
-        y += self._narrow(self._widen(self._mlp_norm(y).to(self._dtype)))
+        y += self._fc2(self._fc1(self._mlp_norm(y).to(self._dtype)))
         x += y
 
     def _attended(self, y: Tensor) -> Tensor:

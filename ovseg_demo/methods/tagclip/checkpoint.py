@@ -21,8 +21,8 @@ _LAYER_PARTS = {
     "multihead_attn.v": "value",
     "multihead_attn.proj": "out",
     "norm2": "attention_norm",
-    "linear1": "widen",
-    "linear2": "narrow",
+    "linear1": "fc1",
+    "linear2": "fc2",
     "norm3": "mlp_norm",
 }
 _MASK_PARTS = {"multihead_attn.q": "query", "multihead_attn.k": "key"}
@@ -105,7 +105,7 @@ def _sizes(head: Mapping[str, Tensor]) -> DecoderSizes:
 def _names(sizes: DecoderSizes) -> dict[str, str]:
     """The names in a file of what a decoder reads, without the file's prefix, and those of `Decoder`."""
     layer = _LAYER[sizes.learner]
-    names = {_DESCRIPTOR[sizes.learner] + kind: f"describe.{kind}" for kind in _BOTH}
+    names = {_DESCRIPTOR[sizes.learner] + kind: f"descriptor.{kind}" for kind in _BOTH}
     if sizes.trusty:
         names[_TRUSTY] = "trusty"
     if sizes.learner:

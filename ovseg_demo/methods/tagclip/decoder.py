@@ -58,7 +58,7 @@ class Decoder(nn.Module):
     def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
         width, heads = sizes.width, sizes.heads
-        self.describe = nn.Linear(2 * width, width)
+        self.descriptor = nn.Linear(2 * width, width)
         self.trusty = nn.Parameter(torch.empty(1, width)) if sizes.trusty else None
         self.learner = Learner(width, heads) if sizes.learner else None
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(sizes.layers - 1))
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
     def forward(self, encoded: EncodedWindows, texts: Tensor) -> MaskLogits:
         """Masks of classes with the text embeddings `texts`, unit vectors (C, D)."""
         asked = texts if self.trusty is None else torch.cat([texts, self.trusty])
-        queries = self.describe(relationship_descriptor(asked, encoded.images))
+        queries = self.descriptor(relationship_descriptor(asked, encoded.images))
         if self.learner is not None:
             queries = self.learner(queries)
         patches = encoded.patches.flatten(2).mT
@@ -120,7 +120,7 @@ class Layer(nn.Module):
         super().__init__()
         self._heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(DROPOUT)
 
@@ -131,8 +131,8 @@ class Layer(nn.Module):
         )
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT if self.training else 0.0)
         queries = self.attention_norm(queries + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
-        wide = self.dropout(F.relu(self.widen(queries)))
-        return self.mlp_norm(queries + self.dropout(self.narrow(wide)))
+        wide = self.dropout(F.relu(self.fc1(queries)))
+        return self.mlp_norm(queries + self.dropout(self.fc2(wide)))
 
 
 class Masks(nn.Module):

@@ -25,7 +25,7 @@ def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
 
     entry = catalogue.get(checkpoint_id)
     released = split_checkpoint(loading.load_state_dict(checkpoint_id), entry.file)
-    about = (
+    info = (
         published_training_info(checkpoint_id)
         if checkpoint_id.startswith("zegclip-")
         else read_training_info(entry.path)
@@ -34,5 +34,5 @@ def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
     loading.load_strict(decoder, released.decoder, entry.file)
     fuse_layers(decoder)
     weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
-    reader = ClipWindowEncoder(released.clip, weights, about.templates, device, source=entry.file)
-    return TagCLIP(reader, decoder.to(device), about)
+    reader = ClipWindowEncoder(released.clip, weights, info.templates, device, source=entry.file)
+    return TagCLIP(reader, decoder.to(device), info)

@@ -24,8 +24,8 @@ _EVIDENCE_STEP = 8
 class TagCLIP:
     """A reader and the decoder that was trained on what it gives."""
 
-    def __init__(self, reader: WindowEncoder, decoder: Decoder, about: TrainingInfo) -> None:
-        self._reader, self._decoder, self._about = reader, decoder.eval().requires_grad_(False), about
+    def __init__(self, reader: WindowEncoder, decoder: Decoder, info: TrainingInfo) -> None:
+        self._reader, self._decoder, self._info = reader, decoder.eval().requires_grad_(False), info
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         """A pixel's confidence is its class's score, whatever the other classes; one class alone has a rival."""
@@ -44,15 +44,15 @@ class TagCLIP:
         with stages.timed("Naming pixels"), torch.inference_mode():
             seen = self.seen(vocabulary, options.seen)
             rule = self._rule(seen, logits, options)
-            # No score is below minus the handicap; none may be below 0.
-            found = class_scores(windows, logits, rule).add_(rule.handicap).div_(1 + rule.handicap)
+            # No score is below minus the seen_penalty; none may be below 0.
+            found = class_scores(windows, logits, rule).add_(rule.seen_penalty).div_(1 + rule.seen_penalty)
             result = Segmentation.from_scores(vocabulary.names, found, photo.pixels.shape[:2], independent=True)
             evidence = tuple(_evidence(windows, logits, rule, len(vocabulary)))
         return replace(result, evidence=evidence, notes=tuple(_told(vocabulary, seen, rule)))
 
     def seen(self, vocabulary: Vocabulary, marked: tuple[str, ...] | None) -> tuple[bool, ...]:
         """Of each class, whether it counts as seen: one of its words is marked, or was taught where none are given."""
-        known = {comparison_key(word) for word in (self._about.taught if marked is None else marked)}
+        known = {comparison_key(word) for word in (self._info.seen_words if marked is None else marked)}
         found = [False] * len(vocabulary)
         for index, word in vocabulary.words():
             found[index] |= comparison_key(word) in known
@@ -65,14 +65,14 @@ class TagCLIP:
 
     def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> ScoreRule:
         """The rule for all classes of the logits; a rival is treated as the one class that it rivals."""
-        handicap = SEEN_PENALTY if self._about.handicap and options.recipe == "code" else 0.0
+        seen_penalty = SEEN_PENALTY if self._info.seen_penalty and options.recipe == "code" else 0.0
         rivals = logits.classes.shape[1] - len(seen)
-        return ScoreRule(seen + seen[:1] * rivals, handicap, options.trusty and logits.trusty is not None)
+        return ScoreRule(seen + seen[:1] * rivals, seen_penalty, options.trusty and logits.trusty is not None)
 
 
 def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) -> Iterator[str]:
     """What counted as seen, where that made a difference."""
-    if rule.handicap or rule.trusty:
+    if rule.seen_penalty or rule.trusty:
         names = [name for name, known in zip(vocabulary.names, seen, strict=True) if known]
         yield f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
 
@@ -80,7 +80,7 @@ def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) -> It
 def _evidence(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, classes: int) -> Iterator[Evidence]:
     """The masks of the first `classes`, so of no rival; how new each place looks; and what both make together."""
     everyone, limits, step = tuple(range(classes)), (0.0, 1.0), _EVIDENCE_STEP
-    masks = class_scores(windows, logits, replace(rule, handicap=0.0, trusty=False), step)
+    masks = class_scores(windows, logits, replace(rule, seen_penalty=0.0, trusty=False), step)
     yield Evidence("Mask", _small(masks[:classes]), everyone, limits)
     if logits.trusty is not None:
         yield Evidence("Trusty map: how new it looks", _small(trusty_map(windows, logits, step)), None, limits)

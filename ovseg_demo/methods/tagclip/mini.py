@@ -38,13 +38,14 @@ class MiniAdapter(nn.Module):
     """What the frozen mini model says of places, as unit vectors in the text space at stride 16.
 
     Attributes:
-        carry: (A, D), from weights of the anchors to the vector whose product with a text is their linear regression.
+        anchor_projection: (A, D), maps weights of the anchors to the vector whose product with a text embedding is the
+            anchors' linear regression at that text.
     """
 
     def __init__(self, anchors: int = ANCHORS, texts: int = TextTower.WIDTH, width: int = WIDTH) -> None:
         super().__init__()
         _, fine, coarse, _ = ImageTower.CHANNELS
-        self.register_buffer("carry", torch.zeros(anchors, texts))
+        self.register_buffer("anchor_projection", torch.zeros(anchors, texts))
         self.from_anchors, self.from_coarse, self.from_fine = (_lateral(c, width) for c in (anchors, coarse, fine))
         self.from_whole = nn.Linear(anchors, width)
         self.mix = nn.ModuleList(Mix(width) for _ in range(2))
@@ -60,7 +61,7 @@ class MiniAdapter(nn.Module):
             coarse, fine: maps of the image tower at strides 16 and 8, (B, 120, 2h, 2w) and (B, 48, 4h, 4w).
         """
         coarse, fine = coarse / _MAP_SPREAD, fine / _MAP_SPREAD
-        said = torch.einsum("bahw,ad->bdhw", anchors, self.carry)
+        said = torch.einsum("bahw,ad->bdhw", anchors, self.anchor_projection)
         images = F.normalize(F.normalize(said, dim=1).mean((2, 3)), dim=1)
         x = self.from_anchors(anchors) + self.from_whole(anchors.mean((2, 3)))[..., None, None]
         x = _doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)

@@ -29,17 +29,17 @@ class ScoreRule:
 
     Attributes:
         seen: of each of C classes, whether it counts as seen.
-        handicap: taken off the probabilities of seen classes.
+        seen_penalty: taken off the probabilities of seen classes.
         trusty: whether scores are weighted by the trusty map.
     """
 
     seen: tuple[bool, ...]
-    handicap: float = 0.0
+    seen_penalty: float = 0.0
     trusty: bool = True
 
 
 def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, step: int | None = None) -> Tensor:
-    """Of each class, float32 (C, H', W'), at least -`rule.handicap` and at most 1; windows are averaged.
+    """Of each class, float32 (C, H', W'), at least -`rule.seen_penalty` and at most 1; windows are averaged.
 
     Args:
         windows: N of a photo.
@@ -58,7 +58,7 @@ def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, ste
             found = enlarge(logits.classes[index, some], size).sigmoid_()
             for values, seen in zip(found, rule.seen[some], strict=True):
                 if seen:
-                    values.sub_(rule.handicap)
+                    values.sub_(rule.seen_penalty)
                 if unseen is not None:
                     values.mul_(1 - unseen if seen else unseen)
             total[(some, *where)] += found

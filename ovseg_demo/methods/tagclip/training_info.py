@@ -1,4 +1,8 @@
-"""What a model of TagCLIP's family must know and its tensors do not say: which words it was trained with, and how."""
+"""How a TagCLIP or ZegCLIP model was trained: the words of its seen classes, its prompt templates, its seen penalty.
+
+Inference needs these facts, and the tensors do not hold them. Files trained here carry them in their metadata; for the
+released files of ZegCLIP they follow from the checkpoint id.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -31,15 +35,26 @@ TEMPLATES: dict[Templates, tuple[str, ...]] = {
         "This is one {} in the scene.",
     ),
 }
-"""The prompts of models for VOC, and of those for COCO-Stuff, whose unit vectors are averaged."""
+"""The prompt templates of the models for VOC ("photo") and for COCO-Stuff ("scenes").
+
+A word's text embedding is the mean direction of its embeddings in all templates.
+"""
 
 METADATA_KEY = "tagclip"
-"""The entry of a safetensors file's metadata that has an `TrainingInfo`."""
+"""The entry of a safetensors file's metadata that holds a `TrainingInfo` as JSON."""
+
+_RENAMED_FIELDS = {"taught": "seen_words", "handicap": "seen_penalty"}
+"""Names of fields in the JSON that earlier versions wrote, with the names of today."""
 
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """Classes whose masks training shows, and those that measure how it does on others."""
+    """The classes of a data set for zero-shot evaluation.
+
+    Attributes:
+        seen: names of the classes whose masks training shows.
+        unseen: names of the classes whose masks are held out.
+    """
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
@@ -47,53 +62,71 @@ class ClassSplit:
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """What goes with a model's tensors.
+    """The facts about a model's training that inference needs.
 
     Attributes:
-        taught: words of the classes whose masks training has shown.
-        templates: the prompts in which it reads words.
-        handicap: whether 0.1 is taken off the mask probabilities of seen classes, as the published code does after
-            inductive training, and not after self-training.
+        seen_words: words of the seen classes, those whose masks training has shown.
+        templates: the key in `TEMPLATES` of the prompts in which the model reads words.
+        seen_penalty: whether inference subtracts `scores.SEEN_PENALTY` from the mask probabilities of seen classes, as
+            the published code does after inductive training, and not after self-training.
     """
 
-    taught: tuple[str, ...]
+    seen_words: tuple[str, ...]
     templates: Templates
-    handicap: bool
+    seen_penalty: bool
 
     def to_json(self) -> str:
+        """The text that `from_json` reads."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "TrainingInfo":
-        """What `to_json` wrote into the file `source`. Raises CheckpointError for anything else."""
+        """Read what `to_json` of this or of an earlier version wrote.
+
+        Args:
+            text: the JSON object.
+            source: name of the file it is from, for messages.
+
+        Raises:
+            CheckpointError: when the text is no such object, or names unknown prompt templates.
+        """
         try:
-            about = json.loads(text)
-            made = cls(tuple(map(str, about["taught"])), about["templates"], bool(about["handicap"]))
-        except (ValueError, KeyError, TypeError) as error:
+            fields = {_RENAMED_FIELDS.get(name, name): value for name, value in json.loads(text).items()}
+            info = cls(tuple(map(str, fields["seen_words"])), fields["templates"], bool(fields["seen_penalty"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source} does not say how it was trained.") from error
-        if made.templates not in TEMPLATES:
-            raise CheckpointError(f"{source} was trained with unknown prompts, '{made.templates}'.")
-        return made
+        if info.templates not in TEMPLATES:
+            raise CheckpointError(f"{source} was trained with unknown prompts, '{info.templates}'.")
+        return info
 
 
 def read_training_info(path: Path) -> TrainingInfo:
-    """What a file that was trained here says of itself. Raises CheckpointError when it says nothing."""
-    told = reading.read_metadata(path).get(METADATA_KEY)
-    if told is None:
+    """Read the metadata of a safetensors file that was trained here.
+
+    Raises:
+        CheckpointError: when the metadata has no valid `TrainingInfo`.
+    """
+    text = reading.read_metadata(path).get(METADATA_KEY)
+    if text is None:
         raise CheckpointError(f"{path.name} does not say how it was trained; files of train.tagclip do.")
-    return TrainingInfo.from_json(told, path.name)
+    return TrainingInfo.from_json(text, path.name)
 
 
 @cache
 def class_splits() -> dict[str, ClassSplit]:
-    """Of "voc" (15 and 5 classes) and "coco" (COCO-Stuff, 156 and 15), by the names the releases use."""
+    """The published splits, by the names that the releases use: "voc" (15 seen, 5 unseen) and "coco" (156 and 15)."""
     table = json.loads((Path(__file__).parent / "class_splits.json").read_text(encoding="utf-8"))
     return {name: ClassSplit(tuple(split["seen"]), tuple(split["unseen"])) for name, split in table.items()}
 
 
 def published_training_info(checkpoint_id: str) -> TrainingInfo:
-    """Of ZegCLIP's released models, named zegclip-voc, zegclip-coco-transductive and so on."""
+    """The facts about a released model of ZegCLIP, whose file does not hold them.
+
+    Args:
+        checkpoint_id: zegclip-DATA or zegclip-DATA-SETTING with DATA "voc" or "coco" and SETTING "transductive" or
+            "supervised". Inductive training, the one with a seen penalty, has no setting in its name.
+    """
     _, data, *setting = checkpoint_id.split("-")
     split = class_splits()[data]
-    taught = split.seen + split.unseen if setting == ["supervised"] else split.seen
-    return TrainingInfo(taught, "photo" if data == "voc" else "scenes", handicap=not setting)
+    words = split.seen + split.unseen if setting == ["supervised"] else split.seen
+    return TrainingInfo(words, "photo" if data == "voc" else "scenes", seen_penalty=not setting)

@@ -71,7 +71,7 @@ def test_joining_undoes_splitting(architecture):
     ("theirs", "ours"),
     [
         ("conv1.weight", "embed.weight"),
-        ("decoder2.cnext.gamma", "stages.1.spatial.gain"),
+        ("decoder2.cnext.gamma", "stages.1.spatial.layer_scale"),
         ("decoder_corr_guidance_projection.2.0.bias", "cost_skips.2.bias"),
         ("head.bias", "heads.3.bias"),
     ],

@@ -14,13 +14,13 @@ HEIGHT, WIDTH = 5, 3  # neither even nor square
 
 
 def decoder(sizes: DecoderSizes = SIZES) -> Decoder:
-    """One whose every weight, gain and bias matters."""
+    """One whose every weight, layer scale and bias matters."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         made = Decoder(sizes).requires_grad_(False)
         for name, value in made.named_parameters():
             if value.ndim == 1:
-                nn.init.normal_(value, 1.0 if name.endswith(("weight", "gain")) else 0.0, 0.3)
+                nn.init.normal_(value, 1.0 if name.endswith(("weight", "layer_scale")) else 0.0, 0.3)
     return made
 
 

@@ -137,7 +137,7 @@ def test_a_file_of_the_framework_is_read(tmp_path):
     [
         ("0.multihead_attn.q.weight", "layers.0.query.weight"),
         ("1.norm2.bias", "layers.1.attention_norm.bias"),
-        ("1.linear1.bias", "layers.1.widen.bias"),
+        ("1.linear1.bias", "layers.1.fc1.bias"),
         ("2.multihead_attn.k.weight", "masks.key.weight"),
     ],
 )
@@ -156,7 +156,7 @@ def test_what_the_decoder_lacks_or_has_in_another_shape_is_named_in_one_line(mod
     [
         ("decoder.layers.0.self_attn.in_proj_bias", "learner.to_qkv.bias"),
         ("decoder.layers.0.norm1.weight", "learner.norm.weight"),
-        ("relationship_discriptor.q_proj.bias", "describe.bias"),
+        ("relationship_discriptor.q_proj.bias", "descriptor.bias"),
     ],
 )
 def test_what_only_the_trusty_learner_has_is_needed(theirs, ours):

@@ -41,7 +41,7 @@ def queries(logits: MaskLogits) -> Tensor:
 
 
 def test_every_step_is_that_of_the_reference(decoder, model):
-    steps = {"described": decoder.describe, "layer0": decoder.layers[0], "layer1": decoder.layers[1]}
+    steps = {"described": decoder.descriptor, "layer0": decoder.layers[0], "layer1": decoder.layers[1]}
     steps |= {"learned": decoder.learner} if decoder.learner else {}
     found = {}
     for name, module in steps.items():

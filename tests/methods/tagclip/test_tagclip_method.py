@@ -22,7 +22,7 @@ from ovseg_demo.weights import catalogue
 from tests.helpers import tagclip_models
 
 WIDTH = 16
-ABOUT = TrainingInfo(("cat", "TV monitor"), "photo", handicap=True)
+ABOUT = TrainingInfo(("cat", "TV monitor"), "photo", seen_penalty=True)
 WORDS = "cat, dog|puppy, sky"
 
 
@@ -104,7 +104,7 @@ def test_labels_are_those_of_the_scores(decoder, photo):
     np.testing.assert_allclose(found.scores, (expected.max(0) + 0.1) / 1.1, atol=1e-6)
 
 
-def test_no_pixel_is_lost_to_the_handicap(photo):
+def test_no_pixel_is_lost_to_the_seen_penalty(photo):
     """All words are seen and hardly there: the published scores are below 0."""
     found, _ = segment(TagCLIP(TinyReader(), Told(-6.0, -5.0, -7.0, trusty=-3.0), ABOUT), photo, "cat, dog, tv monitor")
     assert (found.labels == 1).all()

@@ -23,7 +23,7 @@ ANCHORS, TEXTS = 12, 8
 def adapter() -> MiniAdapter:
     torch.manual_seed(0)
     made = MiniAdapter(ANCHORS, TEXTS, width=8).eval()
-    made.carry.normal_()
+    made.anchor_projection.normal_()
     return made
 
 
@@ -35,7 +35,7 @@ def maps(height: int = 2, width: int = 3) -> tuple[torch.Tensor, ...]:
 def test_an_untrained_adapter_says_what_the_anchors_say(adapter):
     anchors, coarse, fine = maps()
     encoded = adapter(anchors, coarse, fine)
-    said = torch.einsum("bahw,ad->bdhw", anchors, adapter.carry)
+    said = torch.einsum("bahw,ad->bdhw", anchors, adapter.anchor_projection)
     wanted = F.normalize(F.interpolate(said, scale_factor=2, mode="bilinear"), dim=1)
     torch.testing.assert_close(encoded.patches, wanted)
     torch.testing.assert_close(encoded.images, F.normalize(F.normalize(said, dim=1).mean((2, 3)), dim=1))
@@ -67,7 +67,7 @@ def test_a_photo_is_one_window_of_its_own_shape(adapter):
 
 
 def test_a_file_says_what_it_was_taught(tmp_path):
-    told = TrainingInfo(("cat", "dog"), "photo", handicap=True)
+    told = TrainingInfo(("cat", "dog"), "photo", seen_penalty=True)
     save_file({"a": torch.zeros(1)}, tmp_path / "told.safetensors", {METADATA_KEY: told.to_json()})
     save_file({"a": torch.zeros(1)}, tmp_path / "untold.safetensors")
     assert read_training_info(tmp_path / "told.safetensors") == told

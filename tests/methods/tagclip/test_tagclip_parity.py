@@ -19,7 +19,7 @@ from tests.helpers.tagclip_models import SIDE, SIZES, WIDTH, published, units
 
 REFERENCE = fixture("tagclip_parity.json")
 CASES = pytest.mark.parametrize(
-    "case", REFERENCE["scores"], ids=lambda c: f"{c['model']}-{c['trusty']}-{c['handicap']}"
+    "case", REFERENCE["scores"], ids=lambda c: f"{c['model']}-{c['trusty']}-{c['seen_penalty']}"
 )
 SEEN = (True, True, False, True, False)
 
@@ -62,7 +62,7 @@ def test_text_embeddings(clip):
 def test_scores(encoded, case, fused):
     """With the trusty weighting and without it; with the 0.1, and without it as after self-training."""
     logits = decoder(case["model"], fused=fused)(encoded, units("texts", (len(SEEN), WIDTH)))
-    rule = ScoreRule(SEEN, case["handicap"], case["trusty"])
+    rule = ScoreRule(SEEN, case["seen_penalty"], case["trusty"])
     found = torch.stack([class_scores(*of_image(encoded, logits, i), rule) for i in range(2)])
     assert found.shape == (2, len(SEEN), SIDE, SIDE)
     torch.testing.assert_close(found[:, :, 3::7, 2::9], torch.tensor(case["scores"]), atol=1e-5, rtol=0)

@@ -33,7 +33,7 @@ def enlarged(maps):
     return F.interpolate(maps[None], SIDE, mode="bilinear", align_corners=False)[0]
 
 
-def by_hand(logits, seen=SEEN, handicap=0.0, trusty=True):
+def by_hand(logits, seen=SEEN, penalty=0.0, trusty=True):
     """Facts, section 2, steps 4 to 6, for the two windows: they share columns 6 and 7."""
     made = []
     for classes, unseen in zip(logits.classes, logits.trusty, strict=True):
@@ -41,7 +41,7 @@ def by_hand(logits, seen=SEEN, handicap=0.0, trusty=True):
         made.append(
             torch.stack(
                 [
-                    (p[k] - handicap * seen[k]) * ((1 - w) if seen[k] else w) if trusty else p[k] - handicap * seen[k]
+                    (p[k] - penalty * seen[k]) * ((1 - w) if seen[k] else w) if trusty else p[k] - penalty * seen[k]
                     for k in range(len(p))
                 ]
             )
@@ -51,18 +51,18 @@ def by_hand(logits, seen=SEEN, handicap=0.0, trusty=True):
     return torch.cat([first[:, :, :6], shared, second[:, :, 2:]], 2)
 
 
-@pytest.mark.parametrize("handicap", [0.0, 0.1])
+@pytest.mark.parametrize("seen_penalty", [0.0, 0.1])
 @pytest.mark.parametrize("trusty", [False, True])
-def test_scores_are_those_of_the_published_code(windows, logits, handicap, trusty):
-    found = class_scores(windows, logits, ScoreRule(SEEN, handicap, trusty))
-    torch.testing.assert_close(found, by_hand(logits, handicap=handicap, trusty=trusty), rtol=0, atol=1e-6)
-    assert found.min() >= -handicap
+def test_scores_are_those_of_the_published_code(windows, logits, seen_penalty, trusty):
+    found = class_scores(windows, logits, ScoreRule(SEEN, seen_penalty, trusty))
+    torch.testing.assert_close(found, by_hand(logits, penalty=seen_penalty, trusty=trusty), rtol=0, atol=1e-6)
+    assert found.min() >= -seen_penalty
 
 
 def test_which_classes_are_seen_matters(windows, logits):
     other = tuple(not seen for seen in SEEN)
     found = class_scores(windows, logits, ScoreRule(other, 0.1))
-    torch.testing.assert_close(found, by_hand(logits, seen=other, handicap=0.1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, by_hand(logits, seen=other, penalty=0.1), rtol=0, atol=1e-6)
 
 
 def test_the_logits_stay_as_they_are(windows, logits):

@@ -1,4 +1,4 @@
-"""What goes with the tensors of a file."""
+"""Facts about training that go with the tensors of a file."""
 
 import pytest
 
@@ -8,22 +8,35 @@ from ovseg_demo.methods.tagclip.training_info import TEMPLATES, TrainingInfo, cl
 from ovseg_demo.vocabulary import comparison_key, readable_text
 
 
-def test_it_survives_being_written():
-    about = TrainingInfo(("cat", "tv|monitor", 'a "quoted" word'), "scenes", handicap=True)
-    assert TrainingInfo.from_json(about.to_json(), "file") == about
+def test_writing_and_reading_give_the_same():
+    info = TrainingInfo(("cat", "tv|monitor", 'a "quoted" word'), "scenes", seen_penalty=True)
+    assert TrainingInfo.from_json(info.to_json(), "file") == info
+
+
+def test_field_names_of_earlier_versions_are_read():
+    text = '{"taught": ["cat", "dog"], "templates": "photo", "handicap": true}'
+    assert TrainingInfo.from_json(text, "file") == TrainingInfo(("cat", "dog"), "photo", seen_penalty=True)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"taught": 3, "templates": "photo", "handicap": true}', '{"taught": [], "handicap": 1}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"seen_words": 3, "templates": "photo", "seen_penalty": true}',
+        '{"seen_words": [], "seen_penalty": 1}',
+        '{"taught": [], "handicap": 1}',
+    ],
 )
-def test_nonsense_is_told_with_the_file(text):
+def test_an_error_names_the_file_that_is_malformed(text):
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not say how it was trained"):
         TrainingInfo.from_json(text, "model.safetensors")
 
 
 def test_unknown_prompts_are_refused():
     with pytest.raises(CheckpointError, match="unknown prompts, 'poems'"):
-        TrainingInfo.from_json('{"taught": [], "templates": "poems", "handicap": false}', "file")
+        TrainingInfo.from_json('{"seen_words": [], "templates": "poems", "seen_penalty": false}', "file")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +52,7 @@ def test_splits_are_those_of_the_benchmarks(name, benchmark, wording):
 
 
 @pytest.mark.parametrize(
-    ("name", "taught", "templates", "handicap"),
+    ("name", "seen_words", "templates", "seen_penalty"),
     [
         ("zegclip-voc", 15, "photo", True),
         ("zegclip-voc-transductive", 15, "photo", False),
@@ -48,10 +61,10 @@ def test_splits_are_those_of_the_benchmarks(name, benchmark, wording):
         ("zegclip-coco-supervised", 171, "scenes", False),
     ],
 )
-def test_released_models_are_known(name, taught, templates, handicap):
-    about = published_training_info(name)
-    assert len(about.taught) == taught
-    assert (about.templates, about.handicap) == (templates, handicap)
+def test_released_models_are_known(name, seen_words, templates, seen_penalty):
+    info = published_training_info(name)
+    assert len(info.seen_words) == seen_words
+    assert (info.templates, info.seen_penalty) == (templates, seen_penalty)
 
 
 def test_prompts_are_as_many_as_published_and_take_a_word():

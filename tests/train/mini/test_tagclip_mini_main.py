@@ -51,8 +51,8 @@ def test_a_run_leaves_weights_that_fit_the_demo(whole):
     assert all(value.isfinite().all() for value in stored.values())
     assert path.stat().st_size < 8 * 2**20
     told = read_training_info(path)
-    assert "cat" in told.taught
-    assert {"sheep", "pottedplant", "background"}.isdisjoint(told.taught)
+    assert "cat" in told.seen_words
+    assert {"sheep", "pottedplant", "background"}.isdisjoint(told.seen_words)
 
 
 def test_the_table_has_every_weighting_on_every_set(data, whole, capsys):

@@ -126,7 +126,7 @@ def test_rates_and_decays_are_the_published_ones(clip):
     assert fused < norms
     still = {name for name, (_, decay) in found.items() if decay == 0}
     assert still == {f"{part}.{name}" for part in norms - fused for name in ("weight", "bias")}
-    assert found["decoder.stages.0.spatial.gain"][1] == found["decoder.embed.bias"][1] == 1e-4
+    assert found["decoder.stages.0.spatial.layer_scale"][1] == found["decoder.embed.bias"][1] == 1e-4
     assert found["visual.trunk.stages.0.blocks.0.gamma"][1] == 1e-4
 
 

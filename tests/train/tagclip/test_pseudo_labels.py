@@ -76,7 +76,7 @@ def test_without_their_place_only_what_wins_among_all_is_made():
     assert found.tolist() == [[[4, 1, IGNORE, IGNORE, 0, IGNORE]]]
 
 
-def test_seen_classes_are_handicapped_as_at_inference():
+def test_seen_classes_are_penalised_as_at_inference():
     close = torch.logit(torch.tensor([0.58, 0.0, 0.0, 0.5, 0.0])).clamp(-9, 9)[None, :, None, None]
     far = torch.logit(torch.tensor([0.62, 0.0, 0.0, 0.5, 0.0])).clamp(-9, 9)[None, :, None, None]
     labels = torch.tensor([[[1]]])

@@ -69,7 +69,7 @@ def test_a_run_leaves_its_configuration_log_and_weights(whole):
 
 
 def test_the_file_says_how_it_was_trained(whole):
-    assert about(whole) == TrainingInfo(("cat", "dog", "road", "sky"), "photo", handicap=True)
+    assert about(whole) == TrainingInfo(("cat", "dog", "road", "sky"), "photo", seen_penalty=True)
 
 
 def test_prompts_and_decoder_learn_and_all_else_of_clip_stays(whole):
@@ -131,7 +131,7 @@ def test_self_training_goes_on_from_an_inductive_file(data, whole, tmp_path):
     assert run(data, tmp_path, "--setting", "transductive", "--start", str(begin), "--like", "coco") == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["recipe"]["clip"] == f"{saving.FILE}, sha256 {digest(whole)}"
-    assert about(tmp_path).handicap is False
+    assert about(tmp_path).seen_penalty is False
     before, after = load_file(begin), load_file(tmp_path / saving.FILE)
     assert before.keys() == after.keys(), "as COCO-Stuff's published model, it keeps the trusty token"
     assert not torch.equal(before["decode_head.disc_token"], after["decode_head.disc_token"])
@@ -145,12 +145,12 @@ def test_self_training_for_voc_leaves_the_trusty_token_out(data, whole, tmp_path
     names = load_file(tmp_path / saving.FILE).keys()
     assert "decode_head.disc_token" not in names
     assert "decode_head.relationship_discriptor.q_proj.weight" in names
-    assert about(tmp_path).taught == ("cat", "dog", "road", "sky")
+    assert about(tmp_path).seen_words == ("cat", "dog", "road", "sky")
 
 
 def test_supervised_training_is_taught_every_class(data, tmp_path):
     assert run(data, tmp_path, "--setting", "supervised") == 0
-    assert about(tmp_path) == TrainingInfo(("cat", "dog", "sheep", "road", "sky"), "photo", handicap=False)
+    assert about(tmp_path) == TrainingInfo(("cat", "dog", "sheep", "road", "sky"), "photo", seen_penalty=False)
 
 
 def test_zegclip_has_no_trusty_token_and_no_learner(data, tmp_path):
@@ -159,7 +159,7 @@ def test_zegclip_has_no_trusty_token_and_no_learner(data, tmp_path):
     assert {name.split(".")[1] for name in names if name.startswith("decode_head.")} == {"q_proj", "decoder_1"}
     assert not [name for name in names if "self_attn" in name or "disc_token" in name]
     assert rows(tmp_path)[0][3:] == ["masks", "dice"]
-    assert about(tmp_path).taught == ("cat", "sheep", "road")
+    assert about(tmp_path).seen_words == ("cat", "sheep", "road")
     assert json.loads((tmp_path / "config.json").read_text())["recipe"]["terms"]["masks"] == 100
 
 
@@ -215,7 +215,7 @@ def test_two_processes_share_a_batch(data, tmp_path):
 
 
 def test_what_was_trained_is_evaluated_on_another_benchmark(whole, tmp_path, capsys, monkeypatch):
-    """PASCAL-Context with its background as a word, without weighting and without a handicap."""
+    """PASCAL-Context with its background as a word, without weighting and without a seen_penalty."""
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path / "checkpoints")
     shutil.copytree(whole, tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / saving.FILE).rename(catalogue.get("tagclip-own").path)

@@ -312,7 +312,7 @@ def test_texts_are_those_that_the_reader_makes(clip):
 @pytest.mark.parametrize(("learner", "trusty"), [(True, True), (True, False), (False, False)])
 def test_the_file_is_taken_apart_again(clip, tmp_path, learner, trusty):
     sizes = replace(TINY.sizes, learner=learner, trusty=trusty)
-    net, about = made(clip, sizes=sizes), TrainingInfo(("cat", "dog"), "scenes", handicap=True)
+    net, about = made(clip, sizes=sizes), TrainingInfo(("cat", "dog"), "scenes", seen_penalty=True)
     saving.save_tagclip(RunFolder(tmp_path, {}), clip, net.decoder, sizes, about)
     path = tmp_path / saving.FILE
     assert TrainingInfo.from_json(reading.read_metadata(path)[METADATA_KEY], path.name) == about
@@ -329,7 +329,7 @@ def test_the_file_is_taken_apart_again(clip, tmp_path, learner, trusty):
 
 
 def test_a_trusty_token_may_be_left_out_but_not_made_up(clip, tmp_path):
-    sizes, about = TINY.sizes, TrainingInfo(("cat",), "photo", handicap=True)
+    sizes, about = TINY.sizes, TrainingInfo(("cat",), "photo", seen_penalty=True)
     saving.save_tagclip(RunFolder(tmp_path, {}), clip, made(clip).decoder, sizes, about)
     less = replace(sizes, trusty=False)
     _, decoder = initial_model.load_trained(tmp_path / saving.FILE, less)

@@ -130,7 +130,7 @@ def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out:
     data = WindowBatches(views, run.lesson.rows(), run.batch)
     fit(training, data, run.schedule, folder, rates={"model.decoder": DECODER_RATE}, title=run.name)
     about = TrainingInfo(
-        run.lesson.seen, "photo", handicap=False
+        run.lesson.seen, "photo", seen_penalty=False
     )  # 0.1 off costs more than it gains here, see the docs
     content = save(half_precision(model.state_dict()), {METADATA_KEY: about.to_json()})
     folder.replace(FILE, lambda file: file.write(content))

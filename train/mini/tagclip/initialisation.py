@@ -19,13 +19,13 @@ GAIN = 7.0
 @torch.no_grad()
 def initialise_model(model: MiniTagCLIPModel) -> None:
     """Lay the path in a model of random weights."""
-    model.adapter.carry.copy_(anchor_projection())
+    model.adapter.anchor_projection.copy_(anchor_projection())
     decoder = model.decoder
-    width = decoder.describe.out_features
-    for layer in (decoder.describe, decoder.masks.query, decoder.masks.key):
+    width = decoder.descriptor.out_features
+    for layer in (decoder.descriptor, decoder.masks.query, decoder.masks.key):
         nn.init.zeros_(layer.bias)
-    decoder.describe.weight.copy_(torch.cat([torch.zeros(width, width), torch.eye(width)], 1))
-    ends = [end for layer in decoder.layers for end in (layer.out, layer.narrow)]
+    decoder.descriptor.weight.copy_(torch.cat([torch.zeros(width, width), torch.eye(width)], 1))
+    ends = [end for layer in decoder.layers for end in (layer.out, layer.fc2)]
     for end in ends if decoder.learner is None else [*ends, decoder.learner.out]:
         nn.init.zeros_(end.weight)
         nn.init.zeros_(end.bias)

@@ -98,9 +98,9 @@ def _scored(
     """Scores (C, h, w) under the name of each weighting, and the trusty map (1, h, w) under None."""
     read = encode_photo(photo, model.adapter)
     logits = model.decoder(read.encoded, texts)
-    for title, (handicap, trusty) in WEIGHTINGS.items():
+    for title, (seen_penalty, trusty) in WEIGHTINGS.items():
         if not trusty or logits.trusty is not None:
-            yield title, class_scores(read, logits, ScoreRule(seen, handicap, trusty), STEP)
+            yield title, class_scores(read, logits, ScoreRule(seen, seen_penalty, trusty), STEP)
     if logits.trusty is not None:
         yield None, trusty_map(read, logits, STEP)
 
