@@ -1,6 +1,6 @@
 """Runs that are stopped, killed, starved of disk or spread over processes end as those that are left alone.
 
-As a script, `test_loop.py killed FOLDER` and `test_loop.py spread FOLDER` are what the tests start and kill.
+As a script, `test_loop.py FOLDER` is what one test has torchrun start in two processes.
 """
 
 import os
@@ -22,6 +22,7 @@ from torch import nn
 
 from eval.datasets.base import DatasetError
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import kill_during
 from train.common import loop
 from train.common.loop import fit
 from train.common.run_folder import RunFolder, TrainingError
@@ -84,12 +85,6 @@ def assert_same(one: Path, other: Path) -> None:
     assert sorted(os.listdir(one)) == sorted(os.listdir(other)) == ["config.json", "log.csv", "state.pt"]
 
 
-def start(mode: str, folder: Path, *launcher: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, *launcher, __file__, mode, str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, nn.Module]:
     """The folder and the weights of a run that nothing disturbed."""
@@ -110,8 +105,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole, tmp_path, stops)
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(whole, tmp_path):
-    killed = start("killed", tmp_path)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_during(train_until_killed, tmp_path)
     assert state(tmp_path)["step"] == 4
     assert (tmp_path / "state.pt.part").exists()
     assert log(tmp_path)[-1][0] == "5"
@@ -123,7 +117,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(whole, tmp_path):
 
 
 def test_processes_train_one_model_and_go_on(tmp_path):
-    ran = start("spread", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *launcher, __file__, str(tmp_path)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     (batches, first), (others, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert len(set(batches) | set(others)) == 2 * SCHEDULE.steps
@@ -409,7 +406,7 @@ def test_the_scale_of_gradients_goes_on(tmp_path, monkeypatch):
     assert state(tmp_path / "stopped")["scaler"]["_growth_tracker"] == 2
 
 
-def killed(folder: Path) -> None:
+def train_until_killed(folder: Path) -> None:
     """Die while the second state is written."""
     save = torch.save
 
@@ -424,7 +421,7 @@ def killed(folder: Path) -> None:
     train(folder)
 
 
-def spread(folder: Path) -> None:
+def train_in_a_group(folder: Path) -> None:
     """Train without and with a stop; write what this process drew, and the weights it ended with."""
     drawn = []
 
@@ -441,4 +438,4 @@ def spread(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"killed": killed, "spread": spread}[sys.argv[1]](Path(sys.argv[2]))
+    train_in_a_group(Path(sys.argv[1]))

@@ -1,7 +1,4 @@
-"""Smoke runs of the adaptation: each variant, stopped, spread over processes.
-
-As a script, `test_clip_main.py OUT` writes the loss and the gradients of one batch in each of several processes.
-"""
+"""Smoke runs of the adaptation: each variant, stopped, spread over processes."""
 
 import json
 import os
@@ -19,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.helpers.pairs_data import COLOURS, folder_of, pair
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_in_two_processes
 from train.common.sampling import StepGenerator
 from train.ovseg.clip import __main__ as command
 from train.ovseg.clip import initial_model
@@ -28,17 +26,10 @@ from train.ovseg.pairs.shards import Shards
 
 WORDS = list(COLOURS)
 PAIRS = [pair(WORDS[n % 4], f"set/{n}", (20 + n, 30), n) for n in range(16)]
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def run(pairs: Path, out: Path, *more: str) -> int:
     return command.main(["--pairs", str(pairs), "--out", str(out), "--smoke", *more])
-
-
-def launch(*given: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    whole = [sys.executable, *LAUNCHER, *given]
-    return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +187,7 @@ def test_neither_spacy_nor_webdataset_is_needed(pairs, tmp_path, monkeypatch):
 
 def test_processes_train_on_one_batch(pairs, tmp_path):
     """The gradient that each of two processes ends with is that of one process with the batches of both."""
-    ran = launch(__file__, str(pairs), str(tmp_path))
-    assert ran.returncode == 0, ran.stderr
+    run_in_two_processes(train_one_step_in_a_group, pairs, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.testing.assert_close(*[gradients for _, gradients in found], rtol=0, atol=0)
     module = adaptation()
@@ -219,18 +209,15 @@ def batch(pairs: Path, process: int) -> dict:
     return PairBatches(Shards(pairs), np.arange(16), 4, 64, SimpleTokenizer(), 0)(StepGenerator(0, 0, process, 2))
 
 
-def spread(pairs: Path, out: Path) -> None:
-    step(pairs, out)
+def train_one_step_in_a_group(pairs: Path, out: Path) -> None:
+    train_one_step(pairs, out)
     PartialState().destroy_process_group()  # after what used it is gone: what is left may wait for it for ever
 
 
-def step(pairs: Path, out: Path) -> None:
+def train_one_step(pairs: Path, out: Path) -> None:
+    """Save the loss and the gradients of one batch of this process."""
     module, rank = adaptation(), int(os.environ["RANK"])
     parallel = DistributedDataParallel(module)  # its hooks go when it does
     loss = parallel(batch(pairs, rank))["contrastive"]
     loss.backward()
     torch.save((loss.item(), {n: v.grad for n, v in module.named_parameters() if v.requires_grad}), out / f"{rank}.pt")
-
-
-if __name__ == "__main__":
-    spread(Path(sys.argv[1]), Path(sys.argv[2]))

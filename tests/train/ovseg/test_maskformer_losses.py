@@ -1,12 +1,5 @@
-"""The losses and the matching against numbers of the published code, and what they do where that has no answer.
+"""The losses and the matching against numbers of the published code, and what they do where that has no answer."""
 
-As a script, `test_maskformer_losses.py FOLDER` is what one test starts in two processes.
-"""
-
-import json
-import os
-import subprocess
-import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -15,11 +8,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from tests.helpers.paths import ROOT
+from tests.helpers.oracle import fixture
+from tests.helpers.processes import run_in_two_processes
 from train.ovseg.maskformer import losses, matcher
 from train.ovseg.maskformer.losses import Segments
 
-CASES = json.loads((ROOT / "tests/fixtures/maskformer_losses.json").read_text())["cases"]
+CASES = fixture("maskformer_losses.json")["cases"]
 
 
 def drawn(seed: int, sizes: list[int]) -> tuple[Tensor, Tensor, list[Segments]]:
@@ -119,11 +113,7 @@ def test_numbers_that_are_none_are_left_for_the_loss_to_tell():
 
 def test_processes_share_the_count_of_segments(tmp_path):
     """One process has three segments and the other none: both divide by 1.5, and no count is below 1."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *launcher, __file__, str(tmp_path)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
+    run_in_two_processes(_save_counts, tmp_path)
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)] == [[1.5, 1.0]] * 2
     assert losses.mask_count(_segments(3)) == 3
 
@@ -132,12 +122,8 @@ def _segments(count: int) -> list[Segments]:
     return [Segments.of(torch.arange(-1, count).expand(4, -1)), Segments.of(torch.full((4, 4), -1))]
 
 
-def _counted(folder: Path) -> None:
+def _save_counts(folder: Path) -> None:
     state = PartialState(cpu=True)
     found = [losses.mask_count(_segments(0 if state.is_main_process else count)).item() for count in (3, 1)]
     torch.save(found, folder / f"{state.process_index}.pt")
     state.destroy_process_group()
-
-
-if __name__ == "__main__":
-    _counted(Path(sys.argv[1]))

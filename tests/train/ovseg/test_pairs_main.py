@@ -1,12 +1,8 @@
-"""Mining runs: whole, stopped, killed and spread over processes, they end with the same shards.
-
-As a script, `test_pairs_main.py DATA OUT [killed]` is what the tests start.
-"""
+"""Mining runs: whole, stopped, killed and spread over processes, they end with the same shards."""
 
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +12,7 @@ import webdataset
 
 from tests.helpers.mini_data import KEYS, described, halves, labelled
 from tests.helpers.pairs_data import ByColour, Quarters, quarters
-from tests.helpers.paths import ROOT
+from tests.helpers.processes import kill_during, run_in_two_processes
 from train.ovseg.pairs import __main__ as command
 from train.ovseg.pairs.shards import Shards
 
@@ -45,12 +41,6 @@ def run(data: Path, out: Path, *more: str) -> int:
 
 def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-
-def start(data: Path, out: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    given = [sys.executable, *launcher, __file__, str(data), str(out), *more]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(given, env=environment, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +112,14 @@ def test_a_run_that_was_interrupted_goes_on(whole, data, tmp_path, monkeypatch, 
 
 
 def test_a_run_that_was_killed_while_it_wrote_goes_on(whole, data, tmp_path):
-    killed = start(data, tmp_path, "killed")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_during(mine_until_killed, data, tmp_path)
     assert sorted(content(tmp_path)) == ["config.json", "pairs-000000.tar", "pairs-000001.part"]
     assert run(data, tmp_path) == 0
     assert content(tmp_path) == content(whole)
 
 
 def test_processes_share_the_shards(whole, data, tmp_path):
-    ran = start(data, tmp_path, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
-    assert ran.returncode == 0, ran.stderr
+    run_in_two_processes(mine_with_stand_ins, data, tmp_path)
     assert content(tmp_path) == content(whole)
 
 
@@ -192,7 +180,13 @@ def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
     assert np.isfinite([found.facts(index)["score"] for index in range(len(found))]).all()
 
 
-def killed(patched: pytest.MonkeyPatch) -> None:
+def mine_with_stand_ins(data: Path, out: Path) -> int:
+    with pytest.MonkeyPatch.context() as patched:
+        stand_ins(patched)
+        return run(data, out)
+
+
+def mine_until_killed(data: Path, out: Path) -> None:
     """Die while the second shard is written."""
 
     class Dying(webdataset.TarWriter):
@@ -201,12 +195,6 @@ def killed(patched: pytest.MonkeyPatch) -> None:
             if sample["__key__"].startswith("00000003"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    patched.setattr(webdataset, "TarWriter", Dying)
-
-
-if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patched:
-        stand_ins(patched)
-        if sys.argv[3:] == ["killed"]:
-            killed(patched)
-        sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2])))
+        patched.setattr(webdataset, "TarWriter", Dying)
+        mine_with_stand_ins(data, out)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.helpers.launched import failed, in_two_processes
+from tests.helpers.launched import failed
 from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled
+from tests.helpers.processes import run_in_two_processes
 from train.common.run_folder import RunFolder
 from train.common.sampling import StepGenerator
 from train.sed import __main__ as command
@@ -130,7 +131,7 @@ def test_half_precision_runs(data, tmp_path):
 def test_two_processes_share_a_batch(data, tmp_path):
     out = tmp_path / "out"
     asked = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--size", "l"]
-    printed = in_two_processes("train.sed", *asked)
+    printed = run_in_two_processes(command.main, asked)
     assert json.loads(printed[-1])["file"] == saving.FILE
     assert torch.load(out / "state.pt", weights_only=True)["processes"] == 2
 

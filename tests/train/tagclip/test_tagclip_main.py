@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from eval import evaluate
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
 from ovseg_demo.weights import catalogue, reading
-from tests.helpers.launched import failed, in_two_processes
+from tests.helpers.launched import failed
 from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled, shrunk
+from tests.helpers.processes import run_in_two_processes
 from train.common.sampling import StepGenerator
 from train.tagclip import __main__ as command
 from train.tagclip import initial_model, saving
@@ -209,7 +210,7 @@ def test_half_precision_runs(data, tmp_path):
 def test_two_processes_share_a_batch(data, tmp_path):
     out = tmp_path / "out"
     asked = ["--data", str(data), "--out", str(out), "--smoke", "--steps", "2", "--like", "voc", "--protocol", "strict"]
-    printed = in_two_processes("train.tagclip", *asked)
+    printed = run_in_two_processes(command.main, asked)
     assert json.loads(printed[-1])["file"] == saving.FILE
     assert torch.load(out / "state.pt", weights_only=True)["processes"] == 2
 
