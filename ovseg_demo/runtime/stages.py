@@ -20,7 +20,9 @@ from ovseg_demo.runtime import memory
 
 Result = TypeVar("Result")
 
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
+"""Between two looks at whether a wait is over; so often the listener is asked whether the request is cancelled."""
+
 _SHARED_BATCH, _EXCLUSIVE_BATCH = 64, 8
 
 
@@ -92,7 +94,7 @@ class SerialWorker:
         future = self._worker.submit(work)
         try:
             while True:
-                done, _ = wait([future], timeout=_POLL_SECONDS)
+                done, _ = wait([future], timeout=POLL_SECONDS)
                 if done:
                     return future.result()
                 if not future.running():
