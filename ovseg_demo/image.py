@@ -82,19 +82,6 @@ def from_array(pixels: np.ndarray) -> Photo:
     return _bounded(Image.fromarray(pixels), pixels.shape[:2], ())
 
 
-def scaled_size(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    """The size (height, width) whose shorter side is `shortest`, or whose longer side is `longest` if that is smaller.
-
-    The aspect ratio is kept up to rounding to the nearest pixel; no side is below 1.
-    """
-    height, width = size
-    scale = shortest / min(size)
-    # The shorter side is not multiplied, so that rounding falls as in Detectron2's ResizeShortestEdge.
-    sides = (shortest, width * scale) if height < width else (height * scale, shortest)
-    shrink = min(1.0, longest / max(sides))
-    return tuple(max(1, int(side * shrink + 0.5)) for side in sides)
-
-
 def _decode(opened: Image.Image) -> Photo:
     width, height = opened.size
     if width * height > MAX_PIXELS:

@@ -24,6 +24,7 @@ from eval.benchmark.process import alone, peak
 from eval.markdown import table
 from ovseg_demo import image
 from ovseg_demo.models.clip.optimised import native_precision
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.weights import reading
@@ -134,7 +135,6 @@ def _released(architecture: str, weights: Path) -> Embed:
     """Without prompts open_clip's own model; with them, its layers and the rule of `MaskPromptedTower`."""
     import open_clip
 
-    from ovseg_demo.models.clip.region_classifier import MEAN, STD
     from ovseg_demo.models.clip.weights import MASK_PROMPTS, build_clip, clip_state_dict
 
     state = clip_state_dict(reading.read_weights(weights))
@@ -148,7 +148,7 @@ def _released(architecture: str, weights: Path) -> Embed:
 
     @torch.no_grad()
     def embed(pixels: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
-        batches = masked_crops_and_masks(pixels, proposals, size=size, mean=MEAN, std=STD, batch_size=MOST)
+        batches = masked_crops_and_masks(pixels, proposals, size=size, mean=CLIP_MEAN, std=CLIP_STD, batch_size=MOST)
         read = [clip.visual(crops, masks) if prompted else clip.encode_image(crops) for crops, masks in batches]
         return F.normalize(torch.cat(read), dim=-1)
 

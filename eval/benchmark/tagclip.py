@@ -18,7 +18,6 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +34,7 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.runtime import memory
 from ovseg_demo.runtime.fused_layers import fuse_layers
 from ovseg_demo.weights import reading
@@ -146,7 +146,7 @@ def _weights(model: str, photo: Path) -> dict[str, Tensor]:
 
 
 def _window(photo: Path) -> np.ndarray:
-    return cv2.resize(image.load(photo).pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    return resize_unsmoothed(image.load(photo).pixels, (SIDE, SIDE))
 
 
 def _ours(released: ReleasedModel, precision: str) -> tuple[Read, Score]:
@@ -167,7 +167,7 @@ def _released(released: ReleasedModel) -> tuple[Read, Score]:
     def read(pixels: np.ndarray) -> EncodedWindows:
         torch.backends.mha.set_fastpath_enabled(False)  # the release's layers cannot take it, and it is a fifth slower
         try:
-            return tower(image_encoder.normalise(torch.from_numpy(pixels).permute(2, 0, 1))[None])
+            return tower(normalise_image(pixels, IMAGENET_MEAN, IMAGENET_STD))
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
 

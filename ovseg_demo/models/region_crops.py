@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.models.preprocess import normalise
 from ovseg_demo.proposals.base import MaskProposals
 
 
@@ -42,8 +43,7 @@ def masked_crops_and_masks(
         batch_size: largest B.
         antialias: low-pass filter before shrinking.
     """
-    normalised = (torch.from_numpy(image).float() - torch.tensor(mean)) / torch.tensor(std)
-    pixels = normalised.permute(2, 0, 1).contiguous()
+    pixels = normalise(torch.from_numpy(image).permute(2, 0, 1), mean, std).contiguous()
     boxes = proposals.boxes()
     for start in range(0, len(proposals), batch_size):
         crops, masks = [], []

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.image import scaled_size
+from ovseg_demo.models.preprocess import resize_smoothed, scaled_size
 from train.common.image_sets import resize_labels
 
 _CUTS = 10
@@ -54,7 +53,7 @@ def augment(
     """
     shortest = views.shortest[_integer(0, len(views.shortest) - 1, generator)]
     height, width = scaled_size(photo.shape[:2], shortest, views.longest)
-    photo = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+    photo = resize_smoothed(photo, (height, width))
     labels = resize_labels(labels, (height, width))
     window = _cut(labels, views, generator)
     photo, labels = distort_colours(photo[window], generator), labels[window]

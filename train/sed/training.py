@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
 from ovseg_demo.models.clip.convnext import hierarchical_features
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from train.common.sampling import Batch
 from train.common.schedule import Decays, decay_all_but, parameters_held_by
 from train.sed.losses import Ignore, losses
@@ -39,8 +39,8 @@ class Training(nn.Module):
         self._pooling, self._ignore = pooling, ignore
         self._sizes = [len(each) for each in texts]
         self.register_buffer("texts", torch.cat(list(texts)), persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""

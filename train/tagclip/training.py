@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_demo.methods.tagclip.decoder import Decoder
-from ovseg_demo.methods.tagclip.image_encoder import normalise
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from train.common.sampling import Batch
 from train.tagclip.losses import UNSEEN, Terms, losses
 from train.tagclip.pseudo_labels import draw_pseudo_unseen, pseudo_label, relabel
@@ -57,7 +57,7 @@ class Training(nn.Module):
         plan, labels = self._plan, batch["labels"]
         texts, seen = (each.split(self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
         asked = self._asked(labels, seen)
-        logits = self.decoder(self.visual(normalise(batch["images"])), texts[asked])
+        logits = self.decoder(self.visual(normalise(batch["images"], IMAGENET_MEAN, IMAGENET_STD)), texts[asked])
         labels = relabel(labels, asked, len(seen))
         if plan.transductive:
             labels = pseudo_label(logits.classes, labels, seen, plan.strict)

@@ -18,7 +18,8 @@ from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg import method
 from ovseg_demo.models.base import VisionLanguageModel
-from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE, VILD, ClipRegionClassifier
+from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE, ClipRegionClassifier
+from ovseg_demo.models.clip.templates import VILD_TEMPLATES
 from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.proposals.maskformer import checkpoint
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerOutput, MaskFormerPredictor
@@ -183,7 +184,7 @@ def load_ovseg_maskformer(
     """
     released = checkpoint.split_checkpoint(loading.load_state_dict(checkpoint_id), catalogue.get(checkpoint_id).file)
     settings = PUBLISHED_SETTINGS[released.backbone]
-    vlm = clip(settings.architecture).with_templates(VILD)
+    vlm = clip(settings.architecture).with_templates(VILD_TEMPLATES)
     return OVSegMaskFormer(
         create_predictor(released, device), vlm, released.non_object, checkpoint_id, settings.threshold
     )

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.image import scaled_size
 from ovseg_demo.methods.sed.decoder import cost_map
 from ovseg_demo.models.clip.convnext import HierarchicalClip, HierarchicalFeatures
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    normalise_image,
+    resize_smoothed,
+    resize_to_square,
+    scaled_size,
+)
 
 SIDE = 768
 """Pixels of the square that photos are squashed to, as the released models were trained and measured."""
@@ -96,23 +100,14 @@ def preprocess_square(image: np.ndarray) -> Tensor:
 
     It resizes twice: to a shorter side of 640 in bytes, and then, whatever its shape, to a square.
     """
-    resized = _resized(image, scaled_size(image.shape[:2], _SHORTEST, _LONGEST))
-    return F.interpolate(_normalised(resized), (SIDE, SIDE), mode="bilinear", align_corners=False)
+    height, width = image.shape[:2]
+    resized = resize_smoothed(image, scaled_size((height, width), _SHORTEST, _LONGEST))
+    return resize_to_square(normalise_image(resized, CLIP_MEAN, CLIP_STD), SIDE)
 
 
 def preprocess_keeping_aspect(image: np.ndarray) -> Tensor:
     """A photo in its own aspect ratio, at about as many pixels: float32 (1, 3, H', W'), both multiples of 32."""
     height, width = image.shape[:2]
     ratio = min(max(height / width, 1 / _LONGEST_RATIO), _LONGEST_RATIO)
-    sides = tuple(STRIDE * max(1, round(SIDE * root / STRIDE)) for root in (ratio**0.5, ratio**-0.5))
-    return _normalised(_resized(image, sides))
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-
-
-def _normalised(pixels: np.ndarray) -> Tensor:
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (x - mean) / std
+    height, width = (STRIDE * max(1, round(SIDE * root / STRIDE)) for root in (ratio**0.5, ratio**-0.5))
+    return normalise_image(resize_smoothed(image, (height, width)), CLIP_MEAN, CLIP_STD)

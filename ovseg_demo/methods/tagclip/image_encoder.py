@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 import open_clip
 import torch
@@ -20,10 +19,8 @@ from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, replace_blocks
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.proposals.base import Report
-
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""ImageNet's normalisation of RGB values from 0 to 255; CLIP's own was not used in training."""
 
 STRIDE_SHARE = 426 / 512
 """From a window to the next, as a share of its side."""
@@ -101,9 +98,8 @@ class ClipWindowEncoder:
         scale = self._side / min(image.shape[:2])
         longest = self._side * _LONGEST_RATIO
         height, width = (min(longest, int(length * scale + 0.5)) for length in image.shape[:2])
-        # Training has resized with OpenCV, which does not smooth what it shrinks.
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return normalise(torch.from_numpy(resized).permute(2, 0, 1))
+        # Training has resized by mmsegmentation's rule, and normalised by ImageNet's constants instead of CLIP's own.
+        return normalise_image(resize_unsmoothed(image, (height, width)), IMAGENET_MEAN, IMAGENET_STD)[0]
 
 
 @torch.no_grad()
@@ -117,12 +113,6 @@ def embed_prompts(clip: open_clip.CLIP, words: Sequence[str], templates: Templat
 def mean_direction(by_prompt: Tensor) -> Tensor:
     """Text embeddings (K, D) from those of prompts (K, P, D): unit vectors along their mean."""
     return F.normalize(by_prompt.mean(1), dim=-1)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Pixels (..., 3, H, W) from 0 to 255 as the encoder takes them, float32."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (MEAN, STD))
-    return (pixels - mean) / std
 
 
 class OptimisedPromptedTower(PromptedTower):

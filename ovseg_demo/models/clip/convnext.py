@@ -16,24 +16,10 @@ from torch.nn import functional as F
 
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, replace_blocks
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.runtime.fused_layers import fused_linear
-
-__all__ = [
-    "MEAN",
-    "STD",
-    "TEMPLATES",
-    "HierarchicalClip",
-    "HierarchicalFeatures",
-    "build_convnext_clip",
-    "embed_words",
-    "hierarchical_features",
-]
-
-TEMPLATES = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-"""The 80 prompts of CLIP's authors for ImageNet; their order is that of the channels of SED's cost map."""
 
 _REGULARISED = {
     "convnext_base_w_320": {"timm_drop": 0.0, "timm_drop_path": None},
@@ -93,10 +79,10 @@ def hierarchical_features(visual: TimmModel, pixels: Tensor) -> HierarchicalFeat
 
 @torch.no_grad()
 def embed_words(clip: open_clip.CLIP, words: Sequence[str]) -> Tensor:
-    """Unit vectors, float32 (len(words), P, D), of words, verbatim, in each of TEMPLATES; at least one word."""
-    texts = [template.format(word) for word in words for template in TEMPLATES]
+    """Unit vectors, float32 (len(words), P, D), of words, verbatim, in IMAGENET_TEMPLATES; at least one word."""
+    texts = [template.format(word) for word in words for template in IMAGENET_TEMPLATES]
     tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
-    return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(TEMPLATES)))
+    return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(IMAGENET_TEMPLATES)))
 
 
 class HierarchicalClip:
@@ -114,7 +100,7 @@ class HierarchicalClip:
     Raises CheckpointError when the weights do not fit.
     """
 
-    prompts = len(TEMPLATES)
+    prompts = len(IMAGENET_TEMPLATES)
 
     def __init__(
         self,
@@ -131,7 +117,7 @@ class HierarchicalClip:
         self._model = build_convnext_clip(architecture, state, source).to(self._device)
         replace_blocks(self._model.transformer.resblocks, "float32")
         replace_convnext_blocks(self._model.visual, precision or native_precision(self._device))
-        self._store = text_cache.TextEmbeddingCache(self.name, TEMPLATES)
+        self._store = text_cache.TextEmbeddingCache(self.name, IMAGENET_TEMPLATES)
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:

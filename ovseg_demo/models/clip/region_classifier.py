@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.models.clip.optimised import OptimisedMaskPromptedTower, Precision, native_precision, replace_blocks
+from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import build_clip, clip_tensors
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.runtime.worker_pool import worker_pool
@@ -20,32 +22,6 @@ from ovseg_demo.weights import catalogue, loading
 
 LOGIT_SCALE = 100.0
 """Multiplies cosine similarities, as in OVSeg; the checkpoint's own learned scale is its clamp, also 100."""
-
-SINGLE = ("a photo of {}",)
-"""The prompt of OVSeg's public demo: no article, no full stop."""
-
-VILD = (
-    "a photo of a {}.",
-    "This is a photo of a {}",
-    "There is a {} in the scene",
-    "There is the {} in the scene",
-    "a photo of a {} in the scene",
-    "a photo of a small {}.",
-    "a photo of a medium {}.",
-    "a photo of a large {}.",
-    "This is a photo of a small {}.",
-    "This is a photo of a medium {}.",
-    "This is a photo of a large {}.",
-    "There is a small {} in the scene.",
-    "There is a medium {} in the scene.",
-    "There is a large {} in the scene.",
-)
-"""The prompts of ViLD (Gu et al. 2022) by which OVSeg is trained and evaluated."""
-
-MEAN = tuple(255 * m for m in (0.48145466, 0.4578275, 0.40821073))
-STD = tuple(255 * s for s in (0.26862954, 0.26130258, 0.27577711))
-"""CLIP's normalisation of RGB values from 0 to 255."""
-
 
 _CROPS_AT_ONCE = {"cpu": 8}  # of all workers: what a layer hands to the next is to stay in the processor's cache
 _CROPS_ELSEWHERE = 64
@@ -74,7 +50,7 @@ class ClipRegionClassifier:
         device: str | torch.device = "cpu",
         *,
         state: Mapping | None = None,
-        templates: Sequence[str] = SINGLE,
+        templates: Sequence[str] = OVSEG_DEMO_TEMPLATE,
         precision: Precision | None = None,
     ) -> None:
         source = checkpoint_id
@@ -99,7 +75,7 @@ class ClipRegionClassifier:
     @property
     def name(self) -> str:
         """Names the weights and, unless they are the usual ones, the templates: words of two sets must not mix."""
-        return self._source if self._templates == SINGLE else " | ".join((self._source, *self._templates))
+        return self._source if self._templates == OVSEG_DEMO_TEMPLATE else " | ".join((self._source, *self._templates))
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
@@ -122,7 +98,7 @@ class ClipRegionClassifier:
         done = 0
         with worker_pool(self._device) as workers:
             for crops, masks in masked_crops_and_masks(
-                image, proposals, size=size, mean=MEAN, std=STD, batch_size=batch_size
+                image, proposals, size=size, mean=CLIP_MEAN, std=CLIP_STD, batch_size=batch_size
             ):
                 pieces = list(zip(workers.chunks(crops), workers.chunks(masks), strict=True))
                 embeddings += workers.map(self._embedded, pieces)

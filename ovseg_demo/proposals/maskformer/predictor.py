@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.image import scaled_size
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed, scaled_size
 from ovseg_demo.proposals.maskformer.model import STRIDE, MaskFormer
 
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
 _MASK_STRIDE = 4
 _QUERIES = 20
 
@@ -60,20 +57,19 @@ class MaskFormerPredictor:
     @torch.inference_mode()
     def read(self, image: np.ndarray) -> MaskFormerOutput:
         """Read an RGB image, uint8 (H, W, 3), of any size and shape."""
-        height, width = scaled_size(image.shape[:2], self.shortest, self.longest)
-        pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        height, width = image.shape[:2]
+        pixels = resize_smoothed(image, scaled_size((height, width), self.shortest, self.longest))
         device = next(self.model.parameters()).device
-        predictions = self.model(normalised(pixels).to(device), every_layer=False)[-1]
+        predictions = self.model(normalise_and_pad(pixels).to(device), every_layer=False)[-1]
         return MaskFormerOutput(predictions.classes[0], predictions.masks[0], pixels)
 
 
-def normalised(pixels: np.ndarray) -> Tensor:
+def normalise_and_pad(pixels: np.ndarray) -> Tensor:
     """RGB pixels, uint8 (h, w, 3), as the model's input: float32 (1, 3, H, W), padded with 0 to multiples of 32.
 
     Mean and deviation are ImageNet's; the padding is on the right and below, and comes after normalising, so it is the
     mean colour.
     """
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     below, right = (-side % STRIDE for side in pixels.shape[:2])
-    return F.pad((x - mean) / std, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
+    normalised = normalise_image(pixels, IMAGENET_MEAN, IMAGENET_STD)
+    return F.pad(normalised, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)

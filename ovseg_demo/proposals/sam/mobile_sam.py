@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import timm
 import torch
-from PIL import Image
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import Attention, ConvNorm, MBConv, NormMlp, PatchEmbed, PatchMerging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed
 from ovseg_demo.runtime import fused_layers
 from ovseg_demo.weights.loading import load_state_dict, load_strict
 
@@ -33,8 +33,6 @@ _STRIDE = 8
 """Pixels from one cell to the next where TinyViT's first attention begins; up to there it is convolutions only."""
 _REACH = 15
 """How many pixels on either side of a cell's first one those convolutions look at."""
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
 
 _UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")
 _RENAMES = (
@@ -184,11 +182,9 @@ class MobileSam(nn.Module):
     def encode(self, image: np.ndarray) -> EncodedImage:
         """Encode an RGB image, uint8 (H, W, 3), of any size and shape."""
         size = image.shape[:2]
-        height, width = scaled = tuple(max(1, int(side * SIDE / max(size) + 0.5)) for side in size)
-        resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        pixels = torch.from_numpy(resized).to(self.device).permute(2, 0, 1)[None].float()
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN, _STD))
-        return EncodedImage(self.image_encoder((pixels - mean) / std), size, scaled)
+        scaled = tuple(max(1, int(side * SIDE / max(size) + 0.5)) for side in size)
+        pixels = normalise_image(resize_smoothed(image, scaled), IMAGENET_MEAN, IMAGENET_STD)
+        return EncodedImage(self.image_encoder(pixels.to(self.device)), size, scaled)
 
 
 def renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,13 +8,13 @@ from torch import nn
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.models.clip import convnext
 from ovseg_demo.models.clip.convnext import (
-    TEMPLATES,
     HierarchicalClip,
     OptimisedConvNextBlock,
     build_convnext_clip,
     embed_words,
     hierarchical_features,
 )
+from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
 from tests.helpers import tiny_convnext
 
 WORDS = ["cat", "building-other", "the very tall building of a city"]
@@ -129,11 +129,11 @@ def test_training_drops_what_sed_dropped(architecture, rate, monkeypatch):
 @torch.inference_mode()
 def test_words_are_read_verbatim_in_every_template():
     stock = tiny_convnext.stock("linear")
-    tokens = get_tokenizer(tiny_convnext.HEADS["linear"])([t.format(w) for w in WORDS for t in TEMPLATES])
+    tokens = get_tokenizer(tiny_convnext.HEADS["linear"])([t.format(w) for w in WORDS for t in IMAGENET_TEMPLATES])
     expected = nn.functional.normalize(stock.encode_text(tokens), dim=1).view(3, 80, -1)
     clip = make()
-    assert clip.prompts == len(set(TEMPLATES)) == 80
-    assert TEMPLATES[0] == "a bad photo of a {}."
+    assert clip.prompts == len(set(IMAGENET_TEMPLATES)) == 80
+    assert IMAGENET_TEMPLATES[0] == "a bad photo of a {}."
     for found in (clip.embed_texts(WORDS), embed_words(stock, WORDS)):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_demo.models.clip.mask_prompts import DEPTH, kept_patches
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
 from ovseg_demo.models.clip.weights import build_clip
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
 from tests.helpers import tiny_clip
@@ -32,7 +32,9 @@ def tower(prompts: int = tiny_clip.PATCHES):
 def regions() -> tuple[torch.Tensor, torch.Tensor]:
     """Crops (5, 3, 224, 224) and masks (5, 224, 224)."""
     proposals = MaskProposals.from_masks(tiny_clip.masks(), np.ones(5))
-    return next(masked_crops_and_masks(tiny_clip.image(), proposals, size=224, mean=MEAN, std=STD, batch_size=5))
+    return next(
+        masked_crops_and_masks(tiny_clip.image(), proposals, size=224, mean=CLIP_MEAN, std=CLIP_STD, batch_size=5)
+    )
 
 
 def test_crops_and_masks_are_those_of_the_released_adapter(regions):

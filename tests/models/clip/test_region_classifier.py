@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.models.clip.region_classifier import SINGLE, VILD, ClipRegionClassifier
+from ovseg_demo.models.clip.region_classifier import ClipRegionClassifier
+from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE, VILD_TEMPLATES
 from ovseg_demo.models.clip.text import encode_texts
 from ovseg_demo.models.clip.weights import build_clip, clip_state_dict
 from ovseg_demo.proposals.base import MaskProposals
@@ -114,7 +115,7 @@ def test_the_activation_is_the_one_the_weights_were_trained_with(tiny):
 
 def test_words_are_those_of_the_released_adapter(tiny):
     words = ["cat", "diningtable", "the very tall building of a city"]
-    texts = tiny(tiny_clip.weights(), templates=VILD).embed_texts(words)
+    texts = tiny(tiny_clip.weights(), templates=VILD_TEMPLATES).embed_texts(words)
     torch.testing.assert_close(texts, torch.tensor(PUBLISHED["texts"]), atol=1e-5, rtol=0)
 
 
@@ -135,7 +136,9 @@ def test_texts_are_cut_exactly(tiny):
 
 
 def test_templates_part_the_cached_words(tiny):
-    names = {tiny(tiny_clip.weights(), templates=t).name for t in (SINGLE, VILD, VILD[:1])}
+    names = {
+        tiny(tiny_clip.weights(), templates=t).name for t in (OVSEG_DEMO_TEMPLATE, VILD_TEMPLATES, VILD_TEMPLATES[:1])
+    }
     assert len(names) == 3
     assert "tiny" in names
 
@@ -197,9 +200,11 @@ def test_the_clip_of_a_whole_ovseg_model_is_taken_out_of_it():
 
 def test_other_templates_share_the_model(tiny):
     single = tiny(tiny_clip.weights())
-    vild = single.with_templates(VILD)
-    assert vild.name == tiny(tiny_clip.weights(), templates=VILD).name != single.name
-    assert torch.equal(vild.embed_texts(["cat"]), tiny(tiny_clip.weights(), templates=VILD).embed_texts(["cat"]))
+    vild = single.with_templates(VILD_TEMPLATES)
+    assert vild.name == tiny(tiny_clip.weights(), templates=VILD_TEMPLATES).name != single.name
+    assert torch.equal(
+        vild.embed_texts(["cat"]), tiny(tiny_clip.weights(), templates=VILD_TEMPLATES).embed_texts(["cat"])
+    )
     assert not torch.equal(vild.embed_texts(["cat"]), single.embed_texts(["cat"]))
     assert vild._model is single._model
 

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from open_clip import SimpleTokenizer
 from torch.nn import functional as F
 
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
 from tests.helpers.pairs_data import COLOURS, folder_of, pair
@@ -47,7 +47,7 @@ def test_a_whole_region_is_what_inference_reads(shards):
     mask = np.zeros(photo.shape[:2], bool)
     mask[y0:y1, x0:x1] = one.mask
     proposals = MaskProposals.from_masks(mask[None], np.ones(1))
-    [(crops, masks)] = masked_crops_and_masks(photo, proposals, size=64, mean=MEAN, std=STD, batch_size=1)
+    [(crops, masks)] = masked_crops_and_masks(photo, proposals, size=64, mean=CLIP_MEAN, std=CLIP_STD, batch_size=1)
     crop, inside = region_of_pair(one, 64)
     torch.testing.assert_close(crop, crops[0], rtol=0, atol=0)
     assert torch.equal(inside, masks[0])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.models.clip.region_classifier import VILD
+from ovseg_demo.models.clip.templates import VILD_TEMPLATES
 from ovseg_demo.models.clip.weights import MASK_PROMPTS
 from ovseg_demo.proposals.maskformer.checkpoint import split_checkpoint
 from ovseg_demo.proposals.maskformer.model import build_maskformer
@@ -213,7 +213,7 @@ def test_a_clips_texts_are_vilds(monkeypatch):
         class_embeddings.factory, "create_clip", lambda *named, templates: made.append((named, templates)) or Clip()
     )
     assert class_embeddings.create_class_embedder("some.pt", torch.device("cpu"))(["cat", "dog"]).shape == (2, 4)
-    assert made == [(("some.pt", torch.device("cpu")), VILD)]
+    assert made == [(("some.pt", torch.device("cpu")), VILD_TEMPLATES)]
 
 
 def test_class_logits_are_scaled_cosines():

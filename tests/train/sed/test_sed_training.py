@@ -12,7 +12,7 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.sed import checkpoint
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
 from ovseg_demo.models.clip.convnext import embed_words, hierarchical_features
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import catalogue, reading
 from train.common.run_folder import RunFolder
 from train.common.schedule import parameter_groups
@@ -73,7 +73,7 @@ def test_the_rate_begins_at_its_highest_and_ends_at_nothing():
 @pytest.mark.parametrize(("number", "ignore"), [(0, "zeros"), (1, "masked")])
 def test_losses_are_those_of_the_batchs_own_words(clip, number, ignore):
     net, given = training(clip, ignore).eval(), batch(number)
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
     found = hierarchical_features(clip.visual, (given["images"] - mean) / std)
     logits = net.decoder(cost_map(found.dense, embed_words(clip, WORDS[number])), found.skips, pooling=2)
     assert logits[0].shape[1] == len(WORDS[number])

@@ -13,9 +13,10 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, embed_prompts, mean_direction, normalise
+from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, embed_prompts, mean_direction
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ovseg_demo.weights import catalogue, reading
 from train.common.labelled_batches import BACKGROUND
 from train.common.run_folder import RunFolder
@@ -293,7 +294,7 @@ def test_the_trusty_map_finds_what_is_not_asked_for_though_no_unseen_pixel_was_t
     with torch.inference_mode():
         for left_out in (0, 1, 3):
             asked = net.texts[[row for row in (0, 1, 3) if row != left_out]]
-            trusty = net.decoder(net.visual(normalise(given["images"])), asked).trusty
+            trusty = net.decoder(net.visual(normalise(given["images"], IMAGENET_MEAN, IMAGENET_STD)), asked).trusty
             probability = F.interpolate(trusty[:, None], (64, 64), mode="bilinear")[:, 0].sigmoid()
             own, known = given["labels"] == left_out, given["labels"] >= 0
             gaps.append((probability[own].mean() - probability[known & ~own].mean()).item())

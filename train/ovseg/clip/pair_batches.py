@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop
 
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD, normalise
 from train.common.run_folder import TrainingError
 from train.common.sampling import Batch, StepGenerator
 from train.ovseg.pairs.shards import Pair, Shards
@@ -71,8 +71,7 @@ def region_of_pair(pair: Pair, side: int, generator: torch.Generator | None = No
     random part.
     """
     inside = torch.from_numpy(pair.mask)
-    pixels = (torch.from_numpy(pair.crop).float() - torch.tensor(MEAN)) / torch.tensor(STD)
-    crop = pixels.permute(2, 0, 1) * inside
+    crop = normalise(torch.from_numpy(pair.crop).permute(2, 0, 1), CLIP_MEAN, CLIP_STD) * inside
     if generator is not None:
         top, left, height, width = _part(inside, generator)
         place = np.s_[..., top : top + height, left : left + width]

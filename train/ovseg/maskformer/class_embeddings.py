@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ovseg_demo.models import factory
-from ovseg_demo.models.clip.region_classifier import VILD
+from ovseg_demo.models.clip.templates import VILD_TEMPLATES
 from ovseg_demo.models.mini.towers import TextTower
 from ovseg_demo.vocabulary import readable_text
 
@@ -26,5 +26,5 @@ def create_class_embedder(clip: str, device: torch.device) -> Embed:
     if clip == factory.MINI:
         tower = TextTower(device)
         return lambda words: tower([readable_text(word) for word in words]).cpu()
-    model = factory.create_clip(clip, device, templates=VILD)
+    model = factory.create_clip(clip, device, templates=VILD_TEMPLATES)
     return lambda words: model.embed_texts(words).cpu()

@@ -20,8 +20,8 @@ from eval.journal import write_atomically
 from ovseg_demo.errors import CheckpointError, exit_status
 from ovseg_demo.methods.ovseg.maskformer import PUBLISHED_SETTINGS
 from ovseg_demo.models.clip.mask_prompts import MaskPromptedTower
-from ovseg_demo.models.clip.region_classifier import MEAN, STD
 from ovseg_demo.models.clip.weights import MASK_PROMPTS, clip_state_dict
+from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.proposals.maskformer.checkpoint import CLIP_PREFIX, split_checkpoint
 from ovseg_demo.weights import loading, reading
 from train.ovseg.maskformer.loss_weights import VOID_WEIGHT
@@ -45,8 +45,8 @@ def join_checkpoints(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor
     state = {
         **maskformer,
         **{CLIP_PREFIX + name: value for name, value in clip.items()},
-        "clip_adapter.pixel_mean": torch.tensor(MEAN).view(1, 3, 1, 1),
-        "clip_adapter.pixel_std": torch.tensor(STD).view(1, 3, 1, 1),
+        "clip_adapter.pixel_mean": torch.tensor(CLIP_MEAN).view(1, 3, 1, 1),
+        "clip_adapter.pixel_std": torch.tensor(CLIP_STD).view(1, 3, 1, 1),
         "criterion.empty_weight": losses,
     }
     backbone = split_checkpoint(state, "What was joined").backbone

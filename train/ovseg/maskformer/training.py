@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE
+from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ovseg_demo.proposals.maskformer.model import MaskFormer
-from ovseg_demo.proposals.maskformer.predictor import MEAN, STD
 from train.common.sampling import Batch
 from train.common.schedule import Decays, decay_all_but, parameters_held_by
 from train.ovseg.maskformer.losses import Segments, layer_losses, mask_count
@@ -32,8 +32,8 @@ class Training(nn.Module):
         self.non_object = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self._sizes = [len(each) for each in texts]
         self.register_buffer("texts", torch.cat(list(texts)).clone(), persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `LabelledBatches`: of the last decoder layer one by one, of the others together."""

@@ -1,0 +1,28 @@
+"""Prompt templates: texts with a {} for the word. Those of a single method stand beside that method."""
+
+import open_clip
+
+OVSEG_DEMO_TEMPLATE = ("a photo of {}",)
+"""The single prompt of OVSeg's public demo: no article, no full stop."""
+
+VILD_TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+"""The 14 prompts of ViLD (Gu et al. 2022) by which OVSeg, SAN and MROVSeg are trained and evaluated."""
+
+IMAGENET_TEMPLATES = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""The 80 prompts of CLIP's authors for ImageNet (Radford et al. 2021): SED, NACLIP. SED's cost map has a channel for
+each of them, in this order."""
