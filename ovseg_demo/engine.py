@@ -23,8 +23,10 @@ class Engine:
 
     Example:
         >>> from ovseg_demo import image, vocabulary
-        >>> engine = Engine()
-        >>> result = engine.segment(image.load("cat.jpg"), vocabulary.parse("cat, sofa"))  # doctest: +SKIP
+        >>> engine = Engine("cpu")
+        >>> result = engine.segment(image.load("photo.jpg"), vocabulary.parse("cat, parakeet"), "mini-dense")
+        >>> [found.name for found in result.summary()]
+        ['cat', 'parakeet']
     """
 
     def __init__(self, device: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:

@@ -44,8 +44,11 @@ def open(name: str, root: str | Path, vocabulary: str | None = None) -> Dataset:
             `class_names.variants`. None is the benchmark's default.
 
     Example:
-        >>> dataset = open("voc_20", "datasets", "san")  # doctest: +SKIP
-        >>> labels = dataset.load_labels(dataset.samples[0])  # doctest: +SKIP
+        >>> dataset = open("folder", "my-photos")
+        >>> dataset.vocabulary.names
+        ('cat', 'wall')
+        >>> dataset.load_labels(dataset.samples[0]).shape
+        (6, 8)
 
     Raises DatasetError when the files are not there, with what was looked for and what was found, and VocabularyError
     for names that the benchmark does not have.
