@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from eval import markdown
 from ovseg_demo import image
 from ovseg_demo.errors import UserError
 from ovseg_demo.models import factory
@@ -63,8 +64,8 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(texts)} photos, {len(found)} captions\n")
-    print(f"| {' | '.join(f'recall@{depth} %' for depth in DEPTHS)} |\n|{'---|' * len(DEPTHS)}")
-    print(f"| {' | '.join(f'{100 * (found < depth).float().mean():.1f}' for depth in DEPTHS)} |")
+    recalls = {f"recall@{depth} %": f"{100 * (found < depth).float().mean():.1f}" for depth in DEPTHS}
+    print(markdown.table(list(recalls), [list(recalls.values())]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.files import replace_file
 from eval.metrics import Sparse
 from ovseg_demo.errors import UserError
 
@@ -94,10 +95,8 @@ def writing_into(folder: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in one go: it is complete, or as it was before. Raises RunError."""
-    part = path.with_name(f"{path.name}.part")
     with writing_into(path.parent):
-        part.write_bytes(content)
-        part.replace(path)
+        replace_file(path, lambda file: file.write(content))
 
 
 def _entries(content: bytes) -> tuple[list[dict[str, Any]], int]:

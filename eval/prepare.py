@@ -9,7 +9,6 @@ alone, so an interrupted run goes on where it was; a file that cannot be read is
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from eval.datasets.base import DatasetError
 from eval.datasets.labels import encoder
 from eval.datasets.layout import Place, absent, places
 from eval.datasets.spec import Conversion
+from eval.files import replace_file
 from ovseg_demo.errors import UserError, exit_status
 
 _FORMATS = {
@@ -145,17 +145,12 @@ def _scaled(pixels: np.ndarray, side: int | None, interpolation: int) -> np.ndar
 
 def _write(target: Path, pixels: np.ndarray) -> None:
     """Write an image so that under its name there is either all of it or nothing."""
-    part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(part, **_FORMATS[target.suffix])
-        part.replace(target)
+        replace_file(target, lambda file: Image.fromarray(pixels).save(file, **_FORMATS[target.suffix]))
     except OSError as error:
         # Not a DatasetError of one file: a full disk or a folder without permission ends the run.
         raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eval import markdown
 from eval.datasets.split import PARTS, held_out
 from ovseg_demo.errors import UserError
 from ovseg_demo.models import factory
@@ -138,8 +139,7 @@ def table(regions: Regions, names: list[str]) -> str:
         picked = regions.logits[:, None].expand(-1, words.shape[1], -1).gather(2, words)
         right = picked.argmax(2) == 0
         rows.append((f"{words.shape[2]} names, {title}", _share(right), "", _share(picked.softmax(2).amax(2))))
-    lines = ["| vocabulary | top-1 % | top-5 % | confidence % |", "|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return markdown.table(("vocabulary", "top-1 %", "top-5 %", "confidence %"), rows)
 
 
 def _share(values: Tensor) -> str:

@@ -147,7 +147,7 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path):
     kept = first.folder / "a.png"
     os.utime(kept, (0, 0))
     (first.folder / "b.png").unlink()
-    (first.folder / ".b.png.part").write_bytes(b"of a run that was killed")
+    (first.folder / "b.png.part").write_bytes(b"of a run that was killed")
     ade(tmp_path, "c")
     second = prepare.prepare("ade20k_150", tmp_path)
     assert (second.labels, second.written, second.kept) == (3, 2, 1)
@@ -180,8 +180,8 @@ def test_a_photo_of_the_full_ade20k_that_is_missing_or_corrupt_is_reported(tmp_p
 def test_a_write_that_fails_leaves_nothing_and_ends_the_run(tmp_path, capsys, monkeypatch):
     ade(tmp_path, "ab")
 
-    def full_disk(self, path, **_):
-        Path(path).write_bytes(b"half")
+    def full_disk(self, file, **_):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full_disk)

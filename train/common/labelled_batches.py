@@ -12,7 +12,7 @@ from eval.datasets.base import IGNORE, DatasetError
 from train.common import image_sets
 from train.common.augmentation import AugmentationSettings, augment
 from train.common.image_sets import LabelledSet
-from train.common.sampling import Batch, StepGenerator
+from train.common.sampling import Batch, SetSampler, StepGenerator
 
 BACKGROUND = -2
 """The label of pixels of background: unlike those with IGNORE, they are known to show no class with a name."""
@@ -62,20 +62,18 @@ class LabelledBatches:
         self, found: Sequence[LabelledSet], views: AugmentationSettings, batch: int, mixed: bool = True
     ) -> None:
         self._sets, self._views, self._batch, self._mixed = found, views, batch, mixed
-        self._weights = torch.tensor([(len(source.dataset) * sum(source.taught)) ** 0.5 for source in found])
+        self._sampler = SetSampler([len(source.dataset) for source in found], [sum(s.taught) for s in found])
         self._rows = [_rows(source) for source in found]
 
     def __call__(self, turn: StepGenerator) -> Batch:
         different = self._batch if self._mixed else 1
-        chosen = torch.multinomial(self._weights, different, replacement=True, generator=turn).tolist()
-        chosen *= self._batch // different
+        chosen = self._sampler.draw_sets(different, turn) * (self._batch // different)
         images, labels = zip(*(self._view(number, turn) for number in chosen), strict=True)
         return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": chosen}
 
     def _view(self, number: int, turn: StepGenerator) -> tuple[torch.Tensor, torch.Tensor]:
         source = self._sets[number]
-        photo = int(torch.randint(len(source.dataset), (), generator=turn))
-        pixels, labels = source.load(source.dataset.samples[photo])
+        pixels, labels = source.load(source.dataset.samples[self._sampler.draw_photo(number, turn)])
         return augment(pixels, self._rows[number][labels], self._views, turn)
 
 

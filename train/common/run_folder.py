@@ -1,7 +1,6 @@
 """The folder of a training run: its configuration, its log, its last state, its weights."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 from accelerate import PartialState
 
+from eval.files import replace_file
 from ovseg_demo.errors import UserError
 
 
@@ -41,16 +41,8 @@ class RunFolder:
         """Write a file in one go: it is complete, or as it was before. Raises TrainingError."""
         if not self._main:
             return
-        part = self.path / f"{name}.part"
         with self.writing():
-            try:
-                with part.open("wb") as file:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())  # else a power cut could leave the new name with no content
-                part.replace(self.path / name)
-            finally:
-                part.unlink(missing_ok=True)
+            replace_file(self.path / name, write)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The batches of a run: each a function of the seed, the step and the process alone, and drawn ahead if asked to."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,27 @@ class StepGenerator(torch.Generator):
 
 BatchSampler = Callable[[StepGenerator], Batch]
 """Draws the batch of a step. All its randomness comes from the turn, so that any process can draw it at any time."""
+
+
+class SetSampler:
+    """Draws sets of photos: of more photos and of more classes more often, as the square root of their product.
+
+    Args:
+        photos: the number of photos of each set, 1 or more.
+        classes: the number of classes of each set, 1 or more.
+    """
+
+    def __init__(self, photos: Sequence[int], classes: Sequence[int]) -> None:
+        self._photos = photos
+        self._weights = torch.tensor([(p * c) ** 0.5 for p, c in zip(photos, classes, strict=True)])
+
+    def draw_sets(self, count: int, generator: torch.Generator) -> list[int]:
+        """The numbers of `count` sets, drawn with replacement."""
+        return torch.multinomial(self._weights, count, replacement=True, generator=generator).tolist()
+
+    def draw_photo(self, number: int, generator: torch.Generator) -> int:
+        """The number of a photo of a set; all photos of a set are as likely."""
+        return int(torch.randint(self._photos[number], (), generator=generator))
 
 
 def step_seeds(seed: int, step: int, process: int) -> tuple[int, int]:

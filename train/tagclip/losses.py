@@ -23,6 +23,7 @@ from torchvision.ops import sigmoid_focal_loss
 from eval.datasets.base import IGNORE
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
 from ovseg_demo.methods.tagclip.scores import enlarge
+from train.common.losses import dice_loss
 
 Form = Literal["code", "paper"]
 
@@ -103,7 +104,5 @@ def _mean(losses: Tensor, counted: Tensor) -> Tensor:
 
 
 def _dice(masks: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-    """The Dice loss of masks (K, H, W) in [0, 1], summed over K."""
-    masks, truth = ((each * counted).flatten(1) for each in (masks, truth))
-    overlap = (2 * (masks * truth).sum(1) + 1) / (masks.sum(1) + truth.sum(1) + 1)
-    return (1 - overlap).sum()
+    """The Dice loss of masks (K, H, W) in [0, 1] over the pixels that count, summed over K."""
+    return dice_loss((masks * counted).flatten(1), (truth * counted).flatten(1)).sum()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from tests.helpers.mini_data import KEYS, Colours, described, halves, labelled
 from train.common import image_sets
@@ -83,7 +84,7 @@ def test_a_damaged_file_is_told_in_one_line(sets, folder, content):
     features.photos(sets[1], Colours(), folder)
     path = folder.path / "b_train.safetensors"
     if content == "other":
-        content = features.save({"weights": torch.ones(2)})
+        content = save({"weights": torch.ones(2)})
     path.write_bytes(path.read_bytes()[:2000] if content == "half" else content)
     with pytest.raises(TrainingError, match=r"^\S+b_train\.safetensors is damaged; delete it, and it is made again\.$"):
         features.photos(sets[1], Colours(), folder)

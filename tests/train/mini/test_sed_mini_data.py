@@ -42,11 +42,11 @@ class Seen:
     def __init__(self, *labels):
         self.labels = labels
 
-    def draw(self, which, generator):
+    def draw(self, number: int, photo: int, generator: torch.Generator):
         maps = tuple(torch.zeros(1, 3 * 2**n, 4 * 2**n) for n in (1, 2, 3))
         middle = DenseFeatures(torch.zeros(3, 4, 1), torch.zeros(24, 32, 1), maps)
         small = DenseFeatures(torch.zeros(2, 2, 1), torch.zeros(12, 16, 1), ())
-        return MultiScaleFeatures(middle, middle, small), self.labels[which]
+        return MultiScaleFeatures(middle, middle, small), self.labels[number]
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_a_run_that_was_interrupted_goes_on(whole, data, tmp_path, monkeypatch, 
 
 def test_a_run_that_was_killed_while_it_wrote_goes_on(whole, data, tmp_path):
     kill_during(mine_until_killed, data, tmp_path)
-    assert sorted(content(tmp_path)) == ["config.json", "pairs-000000.tar", "pairs-000001.part"]
+    assert sorted(content(tmp_path)) == ["config.json", "pairs-000000.tar", "pairs-000001.tar.part"]
     assert run(data, tmp_path) == 0
     assert content(tmp_path) == content(whole)
 

@@ -18,7 +18,7 @@ from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from train.common.image_sets import LabelledSet
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
-from train.common.sampling import Batch
+from train.common.sampling import Batch, SetSampler
 from train.common.schedule import Schedule
 from train.mini import views
 from train.mini.lexicon import Lexicon
@@ -73,7 +73,7 @@ class DenseData:
         self, sources: Sequence[LabelledSet], lexicon: Lexicon, tower: ImageTower, sizes: DenseBatchSizes
     ) -> None:
         self._sources, self._lexicon, self._tower, self._sizes = sources, lexicon, tower, sizes
-        self._weights = torch.tensor([(len(s.dataset) * len(s.names)) ** 0.5 for s in sources])
+        self._sampler = SetSampler([len(source.dataset) for source in sources], [len(s.names) for s in sources])
         none = len(lexicon.words)
         # Of each set: the lexicon's row of each of its labels, and which words, and "none", its labels tell apart.
         self._rows = [_rows(source, lexicon, none) for source in sources]
@@ -83,7 +83,7 @@ class DenseData:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         sizes = self._sizes
-        chosen = torch.multinomial(self._weights, sizes.windows, replacement=True, generator=generator).tolist()
+        chosen = self._sampler.draw_sets(sizes.windows, generator)
         pixels, places, words = [], [], []
         for number, which in enumerate(chosen):
             window, rows = self._window(which, generator)
@@ -106,8 +106,8 @@ class DenseData:
 
     def _window(self, which: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A window, (1, 3, S, S), and the rows of the words of its places, int64 (S / STRIDE, S / STRIDE)."""
-        source, samples = self._sources[which], self._sources[which].dataset.samples
-        sample = samples[int(torch.randint(len(samples), (), generator=generator))]
+        source = self._sources[which]
+        sample = source.dataset.samples[self._sampler.draw_photo(which, generator)]
         window, labels = views.random_window(*source.load(sample), self._sizes.side, SCALES, generator)
         centres = torch.from_numpy(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int64))
         return window, self._rows[which][centres]

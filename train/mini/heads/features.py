@@ -4,19 +4,18 @@ A set is one file, written whole or not at all; after an interruption the sets t
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from ovseg_demo.models.mini.towers import ImageTower
 from train.common.image_sets import SMALLEST_REGION, DescribedSet, LabelledSet, open_photo
-from train.common.run_folder import RunFolder, TrainingError
+from train.common.run_folder import RunFolder
 from train.mini import views
+from train.mini.feature_cache import FeatureCache
 from train.mini.noun_matching import Matcher
 
 _BATCH = 32
@@ -86,19 +85,15 @@ def _photo_views(source: DescribedSet) -> Iterator[list[_Item]]:
 
 
 def _kept(folder: RunFolder, name: str, items: Iterator[list[_Item]], count: int, tower: ImageTower) -> ViewFeatures:
-    path = folder.path / f"{name}.safetensors"
-    if not path.exists():
-        made = _made(tqdm(items, total=count, desc=f"features of {name}", unit="photo", disable=None), tower)
-        folder.replace(path.name, lambda file: file.write(save(made)))
-        return ViewFeatures(**made)  # a host that does not see the folder of the main process has made its own
-    try:
-        return ViewFeatures(**load_file(path))
-    except (SafetensorError, TypeError) as error:
-        raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
+    def compute() -> dict[str, Tensor]:
+        return _computed(tqdm(items, total=count, desc=f"features of {name}", unit="photo", disable=None), tower)
+
+    cache = FeatureCache(folder, [field.name for field in fields(ViewFeatures)])
+    return ViewFeatures(**cache.get(name, compute))
 
 
 @torch.inference_mode()
-def _made(photos: Iterable[list[_Item]], tower: ImageTower) -> dict[str, Tensor]:
+def _computed(photos: Iterable[list[_Item]], tower: ImageTower) -> dict[str, Tensor]:
     numbers, classes, crops, each = [], [], [], 1
     features, logits = [torch.empty(0, ImageTower.WIDTH).half()], [torch.empty(0, ImageTower.CLASSES).half()]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ovseg_demo.methods.sed.mini import MiniCostMaps
 from train.common.image_sets import LabelledSet
-from train.common.sampling import Batch
+from train.common.sampling import Batch, SetSampler
 from train.mini.lexicon import Lexicon
 from train.mini.sed.multi_scale_views import MultiScaleViews
 
@@ -56,7 +56,7 @@ class CostMapBatches:
         sizes: BatchSizes,
     ) -> None:
         self._views, self._lexicon, self._costs, self._sizes = views, lexicon, costs, sizes
-        self._weights = torch.tensor([(len(s.dataset) * len(s.names)) ** 0.5 for s in labelled])
+        self._sampler = SetSampler([len(source.dataset) for source in labelled], [len(s.names) for s in labelled])
         self._none = len(lexicon.words)
         self._rows = [_rows(source, lexicon, self._none) for source in labelled]
         self._alike = lexicon.not_negatives(torch.arange(self._none), torch.arange(len(lexicon.imagenet)))
@@ -67,8 +67,8 @@ class CostMapBatches:
         return {name: [each[name] for each in drawn] for name in ("cost", "skips", "targets", "counted")}
 
     def _view(self, generator: torch.Generator) -> Batch:
-        which = int(torch.multinomial(self._weights, 1, generator=generator))
-        photo, labels = self._views.draw(which, generator)
+        [which] = self._sampler.draw_sets(1, generator)
+        photo, labels = self._views.draw(which, self._sampler.draw_photo(which, generator), generator)
         places = self._rows[which][labels]
         texts = self._lexicon.draw(generator)
         single = torch.rand((), generator=generator) < self._sizes.single

@@ -5,12 +5,9 @@ A photo is seen whole, as the demo sees it, at a size of its own.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,7 +16,8 @@ from ovseg_demo.methods.sed.mini import MultiScaleFeatures, encode_at_scales
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.models.mini.towers import ImageTower
 from train.common.image_sets import LabelledSet, resize_labels
-from train.common.run_folder import RunFolder, TrainingError
+from train.common.run_folder import RunFolder
+from train.mini.feature_cache import FeatureCache
 
 LONGEST = (352, 576)
 """Pixels of the longest side, from and to; the demo's is 512."""
@@ -27,6 +25,16 @@ LONGEST = (352, 576)
 STRIDE = ImageTower.STRIDES[0]
 
 _NAMES = tuple(field.name for field in fields(MultiScaleFeatures))
+
+_MAPS = 3
+"""Of the middle size, which alone has maps."""
+
+_TENSORS = (
+    "labels",
+    *(f"{name} {part}" for name in _NAMES for part in ("anchors", "places")),
+    *(f"middle map {number}" for number in range(_MAPS)),
+)
+"""What a file holds."""
 
 
 class MultiScaleViews:
@@ -39,40 +47,42 @@ class MultiScaleViews:
     """
 
     def __init__(self, labelled: Sequence[LabelledSet], vlm: MiniModel, folder: RunFolder) -> None:
-        self._folder = folder
-        self._sets = [(source.name, len(source.dataset)) for source in labelled]
+        self._cache = FeatureCache(folder, _TENSORS)
+        self._names = [source.name for source in labelled]
         for source in labelled:
             bar = tqdm(source.dataset, desc=f"views of {source.name}", unit="photo", disable=None)
             for number, sample in enumerate(bar):
-                if not self._path(source.name, number).exists():
-                    self._make(source, number, sample, vlm)
+                if (name := _file_name(source.name, number)) not in self._cache:
+                    self._cache.store(name, _encode(source, number, sample, vlm))
 
-    def draw(self, which: int, generator: torch.Generator) -> tuple[MultiScaleFeatures, Tensor]:
+    def draw(self, number: int, photo: int, generator: torch.Generator) -> tuple[MultiScaleFeatures, Tensor]:
         """A photo of a set, mirrored half of the time, and the labels of its places of stride 4, int64 (h, w).
 
-        Raises TrainingError for a damaged file.
+        Args:
+            number: of the set.
+            photo: its number in the set.
+            generator: decides whether the photo is mirrored.
+
+        Raises:
+            TrainingError: when the file of the photo is missing or damaged.
         """
-        name, photos = self._sets[which]
-        path = self._path(name, int(torch.randint(photos, (), generator=generator)))
-        try:
-            stored = load_file(path)
-            readings, labels = _readings(stored), stored["labels"].long()
-        except (SafetensorError, OSError, KeyError) as error:
-            raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
+        stored = self._cache.load(_file_name(self._names[number], photo))
+        readings, labels = _readings(stored), stored["labels"].long()
         if torch.rand((), generator=generator) < 0.5:
             return mirror(readings), labels.flip(1)
         return readings, labels
 
-    def _path(self, name: str, photo: int) -> Path:
-        return self._folder.path / f"{name}-{photo}.safetensors"
 
-    def _make(self, source: LabelledSet, number: int, sample: Sample, vlm: MiniModel) -> None:
-        generator = torch.Generator().manual_seed(number)
-        longest = int(torch.randint(LONGEST[0], LONGEST[1] + 1, (), generator=generator))
-        image, labels = source.load(sample)
-        readings = encode_at_scales(vlm, image, longest)
-        made = _tensors(readings, labels_at_stride(labels, readings))
-        self._folder.replace(self._path(source.name, number).name, lambda file: file.write(save(made)))
+def _file_name(set_name: str, photo: int) -> str:
+    return f"{set_name}-{photo}"
+
+
+def _encode(source: LabelledSet, number: int, sample: Sample, vlm: MiniModel) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    longest = int(torch.randint(LONGEST[0], LONGEST[1] + 1, (), generator=generator))
+    image, labels = source.load(sample)
+    readings = encode_at_scales(vlm, image, longest)
+    return _tensors(readings, labels_at_stride(labels, readings))
 
 
 def labels_at_stride(labels: np.ndarray, readings: MultiScaleFeatures) -> Tensor:
@@ -102,7 +112,7 @@ def _tensors(readings: MultiScaleFeatures, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _readings(stored: dict[str, Tensor]) -> MultiScaleFeatures:
-    maps = tuple(stored[f"middle map {number}"] for number in range(3))
+    maps = tuple(stored[f"middle map {number}"] for number in range(_MAPS))
     return MultiScaleFeatures(
         *(
             DenseFeatures(stored[f"{name} anchors"], stored[f"{name} places"], maps if name == "middle" else ())

@@ -4,19 +4,19 @@ A set is one file, written whole or not at all; after an interruption the sets t
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.towers import ImageTower
 from train.common.image_sets import LabelledSet
-from train.common.run_folder import RunFolder, TrainingError
+from train.common.run_folder import RunFolder
 from train.mini import views
+from train.mini.feature_cache import FeatureCache
 
 SIDE = 352
 """Of a window, in pixels."""
@@ -50,22 +50,12 @@ class EncodedWindows:
     def __init__(
         self, labelled: Sequence[LabelledSet], count: int, tower: ImageTower, anchors: Anchors, folder: RunFolder
     ) -> None:
-        self._tower, self._anchors, self._folder = tower, anchors, folder
-        self.sets = [self._kept(source, count) for source in labelled]
-
-    def _kept(self, source: LabelledSet, count: int) -> dict[str, Tensor]:
-        path = self._folder.path / f"{source.name}.safetensors"
-        if not path.exists():
-            made = self._made(source, count)
-            self._folder.replace(path.name, lambda file: file.write(save(made)))
-            return made
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise TrainingError(f"{path} is damaged; delete it, and it is made again.") from error
+        self._tower, self._anchors = tower, anchors
+        cache = FeatureCache(folder, (*MAPS, "labels"))
+        self.sets = [cache.get(source.name, partial(self._encode, source, count)) for source in labelled]
 
     @torch.inference_mode()
-    def _made(self, source: LabelledSet, count: int) -> dict[str, Tensor]:
+    def _encode(self, source: LabelledSet, count: int) -> dict[str, Tensor]:
         bar = tqdm(source.dataset, desc=f"views of {source.name}", unit="photo", disable=None)
         photos = []
         for number, sample in enumerate(bar):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from eval import datasets
+from eval import datasets, markdown
 from eval.datasets.base import Dataset, DatasetError
 from eval.datasets.split import PARTS, held_out
 from eval.metrics import GROUND_TRUTH, UNION, Confusion, Scores
@@ -102,12 +102,8 @@ def table(measured: Measured) -> str:
     cells = {f"recall at IoU {level}": measured.recall(level) for level in LEVELS}
     cells |= {f"mIoU ({rule})": measured.scores.means[rule].miou for rule in (UNION, GROUND_TRUTH)}
     cells |= {"pixel accuracy": measured.scores.pixel_accuracy}
-    rows = (
-        ["segments", *cells],
-        ["---"] * (1 + len(cells)),
-        [str(len(measured.overlaps)), *map(_percent, cells.values())],
-    )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    row = [str(len(measured.overlaps)), *map(_percent, cells.values())]
+    return markdown.table(["segments", *cells], [row])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from train.common.losses import dice_loss
 from train.ovseg.maskformer.loss_weights import ALPHA, CLASS_WEIGHT, DICE_WEIGHT, GAMMA, MASK_WEIGHT, VOID_WEIGHT
 from train.ovseg.maskformer.matcher import match_queries
 
@@ -98,9 +99,7 @@ def mask_losses(predicted: Tensor, wanted: Tensor, count: Tensor) -> tuple[Tenso
     scores = F.interpolate(predicted[:, None], wanted.shape[1:], mode="bilinear")[:, 0].flatten(1)
     truth = wanted.flatten(1).to(scores)
     focal = sigmoid_focal_loss(scores, truth, ALPHA, GAMMA).mean(1).sum()
-    probability = scores.sigmoid()
-    overlap = (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
-    return focal / count, (1 - overlap).sum() / count
+    return focal / count, dice_loss(scores.sigmoid(), truth).sum() / count
 
 
 def _wanted_classes(

@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.common.losses import pairwise_dice_loss
 from train.ovseg.maskformer.loss_weights import ALPHA, CLASS_WEIGHT, DICE_WEIGHT, GAMMA, MASK_WEIGHT
 
 
@@ -31,7 +32,7 @@ def cost(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> Te
     return (
         MASK_WEIGHT * focal_cost(predicted, wanted)
         - CLASS_WEIGHT * probabilities
-        + DICE_WEIGHT * dice_cost(predicted, wanted)
+        + DICE_WEIGHT * pairwise_dice_loss(predicted.sigmoid(), wanted)
     )
 
 
@@ -46,10 +47,3 @@ def focal_cost(predicted: Tensor, wanted: Tensor) -> Tensor:
     inside = ALPHA * (1 - probability) ** GAMMA * F.softplus(-predicted)
     outside = (1 - ALPHA) * probability**GAMMA * F.softplus(predicted)
     return (inside @ wanted.T + outside @ (1 - wanted).T) / predicted.shape[1]
-
-
-def dice_cost(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """One minus the smoothed Dice coefficient of each pair, (Q, N). Arguments as in `focal_cost`."""
-    probability = predicted.sigmoid()
-    common, sizes = probability @ wanted.T, probability.sum(1)[:, None] + wanted.sum(1)
-    return 1 - (2 * common + 1) / (sizes + 1)

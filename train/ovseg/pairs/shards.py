@@ -11,16 +11,16 @@ ImageNet's mean colour, while the released model fills with CLIP's.
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from eval.files import replace_file
 from train.common.run_folder import RunFolder, TrainingError
 from train.ovseg.pairs.optional_libraries import import_optional
 
@@ -67,16 +67,14 @@ def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pa
         for photo, found in pairs.items()
         for index, pair in enumerate(found)
     ]
-    whole = shard_path(folder, number)
-    part = whole.with_suffix(".part")
+
+    def write(file: BinaryIO) -> None:
+        with writer(file, encoder=False, mtime=0) as tar:
+            for sample in samples:
+                tar.write(sample)
+
     with folder.writing():
-        with part.open("wb") as file:
-            with writer(file, encoder=False, mtime=0) as tar:
-                for sample in samples:
-                    tar.write(sample)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
-        part.replace(whole)
+        replace_file(shard_path(folder, number), write)
 
 
 class Shards:
