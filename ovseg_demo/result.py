@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from torch.nn import functional as F
 UNLABELLED = -1
 TOP = 5
 _ROWS = 1024
-_AT_ONCE = {"cpu": 2**20}
+_BLOCK = {"cpu": 2**20}
 """Scores that are interpolated at once, by device: on a CPU so few that they stay in its cache."""
-_AT_ONCE_ELSEWHERE = 2**26
+_BLOCK_ELSEWHERE = 2**26
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,38 @@ class Evidence:
         return self.maps.nbytes
 
 
+class SampledScores(Protocol):
+    """Scores of C' classes at every pixel of an image, computed where they are asked for."""
+
+    classes: int
+    device: torch.device
+
+    def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        """The scores of P pixels, by their row and column, int64 (P,): float32 (C', P), not negative."""
+        ...
+
+
+class InterpolatedScores:
+    """A map of scores, interpolated bilinearly to an image.
+
+    Args:
+        class_scores: float32 (C', h, w), at any resolution.
+        size: (H, W) of the image.
+    """
+
+    def __init__(self, class_scores: Tensor, size: tuple[int, int]) -> None:
+        self._class_scores, self._size = class_scores, size
+        self.classes = len(class_scores)
+        self.device = class_scores.device
+
+    def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        """The scores of P pixels, by their row and column, int64 (P,): float32 (C', P)."""
+        height, width = self._size
+        points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
+        grid = torch.from_numpy(points).to(self._class_scores)[None, None]
+        return F.grid_sample(self._class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """A label for every pixel of an image of H x W pixels.
@@ -80,7 +113,8 @@ class Segmentation:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.labels.shape
+        height, width = self.labels.shape
+        return height, width
 
     @classmethod
     def from_scores(
@@ -92,28 +126,29 @@ class Segmentation:
         best, best_scores = np.zeros((kept, *size), np.int32), np.zeros((kept, *size), np.float32)
         return cls(names, labels, scores, best, best_scores).filled(class_scores, np.ones(size, bool), independent)
 
-    def filled(self, class_scores: Tensor, where: np.ndarray, independent: bool = False) -> "Segmentation":
+    def filled(
+        self, class_scores: "Tensor | SampledScores", where: np.ndarray, independent: bool = False
+    ) -> "Segmentation":
         """The same with some pixels named anew; it must have its best classes.
 
         Args:
             class_scores: float32 (C', h, w) with C' >= C, not negative, at any resolution; they are interpolated
-                bilinearly, and a pixel's confidence is its class's share in the sum of all. Classes beyond C are
-                rivals: they are never drawn, but a pixel they win stays unlabelled. So does one where all scores are 0.
-            where: bool (H, W), the pixels.
+                bilinearly, a block of pixels at a time. Or what computes the scores of the pixels of such a block. A
+                pixel's confidence is its class's share in the sum of all. Classes beyond C are background classes:
+                they are never drawn, but a pixel they win stays unlabelled. So does one where all scores are 0.
+            where: bool (H, W), the pixels that are named anew.
             independent: whether each score is a probability by itself, as of a sigmoid, and so the confidence; their
                 sum would only say how many classes were asked for.
         """
-        height, width = self.size
         labels, scores, best, best_scores = (
-            each.copy() for each in (self.labels, self.scores, self.top_classes, self.top_scores)
+            plane.copy() for plane in (self.labels, self.scores, self.top_classes, self.top_scores)
         )
+        source = InterpolatedScores(class_scores, self.size) if isinstance(class_scores, Tensor) else class_scores
         flat, count, kept = np.flatnonzero(where), len(self.names), len(best)
-        step = max(1, _AT_ONCE.get(class_scores.device.type, _AT_ONCE_ELSEWHERE) // len(class_scores))
+        step = max(1, _BLOCK.get(source.device.type, _BLOCK_ELSEWHERE) // source.classes)
         for start in range(0, len(flat) if count else 0, step):
-            rows, columns = np.divmod(flat[start : start + step], width)
-            points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
-            grid = torch.from_numpy(points).to(class_scores)[None, None]
-            found = F.grid_sample(class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+            rows, columns = np.divmod(flat[start : start + step], self.size[1])
+            found = source.sample(rows, columns)
             values, classes = found[:count].topk(kept, 0)
             beaten = found[count:].gt(values[0]).any(0)
             shares = values if independent else values / found.sum(0).clamp(min=torch.finfo(found.dtype).tiny)
@@ -123,14 +158,14 @@ class Segmentation:
             best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
         return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
 
-    def among(self, names: tuple[str, ...], places: Sequence[int]) -> "Segmentation":
-        """The same where other classes could have been found too, but were not.
+    def among(self, names: tuple[str, ...], positions: Sequence[int]) -> "Segmentation":
+        """The same result, in a larger vocabulary whose other classes were not found.
 
         Args:
-            names: all classes.
-            places: where in `names` each class of this result is; what follows the last is not used.
+            names: all classes of the larger vocabulary.
+            positions: the index in `names` of each class of this result, at least as many as it has.
         """
-        table = np.array([*places[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last
+        table = np.array([*positions[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last
         return replace(self, names=names, labels=table[self.labels], top_classes=table[self.top_classes])
 
     def mask(self, index: int) -> np.ndarray:

@@ -8,6 +8,7 @@ The sum at a pixel depends only on which masks cover it, so the image is cut onc
 that, any change of words or granularity costs one product of (cells x masks) by (masks x classes).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.result import TOP, UNLABELLED, Segmentation
 
 DENSE_WEIGHT = 0.5
-"""Exponent of what needs no masks in the geometric mean with the painted masks."""
+"""Exponent of the dense scores in the geometric mean with the scores of the painted masks."""
 
 _SMALLEST = 1e-6
 
@@ -34,6 +35,12 @@ class Cells:
 
     index: np.ndarray
     cover: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        height, width = self.index.shape
+        return height, width
 
     @property
     def nbytes(self) -> int:
@@ -78,63 +85,138 @@ def fuse_masks(
     class_scores: np.ndarray,
     names: tuple[str, ...],
     granularity: float,
-    places: Tensor | None = None,
+    dense_scores: Tensor | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Segmentation:
     """Paint the selected masks and name every pixel.
 
     Args:
-        cells: the cut of the image, R cells from N masks.
-        class_scores: float32 (N, C) in [0, 1], rows summing to 1. Columns beyond len(names) are rivals: they select
-            no mask and are never drawn, but a pixel they win stays unlabelled.
+        cells: the cut of an image of h x w pixels, R cells from N masks.
+        class_scores: float32 (N, C) in [0, 1], rows summing to 1. Columns beyond len(names) are background classes:
+            they select no mask and are never drawn, but a pixel they win stays unlabelled.
         names: the classes that may be drawn.
         granularity: see `select_masks`.
-        places: class probabilities that need no masks, float32 (C, h, w) on a coarse grid over the image. Where masks
-            are painted they share the decision, averaged over each cell, so that outlines stay sharp; where none is
-            they decide, instead of leaving the pixel unlabelled.
+        dense_scores: class probabilities that need no masks, float32 (C, h', w') on a coarse grid over the image. In
+            painted cells, the geometric mean of the mask scores and of the dense scores, averaged over the cell so
+            that outlines stay sharp, decides; elsewhere the dense scores alone decide, instead of leaving the pixel
+            unlabelled.
+        size: (H, W) of the result; None is the size of the cut image. At another size the sums of the painted rows
+            are interpolated bilinearly, and then the best class is taken. That is the order of OVSeg's demo with
+            MaskFormer, which paints on the resized photo. A pixel that any painted cell contributes to is labelled.
 
     Returns:
-        A result without timings; a pixel's scores are the mean over the painted masks that cover it.
+        A result without timings; a pixel's scores are the mean of the painted rows that cover it.
     """
-    drawn = len(names)
-    selected = select_masks(class_scores[:, :drawn], granularity)
+    selected = select_masks(class_scores[:, : len(names)], granularity)
     cover = cells.cover[:, selected]
-    painted = cover.sum(1)
-    means = cover @ class_scores[selected] / np.maximum(painted, 1)[:, None]
-    if places is not None:
-        seen, under = _dense_means(cells, places)
-        means[seen] = _ensemble(means[seen], under[seen])
+    counts = cover.sum(1)
+    means = cover @ class_scores[selected] / np.maximum(counts, 1)[:, None]
+    if dense_scores is not None:
+        measured, dense_means = _dense_means(cells, dense_scores)
+        means[measured] = _ensemble(means[measured], dense_means[measured])
 
+    resized = ResizedCells(cells.index, means * counts[:, None], size or cells.size)
+    nearest, ambiguous = resized.uniform()
+    result = _name_cells(means, counts > 0, names, nearest)
+    if ambiguous.any():
+        result = result.filled(resized, ambiguous)
+    return result if dense_scores is None else result.filled(dense_scores, resized.everywhere(counts == 0))
+
+
+class ResizedCells:
+    """Scores that are constant in each cell, interpolated bilinearly to another size of the image.
+
+    The interpolation is that of torch's `interpolate` without aligned corners, and pixels are computed only where they
+    are asked for: a map of all classes would take gigabytes with large vocabularies.
+
+    Args:
+        index: int32 (h, w), the cell of each pixel.
+        scores: float32 (R, C), of each cell.
+        size: (H, W) that the scores are interpolated to.
+    """
+
+    def __init__(self, index: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> None:
+        self._index, self._scores, self._size = index, scores, size
+        self._rows, self._columns = (_BilinearAxis(*lengths) for lengths in zip(index.shape, size, strict=True))
+        self.classes = scores.shape[1]
+        self.device = torch.device("cpu")
+
+    def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        """The scores of P pixels of the resized image, by their row and column: float32 (C, P)."""
+        total = np.zeros((len(rows), self.classes), np.float32)
+        for y, row_weights in self._rows.neighbours():
+            for x, column_weights in self._columns.neighbours():
+                weights = row_weights[rows] * column_weights[columns]
+                total += weights[:, None] * self._scores[self._index[y[rows], x[columns]]]
+        return torch.from_numpy(total).T
+
+    def uniform(self) -> tuple[np.ndarray, np.ndarray]:
+        """A contributing cell of each pixel, int32 (H, W), and where it is not the only one, bool (H, W)."""
+        if self._size == self._index.shape:
+            return self._index, np.zeros(self._size, bool)
+        first, *others = self._corners(self._index)
+        return first, np.logical_or.reduce([other != first for other in others])
+
+    def everywhere(self, flags: np.ndarray) -> np.ndarray:
+        """Where all contributing cells have a flag, bool (H, W), from bool (R,)."""
+        flagged = flags[self._index]
+        return flagged if self._size == self._index.shape else np.logical_and.reduce(list(self._corners(flagged)))
+
+    def _corners(self, plane: np.ndarray) -> Iterator[np.ndarray]:
+        for y, _ in self._rows.neighbours():
+            for x, _ in self._columns.neighbours():
+                yield plane[np.ix_(y, x)]
+
+
+class _BilinearAxis:
+    """Of each pixel along one resized axis, the two pixels between which it lies, and their weights."""
+
+    def __init__(self, old: int, new: int) -> None:
+        # In float32, as torch computes them: a weight of exactly 0 there is one here.
+        scale = np.float32(old) / np.float32(new)
+        places = np.maximum(scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+        self._lower = np.minimum(places.astype(np.int64), old - 1)
+        self._weight = np.clip(places - self._lower, 0, 1).astype(np.float32)
+        # Where the upper pixel has no weight it is replaced by the lower one, so that both contribute.
+        self._upper = np.minimum(self._lower + (self._weight > 0), old - 1)
+
+    def neighbours(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """The lower and the upper pixels, int64 (new,), each with their weights, float32 (new,)."""
+        return (self._lower, 1 - self._weight), (self._upper, self._weight)
+
+
+def _name_cells(means: np.ndarray, painted: np.ndarray, names: tuple[str, ...], index: np.ndarray) -> Segmentation:
+    """The best classes of each cell, from its scores (R, C) and whether it is painted (R,), at its pixels (H, W)."""
+    drawn = len(names)
     winner = means.argmax(1)
-    labelled = (painted > 0) & (winner < drawn)
+    labelled = painted & (winner < drawn)
     labels = np.where(labelled, winner, UNLABELLED).astype(np.int32)
     scores = np.where(labelled, means.max(1), 0).astype(np.float32)
-
     best = np.argsort(-means[:, :drawn], axis=1, kind="stable")[:, :TOP]
     best_scores = np.take_along_axis(means, best, 1)
-    result = Segmentation(
+    return Segmentation(
         names=names,
-        labels=labels[cells.index],
-        scores=scores[cells.index],
-        top_classes=best.T.astype(np.int32)[:, cells.index],
-        top_scores=best_scores.T.astype(np.float32)[:, cells.index],
+        labels=labels[index],
+        scores=scores[index],
+        top_classes=best.T.astype(np.int32)[:, index],
+        top_scores=best_scores.T.astype(np.float32)[:, index],
     )
-    return result if places is None else result.filled(places, (painted == 0)[cells.index])
 
 
-def _ensemble(masks: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Geometric mean of two opinions (R, C), rows summing to 1, as OVSeg and FC-CLIP combine theirs."""
-    logs = (1 - DENSE_WEIGHT) * np.log(masks + _SMALLEST) + DENSE_WEIGHT * np.log(places + _SMALLEST)
+def _ensemble(mask_scores: np.ndarray, dense_scores: np.ndarray) -> np.ndarray:
+    """Geometric mean of two class distributions (R, C), rows summing to 1, as OVSeg and FC-CLIP combine theirs."""
+    logs = (1 - DENSE_WEIGHT) * np.log(mask_scores + _SMALLEST) + DENSE_WEIGHT * np.log(dense_scores + _SMALLEST)
     together = np.exp(logs)
     return together / together.sum(1, keepdims=True)
 
 
-def _dense_means(cells: Cells, places: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells have a place of the grid in them, bool (R,), and the mean over these places, float32 (R, C)."""
-    (height, width), (rows, columns) = cells.index.shape, places.shape[1:]
+def _dense_means(cells: Cells, dense_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells have a grid point in them, bool (R,), and the mean dense scores of these points, float32 (R, C)."""
+    (height, width), (rows, columns) = cells.size, dense_scores.shape[1:]
     centres = np.ix_(
         (2 * np.arange(rows) + 1) * height // (2 * rows), (2 * np.arange(columns) + 1) * width // (2 * columns)
     )
     cell = torch.from_numpy(cells.index[centres].ravel()).long()
-    sums = torch.zeros(len(cells.cover), len(places)).index_add_(0, cell, places.flatten(1).T.cpu())
+    sums = torch.zeros(len(cells.cover), len(dense_scores)).index_add_(0, cell, dense_scores.flatten(1).T.cpu())
     counts = torch.bincount(cell, minlength=len(cells.cover))
     return (counts > 0).numpy(), (sums / counts.clamp(min=1)[:, None]).numpy()

@@ -91,20 +91,20 @@ class OVSegMaskFormer:
             "Reading the photo", ("reading", photo.key, self._name), lambda _: self._reader.read(photo.pixels)
         )
         if options.ensemble is None:
-            return self._by_clip_alone(reading, photo, vocabulary, options, stages)
-        return self._together(reading, photo, vocabulary, options.ensemble, stages)
+            return self._name_by_clip(reading, photo, vocabulary, options, stages)
+        return self._ensemble(reading, photo, vocabulary, options.ensemble, stages)
 
-    def _by_clip_alone(
-        self, reading: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages
+    def _name_by_clip(
+        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages
     ) -> Segmentation:
+        """The demo: masks, crops and painting are all of the resized photo; only the painted scores are enlarged."""
         proposals = stages.cached(
-            "Finding masks",
-            ("masks", photo.key, self._name),
-            lambda _: proposals_at(reading, DEMO_THRESHOLD, photo.pixels.shape[:2]),
+            "Finding masks", ("masks", photo.key, self._name), lambda _: binary_masks(output, DEMO_THRESHOLD)[0]
         )
-        return method.name_masks(proposals, self._name, self._vlm, None, photo, vocabulary, options, stages)
+        masks = method.ProposedMasks(proposals, output.pixels, self._name)
+        return method.name_masks(masks, self._vlm, photo, vocabulary, options, stages)
 
-    def _together(
+    def _ensemble(
         self, reading: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
     ) -> Segmentation:
         proposals, valid = binary_masks(reading, self._threshold)

@@ -5,7 +5,9 @@ demo: class scores of a region are a softmax over the vocabulary alone, and gran
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
@@ -20,54 +22,87 @@ from ovseg_demo.vocabulary import Vocabulary
 
 
 class OVSegWithProposals:
-    """Proposals from one of `makers`, by setting; names from `vlm`, shared with `places` where that is given."""
+    """OVSeg with mask proposals that do not depend on the vocabulary, at the size of the photo.
+
+    Args:
+        generators: the makers of proposals by the setting that chooses them.
+        vlm: names the masks.
+        dense_model: names the pixels without a mask, and shares in naming the others; None leaves pixels without a
+            mask unlabelled.
+    """
 
     def __init__(
-        self, makers: Mapping[str, ProposalGenerator], vlm: VisionLanguageModel, places: DenseModel | None = None
+        self,
+        generators: Mapping[str, ProposalGenerator],
+        vlm: VisionLanguageModel,
+        dense_model: DenseModel | None = None,
     ) -> None:
-        self._makers = makers
+        self._generators = generators
         self._vlm = vlm
-        self._places = places
+        self._dense_model = dense_model
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        maker = self._makers[options.proposals]
+        """A label for every pixel of `photo`, -1 where no mask is painted and there is no dense model."""
+        generator = self._generators[options.proposals]
         proposals = stages.cached(
-            "Finding masks", ("masks", photo.key, maker.name), lambda report: maker.propose(photo.pixels, report)
+            "Finding masks",
+            ("masks", photo.key, generator.name),
+            lambda report: generator.propose(photo.pixels, report),
         )
-        return name_masks(proposals, maker.name, self._vlm, self._places, photo, vocabulary, options, stages)
+        masks = ProposedMasks(proposals, photo.pixels, generator.name)
+        return name_masks(masks, self._vlm, photo, vocabulary, options, stages, self._dense_model)
+
+
+@dataclass(frozen=True)
+class ProposedMasks:
+    """Masks to be named, with the image that they were found in.
+
+    Attributes:
+        proposals: N masks of the image.
+        pixels: uint8 (h, w, 3), RGB, the photo as it was resized for the maker of the masks.
+        maker: names in caches who made the masks.
+    """
+
+    proposals: MaskProposals
+    pixels: np.ndarray
+    maker: str
 
 
 def name_masks(
-    proposals: MaskProposals,
-    maker: str,
+    masks: ProposedMasks,
     vlm: VisionLanguageModel,
-    places: DenseModel | None,
     photo: Photo,
     vocabulary: Vocabulary,
     options: Options,
     stages: Stages,
+    dense_model: DenseModel | None = None,
 ) -> Segmentation:
-    """Name the masks of a photo and paint those that granularity selects.
+    """Name the masks of a photo, from crops of the image in which they were found, and paint the selected ones there.
 
     Args:
-        proposals: masks of the photo.
-        maker: names who made them, in caches.
-        vlm: reads the masks.
-        places: as of OVSeg.
+        masks: of the photo, at any size; the sums of what is painted are enlarged to the photo, see `fuse_masks`.
+        vlm: compares the crops with words.
+        photo: the photo; the result has the size of its `pixels`.
+        vocabulary: the classes.
+        options: of these, the granularity counts; None chooses it automatically.
+        stages: the caches and the progress of the request.
+        dense_model: as of `OVSegWithProposals`.
     """
-    cells = stages.cached("Cutting cells", ("cells", photo.key, maker), lambda _: fusion.cut_cells(proposals))
+    known = photo.key, masks.maker
+    cells = stages.cached("Cutting cells", ("cells", *known), lambda _: fusion.cut_cells(masks.proposals))
     regions = stages.cached(
         "Reading regions",
-        ("regions", photo.key, maker, vlm.name),
-        lambda report: vlm.embed_regions(photo.pixels, proposals, report),
+        ("regions", *known, vlm.name),
+        lambda report: vlm.embed_regions(masks.pixels, masks.proposals, report),
     )
     texts = class_texts.embed_vocabulary(vlm, vocabulary, stages)
     class_scores = texts.of_classes(vlm.logits(regions, texts.texts)).softmax(1).cpu().numpy()
-    below = places and class_texts.dense_probabilities(places, photo, texts, stages)
+    dense_scores = dense_model and class_texts.dense_probabilities(dense_model, photo, texts, stages)
     with stages.timed("Fusing"):
         value, reason = options.granularity, ""
         if value is None:
             choice = automatic.choose_granularity(cells, class_scores, len(vocabulary))
             value, reason = choice.value, choice.reason
-        result = fusion.fuse_masks(cells, class_scores, vocabulary.names, value, below)
+        height, width = photo.pixels.shape[:2]
+        result = fusion.fuse_masks(cells, class_scores, vocabulary.names, value, dense_scores, (height, width))
     return replace(result, granularity=value, granularity_reason=reason)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg_demo import result
 from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.proposals.base import MaskProposals
 
@@ -143,3 +144,54 @@ def test_a_rival_may_win_a_place():
     found = fusion.fuse_masks(cells, np.zeros((0, 2), np.float32), ("a",), 0.8, halves(0.9, 0.2))
     assert (found.labels[:, :6] == 0).all()
     assert (found.labels[:, 10:] == -1).all()
+
+
+@pytest.mark.parametrize("size", [(31, 40), (9, 12), (17, 23), (34, 46)])
+def test_another_size_interpolates_the_sums_of_the_painted_masks(random, size):
+    masks = random.random((12, 17, 23)) < 0.2
+    masks[:, :6, 9:] = False
+    scores = random.dirichlet(np.ones(4), 12).astype(np.float32)
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(12)))
+    found = fusion.fuse_masks(cells, scores, ("a", "b", "c", "d"), 0.8, size=size)
+
+    kept = fusion.select_masks(scores, 0.8)
+    sums = torch.einsum("qc,qhw->chw", torch.tensor(scores[kept]), torch.tensor(masks[kept]).float())
+    large = torch.nn.functional.interpolate(sums[None], size, mode="bilinear", align_corners=False)[0].numpy()
+    painted = large.sum(0) > 0
+    assert 0 < painted.mean() < 1
+    assert np.array_equal(found.labels, np.where(painted, large.argmax(0), -1))
+    shares = large / np.maximum(large.sum(0), 1e-9)
+    assert np.allclose(found.scores, shares.max(0), atol=1e-6)
+    assert np.allclose(found.top_scores[1], np.sort(shares, 0)[-2], atol=1e-6)
+
+
+def test_dense_scores_name_what_no_mask_covers_at_another_size_too():
+    masks = np.zeros((1, 4, 8), bool)
+    masks[0, :, :4] = True
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    scores = np.array([[0.9, 0.1]], np.float32)
+    found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.8, 0.3), size=(8, 16))
+    assert (found.labels[:, :8] == 0).all()
+    assert (found.labels[:, 12:] == 1).all()
+    assert np.allclose(found.scores[:, 12:], 0.7)
+
+
+def test_a_thousand_classes_are_enlarged_in_blocks(random, monkeypatch):
+    """A map of all of them at the size of the photo would be 4000 times as many scores as a block has here."""
+    largest = []
+
+    class Watched(fusion.ResizedCells):
+        def sample(self, rows, columns):
+            found = super().sample(rows, columns)
+            largest.append(found.numel())
+            return found
+
+    monkeypatch.setattr(fusion, "ResizedCells", Watched)
+    monkeypatch.setitem(result._BLOCK, "cpu", 50_000)
+    masks = random.random((5, 40, 60)) < 0.5
+    scores = random.dirichlet(np.ones(1000), 5).astype(np.float32)
+    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(5)))
+    found = fusion.fuse_masks(cells, scores, tuple(map(str, range(1000))), 0.8, size=(400, 500))
+    assert found.size == (400, 500)
+    assert len(largest) > 1
+    assert max(largest) <= 50_000

@@ -92,6 +92,14 @@ def test_the_demo_equals_the_released_code():
     assert result.labels.tolist() == REFERENCE["demo"]["labels"]
 
 
+@pytest.mark.parametrize("case", REFERENCE["demo"]["resized"], ids=lambda case: "x".join(map(str, case["size"])))
+def test_the_demo_equals_the_released_code_on_photos_that_are_resized(case):
+    sizes = (MASKS.sigmoid() > REFERENCE["demo"]["threshold"]).flatten(1).sum(1).tolist()
+    clip = Oracle(dict(zip(sizes, CLIP.tolist(), strict=True)))
+    method = OVSegMaskFormer(Paper(CLASSES, MASKS), clip, torch.ones(1, 4), "paper", 0.4)
+    assert segment(method, NAMES, case["size"], granularity=1.0).labels.tolist() == case["labels"]
+
+
 def halves() -> torch.Tensor:
     """Two masks, the left and the right half of 4 x 6 pixels, and one that is nowhere."""
     masks = torch.full((3, 4, 6), -9.0)
