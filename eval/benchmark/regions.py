@@ -24,9 +24,9 @@ from eval.benchmark.process import alone, peak
 from eval.markdown import table
 from ovseg_demo import image
 from ovseg_demo.models.clip.optimised import native_precision
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import reading
 
 ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")

@@ -34,9 +34,9 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.runtime import memory
 from ovseg_demo.runtime.fused_layers import fuse_layers
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.weights import reading
 
 MODELS = ("tagclip-own", "zegclip-coco", "zegclip-voc")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.models.preprocess import normalise
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.runtime.preprocess import normalise
 
 
 def masked_crops(image: np.ndarray, proposals: MaskProposals, **options: Any) -> Iterator[Tensor]:

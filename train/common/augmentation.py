@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eval.datasets.base import IGNORE
-from ovseg_demo.models.preprocess import resize_smoothed, scaled_size
+from ovseg_demo.runtime.preprocess import resize_smoothed, scaled_size
 from train.common.image_sets import resize_labels
 
 _CUTS = 10

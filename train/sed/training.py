@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
 from ovseg_demo.models.clip.convnext import hierarchical_features
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from train.common.sampling import Batch
 from train.common.schedule import Decays, decay_all_but, parameters_held_by
 from train.sed.losses import Ignore, losses

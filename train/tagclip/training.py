@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ovseg_demo.methods.tagclip.decoder import Decoder
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from train.common.sampling import Batch
 from train.tagclip.losses import UNSEEN, Terms, losses
 from train.tagclip.pseudo_labels import draw_pseudo_unseen, pseudo_label, relabel

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ovseg_demo.methods.sed.decoder import cost_map
 from ovseg_demo.models.clip.convnext import HierarchicalClip, HierarchicalFeatures
-from ovseg_demo.models.preprocess import (
+from ovseg_demo.runtime.preprocess import (
     CLIP_MEAN,
     CLIP_STD,
     normalise_image,

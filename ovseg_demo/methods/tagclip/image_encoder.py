@@ -19,8 +19,8 @@ from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, replace_blocks
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.proposals.base import Report
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 
 STRIDE_SHARE = 426 / 512
 """From a window to the next, as a share of its side."""

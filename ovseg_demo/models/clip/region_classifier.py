@@ -13,9 +13,9 @@ from ovseg_demo.models.clip.optimised import OptimisedMaskPromptedTower, Precisi
 from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import build_clip, clip_tensors
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals, Report
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.runtime.worker_pool import worker_pool
 from ovseg_demo.vocabulary import readable_text
 from ovseg_demo.weights import catalogue, loading

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed, scaled_size
 from ovseg_demo.proposals.maskformer.model import STRIDE, MaskFormer
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed, scaled_size
 
 _MASK_STRIDE = 4
 _QUERIES = 20

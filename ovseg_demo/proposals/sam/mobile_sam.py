@@ -16,8 +16,8 @@ from timm.models.tiny_vit import Attention, ConvNorm, MBConv, NormMlp, PatchEmbe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed
 from ovseg_demo.runtime import fused_layers
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_smoothed
 from ovseg_demo.weights.loading import load_state_dict, load_strict
 
 SIDE = 1024

@@ -12,7 +12,7 @@ from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, build_prompted_clip
 from ovseg_demo.methods.tagclip.training_info import TEMPLATES
 from ovseg_demo.models.clip.text import encode_texts
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tests.helpers import tagclip_models
 
 

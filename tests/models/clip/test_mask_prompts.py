@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from ovseg_demo.models.clip.mask_prompts import DEPTH, kept_patches
 from ovseg_demo.models.clip.weights import build_clip
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from tests.helpers import tiny_clip
 from tests.helpers.paths import FIXTURES
 

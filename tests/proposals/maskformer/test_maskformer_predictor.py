@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg_demo.models.preprocess import scaled_size
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerPredictor, normalise_and_pad
+from ovseg_demo.runtime.preprocess import scaled_size
 from tests.helpers.maskformer_models import SIDES, small
 from tests.helpers.oracle import drawn_image, sampled
 from tests.helpers.paths import FIXTURES

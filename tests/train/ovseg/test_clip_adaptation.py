@@ -9,9 +9,9 @@ from accelerate import PartialState
 from open_clip import SimpleTokenizer
 from torch.nn import functional as F
 
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from tests.helpers.pairs_data import COLOURS, folder_of, pair
 from train.common.run_folder import TrainingError
 from train.common.sampling import StepGenerator

@@ -12,7 +12,7 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.sed import checkpoint
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
 from ovseg_demo.models.clip.convnext import embed_words, hierarchical_features
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import catalogue, reading
 from train.common.run_folder import RunFolder
 from train.common.schedule import parameter_groups

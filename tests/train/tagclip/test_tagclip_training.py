@@ -16,7 +16,7 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
 from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, embed_prompts, mean_direction
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
-from ovseg_demo.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
+from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ovseg_demo.weights import catalogue, reading
 from train.common.labelled_batches import BACKGROUND
 from train.common.run_folder import RunFolder

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import RandomResizedCrop
 
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD, normalise
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD, normalise
 from train.common.run_folder import TrainingError
 from train.common.sampling import Batch, StepGenerator
 from train.ovseg.pairs.shards import Pair, Shards

@@ -21,8 +21,8 @@ from ovseg_demo.errors import CheckpointError, exit_status
 from ovseg_demo.methods.ovseg.maskformer import PUBLISHED_SETTINGS
 from ovseg_demo.models.clip.mask_prompts import MaskPromptedTower
 from ovseg_demo.models.clip.weights import MASK_PROMPTS, clip_state_dict
-from ovseg_demo.models.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.proposals.maskformer.checkpoint import CLIP_PREFIX, split_checkpoint
+from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import loading, reading
 from train.ovseg.maskformer.loss_weights import VOID_WEIGHT
 

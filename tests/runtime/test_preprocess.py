@@ -7,8 +7,8 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from ovseg_demo.models import preprocess
-from ovseg_demo.models.preprocess import scaled_size
+from ovseg_demo.runtime import preprocess
+from ovseg_demo.runtime.preprocess import scaled_size
 
 
 def noise(height: int, width: int) -> np.ndarray:
