@@ -198,5 +198,5 @@ def _plain_model():
     from ovseg_demo.weights import loading
 
     model = mobile_sam.MobileSam()
-    loading.load_strict(model, mobile_sam.renamed(loading.load_state_dict("mobile-sam")), "mobile-sam")
+    loading.load_strict(model, mobile_sam.rename_tensors(loading.load_state_dict("mobile-sam")), "mobile-sam")
     return model

@@ -1,13 +1,14 @@
-"""The image side of SAM's two-way transformer, for many prompts at once without a copy of the image for each.
+"""The image side of SAM's two-way transformer, for many prompts at once without a copy of the image for each prompt.
 
-A prompt changes the image only through attention to its own 7 tokens. What one such layer adds is a sum over (head,
-token) pairs of one map of weights times one row of channels, 56 terms in all, and the layer norm after it is linear
-but for one factor an image token. So at any depth the image tokens of a prompt are
+A prompt changes the image tokens only through their attention to the prompt's own 7 tokens. One such layer adds a sum
+over the (head, token) pairs, 56 terms in all: for each pair a map of attention weights times a row of channels. The
+layer norm after it is linear but for one factor an image token. So at any depth the image tokens of prompt p are
 
     keys[p] = scale[p] * shared[p] + sum_j coefficients[j, p] * rows[j] + bias
 
-with `shared` and `bias` the same for all prompts. Every linear map of the keys follows from the map of `shared`, done
-once an image, and the map of the few rows; the keys, 4 MB a prompt, are never formed. Nothing is approximated.
+with `shared` and `bias` the same for all prompts. Every linear map of the keys follows from the linear map of `shared`,
+computed once an image, and the linear map of the few rows; the keys, 4 MB a prompt, are never formed. Nothing is
+approximated.
 
 Letters in shapes: B prompts, T = 7 tokens a prompt, H = 8 heads of D = 16 channels in cross attention, C = 256
 channels, P = 4096 image tokens in reading order, J terms of the sum, K output channels of a linear map. Maps over the
@@ -22,18 +23,21 @@ import torch
 from torch import Tensor, nn
 
 HEADS = 8
-DEPTH = 16
-TOKENS = 7
-TERMS = HEADS * TOKENS
+HEAD_WIDTH = 16
+PROMPT_TOKENS = 7
+TERMS_PER_LAYER = HEADS * PROMPT_TOKENS
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of the sum, or a linear map of them: a group for each attention layer passed, then a constant row.
+class RowBases:
+    """What turns a prompt's attention values into the rows of its sum, or into a linear map of these rows.
+
+    The rows come in groups of 56, one group for each attention layer that the image tokens have passed, and may end
+    with a row that is the same for all prompts.
 
     Attributes:
-        bases: (H, D, K) for each group: a prompt's attention values times the basis are its rows.
-        constant: (K,), or None where there is no such row.
+        bases: (H, D, K) for each group: attention values times the basis are the rows.
+        constant: (K,), the row that is the same for all prompts, or None.
     """
 
     bases: tuple[Tensor, ...] = ()
@@ -41,18 +45,18 @@ class Rows:
 
     def __len__(self) -> int:
         """J, the number of rows of one prompt."""
-        return len(self.bases) * TERMS + (self.constant is not None)
+        return len(self.bases) * TERMS_PER_LAYER + (self.constant is not None)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Rows":
-        """These rows after a function that is linear over the last dimension."""
+    def map(self, function: Callable[[Tensor], Tensor]) -> "RowBases":
+        """The bases of the mapped rows, for a function that is linear over the last dimension."""
         constant = None if self.constant is None else function(self.constant)
-        return Rows(tuple(map(function, self.bases)), constant)
+        return RowBases(tuple(map(function, self.bases)), constant)
 
-    def of(self, values: tuple[Tensor, ...]) -> Tensor:
+    def rows(self, values: tuple[Tensor, ...]) -> Tensor:
         """The rows of B prompts, (B, J, K), from the attention values (H, T, B, D) of each group."""
         prompts = values[0].shape[2]
         groups = [
-            torch.bmm(v.flatten(1, 2), basis).view(TERMS, prompts, basis.shape[-1]).transpose(0, 1)
+            torch.bmm(v.flatten(1, 2), basis).view(TERMS_PER_LAYER, prompts, basis.shape[-1]).transpose(0, 1)
             for v, basis in zip(values, self.bases, strict=True)
         ]
         if self.constant is not None:
@@ -61,159 +65,188 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A linear map of the image tokens at one depth, as an attention layer needs it.
+class Projection:
+    """The queries, keys or values that an attention layer projects from the image tokens.
 
     Attributes:
-        shared: (H, D, P), the map of the shared tokens.
-        fixed: (H, D, P) or (H, D, 1), the map of what no prompt changes: bias and position encoding.
-        rows: the map of the rows, K = H * D.
+        shared: (H, D, P), the projection of the shared tokens.
+        offset: (H, D, P) or (H, D, 1), the part that no prompt changes: bias and position encoding.
+        rows: the bases of the projected rows, K = H * D.
     """
 
     shared: Tensor
-    fixed: Tensor
-    rows: Rows
+    offset: Tensor
+    rows: RowBases
 
 
 @dataclass(frozen=True)
-class Norm:
-    """What a layer norm needs for the variance of a prompt's tokens, all of it centred over channels.
+class NormStatistics:
+    """From these a layer norm gets the variance of a prompt's image tokens. All of it is centred over channels.
 
     Attributes:
-        rows: the rows that enter the norm, K = C.
-        square: (P,), squared length of the shared tokens.
-        dots: products of the rows with the shared tokens, K = P.
-        eps: the norm's own.
+        rows: the bases of the rows that enter the norm, K = C.
+        squared_length: (P,), of the shared tokens.
+        dot_products: the bases of the products of the rows with the shared tokens, K = P.
+        eps: added to the variance.
     """
 
-    rows: Rows
-    square: Tensor
-    dots: Rows
+    rows: RowBases
+    squared_length: Tensor
+    dot_products: RowBases
     eps: float
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What all prompts on one image share.
+class SharedImage:
+    """The part of the transformer's work that is the same for all prompts on one image.
 
     Attributes:
-        layers: for each layer what its attentions read, as (keys, values, queries), and the norm after them.
+        layers: for each layer the projections of its attentions, as (keys, values, queries), and the statistics for the
+            norm after them.
         final: keys and values of the last attention.
         shared: (C, P), bias: (C,) and rows: the image tokens after the last layer.
     """
 
-    layers: tuple[tuple[Read, Read, Read, Norm], ...]
-    final: tuple[Read, Read]
+    layers: tuple[tuple[Projection, Projection, Projection, NormStatistics], ...]
+    final: tuple[Projection, Projection]
     shared: Tensor
     bias: Tensor
-    rows: Rows
+    rows: RowBases
 
     @classmethod
-    def of(cls, transformer: nn.Module, tokens: Tensor, position: Tensor) -> "Scene":
-        """Prepare segment-anything's TwoWayTransformer, of two layers, for image tokens and positions, each (C, P)."""
-        shared, bias, rows = tokens, torch.zeros_like(tokens[:, 0]), Rows()
+    def from_tokens(cls, transformer: nn.Module, tokens: Tensor, position: Tensor) -> "SharedImage":
+        """Run the shared part of the image side of a transformer.
 
-        def read(linear: nn.Linear, position: Tensor | None = None) -> Read:
-            fixed = (linear.weight @ bias + linear.bias)[:, None]
+        Args:
+            transformer: segment-anything's TwoWayTransformer with two layers.
+            tokens: image tokens (C, P).
+            position: their position encoding (C, P).
+        """
+        shared, bias, rows = tokens, torch.zeros_like(tokens[:, 0]), RowBases()
+
+        def project(linear: nn.Linear, position: Tensor | None = None) -> Projection:
+            offset = (linear.weight @ bias + linear.bias)[:, None]
             if position is not None:
-                fixed = fixed + linear.weight @ position
-            heads = (HEADS, DEPTH, -1)
-            return Read(
-                (linear.weight @ shared).view(heads), fixed.view(heads), rows.map(lambda r: r @ linear.weight.T)
+                offset = offset + linear.weight @ position
+            heads = (HEADS, HEAD_WIDTH, -1)
+            return Projection(
+                (linear.weight @ shared).view(heads), offset.view(heads), rows.map(lambda r: r @ linear.weight.T)
             )
 
         layers = []
         for layer in transformer.layers:
-            inward, outward = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-            reads = read(inward.k_proj, position), read(inward.v_proj), read(outward.q_proj, position)
-            basis = outward.out_proj.weight.T.view(HEADS, DEPTH, -1)
-            offset = bias + outward.out_proj.bias
+            to_image, to_token = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+            keys, values = project(to_image.k_proj, position), project(to_image.v_proj)
+            queries = project(to_token.q_proj, position)
+            basis = to_token.out_proj.weight.T.view(HEADS, HEAD_WIDTH, -1)
+            offset = bias + to_token.out_proj.bias
             if rows.bases:
-                rows = Rows((*rows.bases, basis), offset)
-            else:  # nothing is scaled yet, so the offset can join the shared tokens
-                shared, rows = shared + offset[:, None], Rows((basis,))
+                rows = RowBases((*rows.bases, basis), offset)
+            else:  # all scales are still 1, so the offset can join the shared tokens
+                shared, rows = shared + offset[:, None], RowBases((basis,))
             shared, rows = shared - shared.mean(0), rows.map(lambda r: r - r.mean(-1, keepdim=True))
-            dots = rows.map(lambda r, shared=shared: r @ shared)
-            layers.append((*reads, Norm(rows, shared.square().sum(0), dots, layer.norm4.eps)))
-            gain, bias = layer.norm4.weight, layer.norm4.bias
-            shared, rows = shared * gain[:, None], rows.map(lambda r, gain=gain: r * gain)
+            dot_products = rows.map(lambda r, shared=shared: r @ shared)
+            statistics = NormStatistics(rows, shared.square().sum(0), dot_products, layer.norm4.eps)
+            layers.append((keys, values, queries, statistics))
+            weight, bias = layer.norm4.weight, layer.norm4.bias
+            shared, rows = shared * weight[:, None], rows.map(lambda r, weight=weight: r * weight)
         last = transformer.final_attn_token_to_image
-        return cls(tuple(layers), (read(last.k_proj, position), read(last.v_proj)), shared, bias, rows)
+        return cls(tuple(layers), (project(last.k_proj, position), project(last.v_proj)), shared, bias, rows)
 
 
 class ImageTokens:
-    """The image tokens of B prompts on their way through the layers of a scene.
+    """The image tokens of B prompts on their way through the layers of a transformer.
+
+    Args:
+        prompts: B.
+        shared_image: the part that all prompts share.
 
     Attributes:
-        scale: (B, P), coefficients: (J, B, P): see the top of this module.
+        scale: (B, P), coefficients: (J, B, P): see the formula at the top of this module.
         values: (H, T, B, D) for each group of rows.
     """
 
-    def __init__(self, prompts: int, scene: Scene) -> None:
-        shape = (prompts, scene.shared.shape[1])
-        most = max(len(norm.rows) for *_, norm in scene.layers)
-        self.scale = scene.shared.new_ones(shape)
+    def __init__(self, prompts: int, shared_image: SharedImage) -> None:
+        shape = (prompts, shared_image.shared.shape[1])
+        most = max(len(statistics.rows) for *_, statistics in shared_image.layers)
+        self.scale = shared_image.shared.new_ones(shape)
         self.values: tuple[Tensor, ...] = ()
-        # Workspaces are made once a batch: fresh memory costs more than the arithmetic on it.
-        self._room, self._products = (scene.shared.new_empty(most, *shape) for _ in range(2))
-        self._scores, self._weights = (scene.shared.new_empty(HEADS, TOKENS, *shape) for _ in range(2))
-        self.coefficients = self._room[:0]
+        # Buffers are made once a batch: fresh memory costs more than the arithmetic on it.
+        self._all_coefficients, self._products = (shared_image.shared.new_empty(most, *shape) for _ in range(2))
+        self._scores, self._weights = (shared_image.shared.new_empty(HEADS, PROMPT_TOKENS, *shape) for _ in range(2))
+        self.coefficients = self._all_coefficients[:0]
 
-    def attended(self, queries: Tensor, keys: Read, values: Read) -> Tensor:
-        """What tokens with queries (B, T, H * D) gather from the image, (B, T, H * D)."""
+    def attend_to_image(self, queries: Tensor, keys: Projection, values: Projection) -> Tensor:
+        """Attention from the prompts' tokens to the image tokens.
+
+        Args:
+            queries: of the prompts' tokens, (B, T, H * D).
+            keys: of the image tokens.
+            values: of the image tokens.
+
+        Returns:
+            The attended values, (B, T, H * D), before the output projection.
+        """
         weights = torch.softmax(self._score(queries, keys), -1, out=self._weights)
-        gathered = values.fixed.transpose(1, 2)
+        attended = values.offset.transpose(1, 2)
         if self.values:
-            shares = _prompt_first(weights) @ _prompt_first(self.coefficients).transpose(1, 2)
-            gathered = gathered + shares.unflatten(1, (HEADS, TOKENS)) @ self._rows(values)
+            sums = _prompt_first(weights) @ _prompt_first(self.coefficients).transpose(1, 2)
+            attended = attended + sums.unflatten(1, (HEADS, PROMPT_TOKENS)) @ self._rows(values)
         weights *= self.scale
         shared = torch.bmm(weights.flatten(1, 2), values.shared.transpose(1, 2))
-        gathered = gathered + shared.view(HEADS, TOKENS, -1, DEPTH).permute(2, 0, 1, 3)
-        return gathered.transpose(1, 2).flatten(2)
+        attended = attended + shared.view(HEADS, PROMPT_TOKENS, -1, HEAD_WIDTH).permute(2, 0, 1, 3)
+        return attended.transpose(1, 2).flatten(2)
 
-    def attend(self, keys: Tensor, values: Tensor, queries: Read, norm: Norm) -> None:
-        """Let the image attend to tokens with keys and values (B, T, H * D), add what it finds, and normalise."""
+    def attend_to_prompts(self, keys: Tensor, values: Tensor, queries: Projection, statistics: NormStatistics) -> None:
+        """Attention from the image tokens to the prompts' tokens, its residual sum, and the layer norm after it.
+
+        Args:
+            keys: of the prompts' tokens, (B, T, H * D).
+            values: of the prompts' tokens, (B, T, H * D).
+            queries: of the image tokens.
+            statistics: of the layer norm.
+        """
         scores = self._score(keys, queries)
-        found = slice(len(self.values) * TERMS, (len(self.values) + 1) * TERMS)
-        torch.softmax(scores, 1, out=self._room[found].view_as(scores))
+        terms = slice(len(self.values) * TERMS_PER_LAYER, (len(self.values) + 1) * TERMS_PER_LAYER)
+        torch.softmax(scores, 1, out=self._all_coefficients[terms].view_as(scores))
         self.values = (*self.values, _by_head(values).contiguous())
-        self.coefficients, products = self._room[: len(norm.rows)], self._products[: len(norm.rows)]
-        for i, (value, dots) in enumerate(zip(self.values, norm.dots.bases, strict=True)):
-            torch.bmm(
-                value.flatten(1, 2), dots, out=products[i * TERMS : (i + 1) * TERMS].view(HEADS, -1, dots.shape[-1])
-            )
-        if norm.dots.constant is not None:
-            self.coefficients[-1], products[-1] = 1, norm.dots.constant
+        count = len(statistics.rows)
+        self.coefficients, products = self._all_coefficients[:count], self._products[:count]
+        for i, (value, basis) in enumerate(zip(self.values, statistics.dot_products.bases, strict=True)):
+            group = products[i * TERMS_PER_LAYER : (i + 1) * TERMS_PER_LAYER]
+            torch.bmm(value.flatten(1, 2), basis, out=group.view(HEADS, -1, basis.shape[-1]))
+        if statistics.dot_products.constant is not None:
+            self.coefficients[-1], products[-1] = 1, statistics.dot_products.constant
         # |scale * shared + sum|^2 = scale^2 |shared|^2 + sum_j coefficients_j * (2 scale rows_j . shared + (gram c)_j)
-        rows = norm.rows.of(self.values)
+        rows = statistics.rows.rows(self.values)
         products *= 2 * self.scale
         _prompt_first(products).baddbmm_(rows @ rows.transpose(1, 2), _prompt_first(self.coefficients))
         products *= self.coefficients
-        square = self.scale.square() * norm.square + products.sum(0)
-        factor = torch.rsqrt(square / rows.shape[-1] + norm.eps)
+        squared_length = self.scale.square() * statistics.squared_length + products.sum(0)
+        factor = torch.rsqrt(squared_length / rows.shape[-1] + statistics.eps)
         self.coefficients *= factor
         self.scale *= factor
 
-    def _score(self, queries: Tensor, read: Read) -> Tensor:
-        """Scaled products (H, T, B, P) of queries (B, T, H * D) with a linear map of the image tokens."""
-        queries = _by_head(queries) / math.sqrt(DEPTH)
+    def _score(self, queries: Tensor, projection: Projection) -> Tensor:
+        """Scaled products (H, T, B, P) of queries (B, T, H * D) with a projection of the image tokens."""
+        queries = _by_head(queries) / math.sqrt(HEAD_WIDTH)
         scores, flat = self._scores, queries.flatten(1, 2)
-        torch.bmm(flat, read.shared, out=scores.flatten(1, 2))
+        torch.bmm(flat, projection.shared, out=scores.flatten(1, 2))
         scores *= self.scale
-        scores.flatten(1, 2).baddbmm_(flat, read.fixed)
+        scores.flatten(1, 2).baddbmm_(flat, projection.offset)
         if self.values:
-            mixing = queries.permute(2, 0, 1, 3) @ self._rows(read).transpose(2, 3)
+            mixing = queries.permute(2, 0, 1, 3) @ self._rows(projection).transpose(2, 3)
             _prompt_first(scores).baddbmm_(mixing.flatten(1, 2), _prompt_first(self.coefficients))
         return scores
 
-    def _rows(self, read: Read) -> Tensor:
-        """A linear map of the rows by head, (B, H, J, D)."""
-        return read.rows.of(self.values).unflatten(-1, (HEADS, DEPTH)).transpose(1, 2)
+    def _rows(self, projection: Projection) -> Tensor:
+        """The projected rows by head, (B, H, J, D)."""
+        return projection.rows.rows(self.values).unflatten(-1, (HEADS, HEAD_WIDTH)).transpose(1, 2)
 
 
 def _by_head(x: Tensor) -> Tensor:
     """(B, T, H * D) to (H, T, B, D)."""
-    return x.unflatten(-1, (HEADS, DEPTH)).permute(2, 1, 0, 3)
+    return x.unflatten(-1, (HEADS, HEAD_WIDTH)).permute(2, 1, 0, 3)
 
 
 def _prompt_first(maps: Tensor) -> Tensor:

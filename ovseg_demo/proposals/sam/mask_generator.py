@@ -1,8 +1,8 @@
-"""Everything-mode proposals of MobileSAM: a grid of points, each asking for up to three masks.
+"""Everything-mode proposals of MobileSAM: a grid of points, each a prompt for up to three masks.
 
-Keeps the masks that segment-anything's SamAutomaticMaskGenerator keeps, by the same thresholds, but turns most of
-them down before they are drawn: by predicted quality, by a preview of one logit an image token, and by the box of a
-better mask that is already there. What is drawn is drawn on its own rectangle only.
+It keeps the masks that segment-anything's SamAutomaticMaskGenerator keeps, by the same thresholds, but rejects most of
+the others before their logits are computed in full: by predicted quality, by a preview of one logit an image token, and
+by the box of a better mask that is found already. Logits are computed only on the rectangle around a mask.
 """
 
 from collections.abc import Sequence
@@ -24,63 +24,66 @@ from ovseg_demo.runtime.worker_pool import WorkerPool, worker_pool
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How much is asked.
+    """How densely the image is searched.
 
     Attributes:
-        side: rows and columns of points.
-        alike: a point this much like one already asked is skipped, see Explored; None asks about every point.
+        points_per_side: rows and columns of points.
+        similarity_threshold: of `PointFilter`, which skips redundant points; None prompts with every point.
     """
 
-    side: int
-    alike: float | None
+    points_per_side: int
+    similarity_threshold: float | None
 
 
 SETTINGS = {"fast": SearchSettings(16, -0.2), "balanced": SearchSettings(16, 0.4), "thorough": SearchSettings(32, None)}
-"""By name. "thorough" asks all that segment-anything's generator asks; docs/speed.md compares what they find."""
+"""By name. "thorough" uses all prompts of segment-anything's generator; docs/speed.md compares the masks they find."""
 
 MIN_QUALITY = 0.88
+"""Least predicted IoU of a mask that is kept; this and the next two thresholds are segment-anything's defaults."""
 MIN_STABILITY = 0.95
+"""Least stability, see `mask_logits.stability`, of a mask that is kept."""
 MAX_BOX_OVERLAP = 0.7
+"""Of two masks whose boxes have a larger IoU, the one of lower quality is dropped."""
 
 _BATCH = 8  # points at once on a CPU: their maps just fit into the last cache of a common one
 _GPU_BATCH = 128  # on a GPU: half a gigabyte of maps
 _ENCODING_COST = 75  # encoding the image takes about as long as this many points
-_SLACK = 0.05  # a preview's stability may be this far below the threshold
-_SMALL = 30  # previews of fewer logits than this say nothing about stability
-_MARGIN = 6  # image tokens around a preview's positive logits: what lies apart from the mask costs it stability
+_PREVIEW_TOLERANCE = 0.05  # a preview's stability may be this far below the threshold
+_MIN_PREVIEW_SIZE = 30  # a preview with fewer positive logits says nothing about stability
+_MARGIN = 6  # image tokens around a preview: logits apart from the mask count for its stability too
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A mask that may pass, before it is drawn.
+    """A mask that may be kept, before its logits are computed in full.
 
     Attributes:
-        answers: of the batch that it is from.
-        point: which of them, int (1,).
-        which: which of the point's masks.
+        predictions: of the batch of points that the mask is from.
+        point: index of the point in the batch, int (1,).
+        mask_index: which of the point's three masks.
         quality: predicted IoU with a true object.
-        outline: float32 (4,), its box as far as a preview tells; None for one too small to tell.
-        cells: rows and columns of image tokens to draw.
+        preview_box: float32 (4,), the box of the preview in image pixels; None where the preview is empty.
+        cells: rows and columns of image tokens on which to compute the logits.
     """
 
-    answers: PointPredictions
+    predictions: PointPredictions
     point: Tensor
-    which: int
+    mask_index: int
     quality: float
-    outline: Tensor | None
+    preview_box: Tensor | None
     cells: tuple[slice, slice]
 
-    def hidden(self, found: Sequence["_Found"]) -> bool:
+    def is_duplicate(self, found: Sequence["_FoundMask"]) -> bool:
         """Whether a better mask has about the same box."""
-        better = [f.box for f in found if f.quality > self.quality]
-        if self.outline is None or not better:
+        better = [mask.box for mask in found if mask.quality > self.quality]
+        if self.preview_box is None or not better:
             return False
-        return bool(box_iou(self.outline[None], torch.stack(better)).max() > MAX_BOX_OVERLAP)
+        return bool(box_iou(self.preview_box[None], torch.stack(better)).max() > MAX_BOX_OVERLAP)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A mask that passed.
+class _FoundMask:
+    """A mask that is kept.
 
     Attributes:
         packed: uint8 (H, ceil(W / 8)), as in MaskProposals.
@@ -106,7 +109,11 @@ class SamMaskGenerator:
         model: MobileSAM, loaded and on its device.
         setting: a name in SETTINGS.
 
-    Raises MethodError for an unknown setting.
+    Attributes:
+        name: identifies the masks that come out, for caches.
+
+    Raises:
+        MethodError: for an unknown setting.
     """
 
     def __init__(self, model: MobileSam, setting: str = "balanced") -> None:
@@ -114,46 +121,54 @@ class SamMaskGenerator:
             raise MethodError(f"Unknown proposal setting '{setting}'; choose one of {', '.join(SETTINGS)}.")
         self.model = model
         self.decoder = PointDecoder(model)
-        self.setting = SETTINGS[setting]
+        self.settings = SETTINGS[setting]
         self.name = f"sam-{setting}"
         self._batch = _BATCH if model.device.type == "cpu" else _GPU_BATCH
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
-        """Masks of an RGB image, uint8 (H, W, 3). `report` is called once every few points and may raise."""
+        """Find the masks of an image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            report: progress callback, called once every few points; what it raises ends the search.
+
+        Returns:
+            The masks with their predicted quality as scores, after non-maximum suppression.
+        """
         report(0.0)
         encoded = self.model.encode(image)
-        view, canvas = self.decoder.view(encoded), Canvas(encoded)
-        found: list[_Found] = []
-        explored = PointFilter(encoded, self.setting.alike)
+        prepared, canvas = self.decoder.prepare(encoded), Canvas(encoded)
+        found: list[_FoundMask] = []
+        point_filter = PointFilter(encoded, self.settings.similarity_threshold)
         done = _ENCODING_COST
         with worker_pool(self.model.device) as workers:
-            for level in _levels(self.setting.side, encoded):
-                waiting, known = level, len(found)
-                while len(waiting := explored.unanswered(waiting)):
-                    report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.setting.side**2))
+            for level in _levels(self.settings.points_per_side, encoded):
+                waiting, found_before = level, len(found)
+                while len(waiting := point_filter.remaining(waiting)):
+                    report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.settings.points_per_side**2))
                     points, waiting = waiting[: self._batch], waiting[self._batch :]
-                    explored.ask(points)
-                    for mask in self._search(view, canvas, points.to(self.model.device), found, workers):
+                    point_filter.add_prompts(points)
+                    for mask in self._search(prepared, canvas, points.to(self.model.device), found, workers):
                         found.append(mask)
-                        explored.add(mask.pixels())
+                        point_filter.add_mask(mask.pixels())
                 done += len(level)
-                if self.setting.alike is not None and len(found) == known:
-                    break  # finer points would ask the same again
+                if self.settings.similarity_threshold is not None and len(found) == found_before:
+                    break  # finer points would bring the same masks again
         if found:
-            quality = torch.tensor([f.quality for f in found], device=self.model.device)
-            kept = nms(torch.stack([f.box for f in found]), quality, MAX_BOX_OVERLAP)
-            found = [found[i] for i in kept.tolist()]
+            quality = torch.tensor([mask.quality for mask in found], device=self.model.device)
+            order = nms(torch.stack([mask.box for mask in found]), quality, MAX_BOX_OVERLAP)
+            found = [found[i] for i in order.tolist()]
         report(1.0)
         height, width = encoded.size
         packed = np.empty((len(found), height, -(-width // 8)), np.uint8)
-        for row, f in zip(packed, found, strict=True):
-            row[:] = f.packed
-        return MaskProposals(packed, np.array([f.quality for f in found], np.float32), width)
+        for row, mask in zip(packed, found, strict=True):
+            row[:] = mask.packed
+        return MaskProposals(packed, np.array([mask.quality for mask in found], np.float32), width)
 
     @torch.inference_mode()
     def masks_at(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The three masks at each of some points, none turned down.
+        """The three masks at each of some points, without any rejection.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -163,77 +178,83 @@ class SamMaskGenerator:
             Masks, bool (N, 3, H, W), and their predicted quality, float32 (N, 3).
         """
         encoded = self.model.encode(image)
-        view, canvas = self.decoder.view(encoded), Canvas(encoded)
+        prepared, canvas = self.decoder.prepare(encoded), Canvas(encoded)
         factors = torch.tensor([s / size for s, size in zip(encoded.scaled, encoded.size, strict=True)]).flip(0)
         scaled = (torch.as_tensor(points) * factors).float().to(self.model.device)
         cells = tuple(slice(0, n) for n in encoded.cells)
         masks, quality = [], []
         for batch in scaled.split(self._batch):
-            answers = self.decoder.ask(view, batch)
-            logits = self.decoder.draw(view, answers, torch.arange(len(batch)), cells)
-            masks.append(canvas.draw(logits, cells)[0] > 0)
-            quality.append(answers.quality)
+            predictions = self.decoder.predict(prepared, batch)
+            logits = self.decoder.mask_logits(prepared, predictions, torch.arange(len(batch)), cells)
+            masks.append(canvas.resize(logits, cells)[0] > 0)
+            quality.append(predictions.quality)
         return torch.cat(masks).cpu().numpy(), torch.cat(quality).cpu().numpy()
 
     def _search(
-        self, view: PreparedImage, canvas: Canvas, points: Tensor, found: Sequence[_Found], workers: WorkerPool
-    ) -> list[_Found]:
-        """The masks at points (B, 2), x and y in pixels of the encoder's square, that pass, best first.
-
-        Those that a better one of `found` hides are turned down.
-        """
-        pieces = workers.map(lambda piece: self._candidates(view, canvas, piece), workers.chunks(points))
+        self, prepared: PreparedImage, canvas: Canvas, points: Tensor, found: Sequence[_FoundMask], workers: WorkerPool
+    ) -> list[_FoundMask]:
+        """The new masks at points (B, 2), x and y in pixels of the encoder's square, that are kept, best first."""
+        pieces = workers.map(lambda piece: self._candidates(prepared, canvas, piece), workers.chunks(points))
         candidates = sorted((c for piece in pieces for c in piece), key=lambda c: -c.quality)
-        hopeful = [c for c in candidates if not c.hidden(found)]
-        drawn = workers.map(lambda candidate: self._drawn(view, canvas, candidate), hopeful)
-        return [mask for mask in drawn if mask]
+        new = [candidate for candidate in candidates if not candidate.is_duplicate(found)]
+        masks = workers.map(lambda candidate: self._mask(prepared, canvas, candidate), new)
+        return [mask for mask in masks if mask]
 
-    def _candidates(self, view: PreparedImage, canvas: Canvas, points: Tensor) -> list[_Candidate]:
-        """The masks at points (B, 2) that pass as far as quality and previews tell."""
-        answers = self.decoder.ask(view, points)
-        asked = (answers.quality > MIN_QUALITY).any(1).nonzero()[:, 0]
-        if not len(asked):
+    def _candidates(self, prepared: PreparedImage, canvas: Canvas, points: Tensor) -> list[_Candidate]:
+        """The masks at points (B, 2) that neither predicted quality nor previews reject."""
+        predictions = self.decoder.predict(prepared, points)
+        promising = (predictions.quality > MIN_QUALITY).any(1).nonzero()[:, 0]
+        if not len(promising):
             return []
         rows, columns = (-(-side // TOKEN) for side in canvas.encoded.scaled)
-        previews = self.decoder.preview(view, answers, asked)[..., :rows, :columns].flatten(0, 1)
-        quality = answers.quality[asked].flatten()
+        previews = self.decoder.preview(prepared, predictions, promising)[..., :rows, :columns].flatten(0, 1)
+        quality = predictions.quality[promising].flatten()
         size = (previews > 0).sum((-1, -2))
-        steady = stability(previews) >= MIN_STABILITY - _SLACK
-        passing = ((quality > MIN_QUALITY) & (steady | (size < _SMALL))).nonzero()[:, 0]
-        outlines = canvas.outlines(previews[passing] > 0)
-        reaches = self._reaches(previews[passing] > -OFFSET, points[asked[passing // MASKS]], view)
+        stable = stability(previews) >= MIN_STABILITY - _PREVIEW_TOLERANCE
+        passing = ((quality > MIN_QUALITY) & (stable | (size < _MIN_PREVIEW_SIZE))).nonzero()[:, 0]
+        boxes = canvas.preview_boxes(previews[passing] > 0)
+        rectangles = self._rectangles(previews[passing] > -OFFSET, points[promising[passing // MASKS]], prepared)
         return [
             _Candidate(
-                answers,
-                asked[index // MASKS : index // MASKS + 1],
+                predictions,
+                promising[index // MASKS : index // MASKS + 1],
                 index % MASKS,
                 quality[index].item(),
-                outline if size[index] else None,
+                box if size[index] else None,
                 cells,
             )
-            for index, outline, cells in zip(passing.tolist(), outlines, reaches, strict=True)
+            for index, box, cells in zip(passing.tolist(), boxes, rectangles, strict=True)
         ]
 
-    def _drawn(self, view: PreparedImage, canvas: Canvas, candidate: _Candidate) -> _Found | None:
-        """The mask, or None when it is not stable."""
-        logits = self.decoder.draw(view, candidate.answers, candidate.point, candidate.cells)[:, candidate.which]
-        pixels, place = canvas.draw(logits, candidate.cells)
+    def _mask(self, prepared: PreparedImage, canvas: Canvas, candidate: _Candidate) -> _FoundMask | None:
+        """The mask of a candidate, or None when it is not stable."""
+        logits = self.decoder.mask_logits(prepared, candidate.predictions, candidate.point, candidate.cells)
+        pixels, (rows, columns) = canvas.resize(logits[:, candidate.mask_index], candidate.cells)
         if stability(pixels) < MIN_STABILITY:
             return None
         mask = np.zeros(canvas.encoded.size, bool)
-        mask[place] = (pixels[0] > 0).cpu().numpy()
-        corner = torch.tensor([place[1].start, place[0].start], device=pixels.device).repeat(2)
+        mask[rows, columns] = (pixels[0] > 0).cpu().numpy()
+        corner = torch.tensor([columns.start, rows.start], device=pixels.device).repeat(2)
         box = (tight_boxes(pixels > 0)[0] + corner).float()
-        return _Found(np.packbits(mask, axis=-1), mask.shape[1], box, candidate.quality)
+        return _FoundMask(np.packbits(mask, axis=-1), mask.shape[1], box, candidate.quality)
 
     @staticmethod
-    def _reaches(previews: Tensor, points: Tensor, view: PreparedImage) -> list[tuple[slice, slice]]:
-        """Rows and columns of image tokens to draw for each preview, bool (N, rows, columns), and its point (N, 2)."""
-        home = (points / TOKEN).long().repeat(1, 2)
-        boxes = torch.where(previews.flatten(1).any(1, keepdim=True), tight_boxes(previews), home)
-        first = torch.minimum(boxes[:, :2], home[:, :2]) - _MARGIN
-        last = torch.maximum(boxes[:, 2:], home[:, 2:]) + _MARGIN
-        rows, columns = view.upscaled.shape[:2]
+    def _rectangles(previews: Tensor, points: Tensor, prepared: PreparedImage) -> list[tuple[slice, slice]]:
+        """The rectangles of image tokens on which to compute the logits of masks.
+
+        Args:
+            previews: bool (N, rows, columns).
+            points: the point of each, float (N, 2), which lies in its rectangle.
+            prepared: the image.
+
+        Returns:
+            N pairs of rows and columns.
+        """
+        tokens = (points / TOKEN).long().repeat(1, 2)
+        boxes = torch.where(previews.flatten(1).any(1, keepdim=True), tight_boxes(previews), tokens)
+        first = torch.minimum(boxes[:, :2], tokens[:, :2]) - _MARGIN
+        last = torch.maximum(boxes[:, 2:], tokens[:, 2:]) + _MARGIN
+        rows, columns = prepared.upscaled.shape[:2]
         return [
             (slice(max(y0, 0), min(y1 + 1, rows)), slice(max(x0, 0), min(x1 + 1, columns)))
             for (x0, y0), (x1, y1) in zip(first.tolist(), last.tolist(), strict=True)

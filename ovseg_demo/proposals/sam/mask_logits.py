@@ -13,17 +13,17 @@ OFFSET = 1.0
 
 
 def stability(logits: Tensor) -> Tensor:
-    """How little each mask changes when its threshold moves either way: the IoU of the two extremes, 0 to 1.
+    """Segment Anything's stability score: the IoU of the masks whose threshold is raised and lowered by `OFFSET`.
 
     Args:
         logits: (N, H, W).
 
     Returns:
-        float32 (N,); 0 where even the generous threshold leaves no pixel.
+        float32 (N,), 0 to 1; 0 where even the lower threshold leaves no pixel.
     """
-    strict = (logits > OFFSET).sum((-1, -2))
-    generous = (logits > -OFFSET).sum((-1, -2))
-    return strict / generous.clamp(min=1)
+    intersection = (logits > OFFSET).sum((-1, -2))
+    union = (logits > -OFFSET).sum((-1, -2))
+    return intersection / union.clamp(min=1)
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -39,10 +39,14 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 
 class Canvas:
-    """Resizes logits of the decoder, or of any rectangle of image tokens, to the pixels of the image.
+    """Resizes logits of the decoder, on the whole image or on a rectangle of image tokens, to the pixels of the image.
 
-    As segment-anything does: bilinear from the decoder's 256 x 256 to the encoder's 1024 x 1024, cut to the part that
-    the image fills, bilinear to the image. Both steps act on rows and columns apart, so each side needs one matrix.
+    The steps are segment-anything's: bilinear from the decoder's 256 x 256 to the encoder's 1024 x 1024, cut to the
+    part that the image fills, bilinear to the image. They act on rows and columns separately, so each side needs one
+    matrix.
+
+    Args:
+        encoded: the image.
     """
 
     def __init__(self, encoded: EncodedImage) -> None:
@@ -52,12 +56,16 @@ class Canvas:
             for size, scaled in zip(encoded.size, encoded.scaled, strict=True)
         )
 
-    def draw(self, logits: Tensor, cells: tuple[slice, slice]) -> tuple[Tensor, tuple[slice, slice]]:
-        """Logits in image pixels, and which pixels those are: all whose value the given logits determine.
+    def resize(self, logits: Tensor, cells: tuple[slice, slice]) -> tuple[Tensor, tuple[slice, slice]]:
+        """Resize the logits of a rectangle of image tokens.
 
         Args:
-            logits: (..., 4 * rows, 4 * columns) of a rectangle of image tokens.
+            logits: (..., 4 * rows, 4 * columns).
             cells: the rows and columns of the tokens.
+
+        Returns:
+            Logits (..., h, w) of all image pixels whose value the given logits determine.
+            The rows and columns of these pixels.
         """
         spans = [slice(LOGITS * cell.start, LOGITS * cell.stop) for cell in cells]
         pixels = tuple(side.pixels(span) for side, span in zip(self._sides, spans, strict=True))
@@ -66,7 +74,7 @@ class Canvas:
         )
         return vertical @ logits @ horizontal.T, pixels
 
-    def outlines(self, previews: Tensor) -> Tensor:
+    def preview_boxes(self, previews: Tensor) -> Tensor:
         """Boxes in image pixels, float32 (N, 4) x0, y0, x1, y1, of masks of image tokens, bool (N, rows, columns)."""
         boxes = tight_boxes(previews)
         boxes[:, 2:] += 1
@@ -75,7 +83,12 @@ class Canvas:
 
 
 class _Side:
-    """How the pixels along one side of the image depend on the decoder's logits along it.
+    """How the pixels along one side of the image depend on the decoder's logits along this side.
+
+    Args:
+        size: pixels of the image along this side.
+        scaled: pixels of the resized image in the encoder's square.
+        device: where the weights lie.
 
     Attributes:
         weights: float32 (size, 256), each row sums to 1.

@@ -1,7 +1,7 @@
 """MobileSAM (Zhang et al. 2023): TinyViT as the image encoder of Segment Anything.
 
 The encoder is timm's TinyViT under SAM's neck; prompt encoder and mask decoder are segment-anything's own. Weights
-keep the names of the published `mobile_sam.pt`; `renamed` maps them onto these modules.
+files keep the names of the published `mobile_sam.pt`; `rename_tensors` maps them onto these modules.
 """
 
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ SIDE = 1024
 GRID = 64
 """Side in tokens of the encoded square."""
 TOKEN = SIDE // GRID
-"""Side in pixels of the square of what one token stands for."""
+"""Side in pixels of the square that one token covers."""
 LOGITS = 4
 """Mask logits of the decoder along each side of a token."""
 CHANNELS = 256
 _STRIDE = 8
-"""Pixels from one cell to the next where TinyViT's first attention begins; up to there it is convolutions only."""
-_REACH = 15
-"""How many pixels on either side of a cell's first one those convolutions look at."""
+"""Pixels from one cell to the next where TinyViT's first attention begins; all layers before it are convolutions."""
+_RECEPTIVE_RADIUS = 15
+"""How many pixels on either side of a cell's first pixel these convolutions see."""
 
 _UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")
 _RENAMES = (
@@ -46,13 +46,13 @@ _RENAMES = (
 )
 
 
-_ACTIVATED = {
+_FOLLOWED_BY_ACTIVATION = {
     PatchEmbed: [("conv1", "act")],
     MBConv: [("conv1", "act1"), ("conv2", "act2")],  # the third comes after the sum with the shortcut
     PatchMerging: [("conv1", "act1"), ("conv2", "act2")],
     NormMlp: [("fc1", "act")],
 }
-"""The layers that an activation follows directly, by timm's names."""
+"""The layers that an activation follows directly and the activation, under timm's names."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class EncodedImage:
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Rows and columns of the embedding that the image reaches, and the next where there is one."""
+        """Rows and columns of the embedding that hold the image, and one more of each where the grid has one."""
         return tuple(min(GRID, side // TOKEN + 1) for side in self.scaled)
 
 
@@ -106,32 +106,35 @@ class ImageEncoder(nn.Module):
 
 
 def _repeats(side: int) -> Tensor:
-    """How often each row of cells stands in the padded square, int64 (n,), when the image fills `side` pixels of it.
+    """How often each computed row of cells occurs in the padded square, int64 (n,), for an image of `side` pixels.
 
-    The padding is uniform, so rows of cells that see neither the image nor the square's far edge are all the same: one
-    is computed and repeated. Later stages get no such treatment, their windows carry the image to the far edge.
+    The padding is uniform, so rows of cells that see neither the image nor the square's far edge are equal: one of them
+    is computed and repeated. Later stages cannot do the same, for their windows carry the image to the far edge.
     """
-    uniform = -(-(side + _REACH) // _STRIDE)
+    first_uniform = -(-(side + _RECEPTIVE_RADIUS) // _STRIDE)
     most = SIDE // _STRIDE
-    repeats = torch.ones(min(uniform + 2, most), dtype=torch.long)  # the last row sees the edge
+    repeats = torch.ones(min(first_uniform + 2, most), dtype=torch.long)  # the last row sees the edge
     if len(repeats) < most:
-        repeats[uniform] += most - len(repeats)
+        repeats[first_uniform] += most - len(repeats)
     return repeats
 
 
 class Strips(nn.Module):
-    """A block of 3 x 3 convolutions that keeps the size, run on a few rows at a time.
+    """A block of 3 x 3 convolutions that keeps the size of its input, run on a few rows at a time on a CPU.
 
-    A block widens its channels fourfold: 67 MB for the whole square, 8 MB for a strip, which stays in the last cache.
+    The block has four times as many channels inside: 67 MB for the whole square, but 8 MB for a strip, which stays in
+    the last cache.
     """
 
     ROWS = 32
+    """Rows of a strip."""
 
     def __init__(self, block: MBConv) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
         if x.device.type != "cpu":
             return self.block(x)
         whole, height = torch.empty_like(x), x.shape[2]
@@ -143,15 +146,15 @@ class Strips(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """timm's attention, with its biases laid out so that torch has a fused kernel: four dimensions, not three."""
+    """timm's attention with its biases in four dimensions, not three, for which torch has a fused kernel."""
 
-    def __init__(self, timm: Attention) -> None:
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.heads, self.norm, self.qkv, self.proj = timm.num_heads, timm.norm, timm.qkv, timm.proj
-        self.register_buffer("bias", timm.attention_biases.detach()[None, :, timm.attention_bias_idxs])
+        self.heads, self.norm, self.qkv, self.proj = attention.num_heads, attention.norm, attention.qkv, attention.proj
+        self.register_buffer("bias", attention.attention_biases.detach()[None, :, attention.attention_bias_idxs])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Windows of tokens (B, N, C), each on its own."""
+        """Tokens (B, N, C) of B windows to the same shape; attention is within each window."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias).transpose(1, 2).flatten(2))
 
@@ -187,7 +190,7 @@ class MobileSam(nn.Module):
         return EncodedImage(self.image_encoder(pixels.to(self.device)), size, scaled)
 
 
-def renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `mobile_sam.pt` under the names of `MobileSam`, without TinyViT's unused classifier."""
     state = {}
     for name, tensor in published.items():
@@ -202,18 +205,26 @@ def renamed(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_mobile_sam(checkpoint_id: str = "mobile-sam", device: torch.device | str = "cpu") -> MobileSam:
     """MobileSAM with the weights of a checkpoint in the catalogue, ready for inference in float32.
 
-    Raises CheckpointError when the file is missing or does not fit.
+    Args:
+        checkpoint_id: an id of the catalogue.
+        device: where the model runs.
+
+    Raises:
+        CheckpointError: when the file is missing or does not fit.
     """
     model = MobileSam()
-    load_strict(model, renamed(load_state_dict(checkpoint_id)), checkpoint_id)
+    load_strict(model, rename_tensors(load_state_dict(checkpoint_id)), checkpoint_id)
     fuse_mobile_sam(model.image_encoder)
     return model.to(device, memory_format=torch.channels_last)
 
 
 def fuse_mobile_sam(encoder: ImageEncoder) -> None:
-    """Fold batch norms, fuse activations and attention, cut blocks into strips, in place; the function stays the same.
+    """Fold batch norms, fuse activations and attention, run blocks in strips; in place, the function stays the same.
 
-    The features of a photo reach 0.7; in float32 they differ by 2e-6 at most from those before.
+    The features of a photo reach 0.7; in float32 they change by 2e-6 at most.
+
+    Args:
+        encoder: with its weights loaded.
     """
     for module in list(encoder.modules()):
         for name, child in module.named_children():
@@ -221,7 +232,7 @@ def fuse_mobile_sam(encoder: ImageEncoder) -> None:
                 setattr(module, name, WindowAttention(child))
     fused_layers.fuse_layers(encoder)
     for module in encoder.modules():
-        for name, activation in _ACTIVATED.get(type(module), ()):
+        for name, activation in _FOLLOWED_BY_ACTIVATION.get(type(module), ()):
             layer = getattr(module, name)
             layer = layer.conv if isinstance(layer, ConvNorm) else layer
             layer.activation = getattr(module, activation)

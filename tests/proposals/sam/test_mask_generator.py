@@ -16,7 +16,7 @@ from ovseg_demo.proposals.sam.mobile_sam import EncodedImage
 from tests.helpers.paths import GALLERY
 
 
-def ignore(fraction: float) -> None:
+def ignore_progress(fraction: float) -> None:
     """A report for tests that do not look at progress."""
 
 
@@ -36,7 +36,7 @@ def test_masks_are_the_stock_generators(mobile_sam, photo):
     stock = Sam(mobile_sam.image_encoder, mobile_sam.prompt_encoder, mobile_sam.mask_decoder).eval()
     records = SamAutomaticMaskGenerator(stock, points_per_side=5, points_per_batch=8).generate(photo)
     wanted = np.stack([record["segmentation"] for record in records]).reshape(len(records), -1).astype(np.float32)
-    proposals = SamMaskGenerator(mobile_sam).propose(photo, ignore)
+    proposals = SamMaskGenerator(mobile_sam).propose(photo, ignore_progress)
     found = proposals.masks().reshape(len(proposals), -1).astype(np.float32)
     common = wanted @ found.T
     overlap = common / (wanted.sum(1)[:, None] + found.sum(1) - common)
@@ -54,7 +54,7 @@ def test_masks_are_the_stock_generators(mobile_sam, photo):
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 500), (500, 1), (37, 1301), (333, 150)])
 def test_any_shape(mobile_sam, photo, size):
     image = np.asarray(Image.fromarray(photo).resize(size[::-1]))
-    proposals = SamMaskGenerator(mobile_sam).propose(image, ignore)
+    proposals = SamMaskGenerator(mobile_sam).propose(image, ignore_progress)
     assert proposals.size == size
     assert proposals.masks().shape == (len(proposals), *size)
     assert proposals.masks().any((1, 2)).all()
@@ -63,7 +63,7 @@ def test_any_shape(mobile_sam, photo, size):
 @pytest.mark.usefixtures("few_points")
 def test_nothing_passes(mobile_sam, monkeypatch):
     monkeypatch.setattr(mask_generator, "MIN_QUALITY", 2.0)
-    proposals = SamMaskGenerator(mobile_sam).propose(np.zeros((30, 45, 3), np.uint8), ignore)
+    proposals = SamMaskGenerator(mobile_sam).propose(np.zeros((30, 45, 3), np.uint8), ignore_progress)
     assert len(proposals) == 0
     assert proposals.masks().shape == (0, 30, 45)
     assert proposals.scores.shape == (0,)
@@ -77,25 +77,25 @@ def test_masks_at_no_points(mobile_sam, photo):
 
 @pytest.mark.usefixtures("few_points")
 def test_report_rises_to_one(mobile_sam, photo):
-    told: list[float] = []
-    SamMaskGenerator(mobile_sam).propose(photo, told.append)
-    assert told[0] == 0
-    assert told[-1] == 1
-    assert told == sorted(told)
-    assert len(told) >= 5
+    fractions: list[float] = []
+    SamMaskGenerator(mobile_sam).propose(photo, fractions.append)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1
+    assert fractions == sorted(fractions)
+    assert len(fractions) >= 5
 
 
 def test_report_may_cancel(mobile_sam, photo):
-    told: list[float] = []
+    fractions: list[float] = []
 
     def cancel(fraction: float) -> None:
-        told.append(fraction)
-        if len(told) == 3:
+        fractions.append(fraction)
+        if len(fractions) == 3:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         SamMaskGenerator(mobile_sam).propose(photo, cancel)
-    assert len(told) == 3
+    assert len(fractions) == 3
 
 
 def test_unknown_setting(mobile_sam):
@@ -111,21 +111,21 @@ def test_points_come_coarse_first_and_each_once():
     assert all(0 < x < 1024 and 0 < y < 678 for x, y in points)
 
 
-def test_answered_points_are_not_asked_about(mobile_sam, photo, monkeypatch):
-    asked: dict[str, int] = {}
-    kept: dict[str, int] = {}
+def test_redundant_points_are_skipped(mobile_sam, photo, monkeypatch):
+    prompted: dict[str, int] = {}
+    masks: dict[str, int] = {}
     for name in ("fast", "balanced"):
         proposals, search = SamMaskGenerator(mobile_sam, name), SamMaskGenerator._search
 
-        def count(self, view, canvas, points, *rest, name=name, search=search):
-            asked[name] = asked.get(name, 0) + len(points)
-            return search(self, view, canvas, points, *rest)
+        def count(self, prepared, canvas, points, *rest, name=name, search=search):
+            prompted[name] = prompted.get(name, 0) + len(points)
+            return search(self, prepared, canvas, points, *rest)
 
         with monkeypatch.context() as patch:
             patch.setattr(SamMaskGenerator, "_search", count)
-            kept[name] = len(proposals.propose(photo, ignore))
-    assert asked["fast"] < asked["balanced"] < 256
-    assert 10 < kept["fast"] <= kept["balanced"]
+            masks[name] = len(proposals.propose(photo, ignore_progress))
+    assert prompted["fast"] < prompted["balanced"] < 256
+    assert 10 < masks["fast"] <= masks["balanced"]
 
 
 def test_canvas_resizes_as_segment_anything_does():
@@ -136,11 +136,11 @@ def test_canvas_resizes_as_segment_anything_does():
     wanted = F.interpolate(square, (53, 80), mode="bilinear")[:, 0]
     canvas = Canvas(encoded)
 
-    whole, pixels = canvas.draw(logits[:, : 4 * encoded.cells[0]], (slice(0, encoded.cells[0]), slice(0, 64)))
+    whole, pixels = canvas.resize(logits[:, : 4 * encoded.cells[0]], (slice(0, encoded.cells[0]), slice(0, 64)))
     assert pixels == (slice(0, 53), slice(0, 80))
     torch.testing.assert_close(whole, wanted, rtol=1e-4, atol=1e-5)
 
-    part, pixels = canvas.draw(logits[:, 40:80, 100:180], (slice(10, 20), slice(25, 45)))
+    part, pixels = canvas.resize(logits[:, 40:80, 100:180], (slice(10, 20), slice(25, 45)))
     assert part[0].numel() > 0
     torch.testing.assert_close(part, wanted[:, *pixels], rtol=1e-4, atol=1e-5)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
-from ovseg_demo.proposals.sam.mobile_sam import ImageEncoder, MobileSam, renamed
+from ovseg_demo.proposals.sam.mobile_sam import ImageEncoder, MobileSam, rename_tensors
 from ovseg_demo.proposals.sam.point_decoder import PointDecoder
 from ovseg_demo.weights.loading import load_state_dict, load_strict
 from tests.helpers.paths import FIXTURES, GALLERY
@@ -23,7 +23,7 @@ REFERENCE = json.loads((FIXTURES / "mobile_sam.json").read_text(encoding="utf-8"
 
 def test_every_published_tensor_is_used_or_known_to_be_unused():
     published = load_state_dict("mobile-sam")
-    state = renamed(published)
+    state = rename_tensors(published)
     assert state.keys() == MobileSam().state_dict().keys()
     assert len(published) - len(state) == 4  # weight and bias of TinyViT's classifier and of the norm before it
 
@@ -32,20 +32,20 @@ def test_every_published_tensor_is_used_or_known_to_be_unused():
 def test_missing_tensors_are_named(prefix):
     published = {k: v for k, v in load_state_dict("mobile-sam").items() if not k.startswith(prefix)}
     with pytest.raises(CheckpointError, match="missing"):
-        load_strict(MobileSam(), renamed(published), "cut.pt")
+        load_strict(MobileSam(), rename_tensors(published), "cut.pt")
 
 
 def test_unexpected_tensors_are_named():
     published = load_state_dict("mobile-sam") | {"image_encoder.layers.4.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"1 unexpected \(image_encoder\.trunk\.stages\.4\.weight\)"):
-        load_strict(MobileSam(), renamed(published), "long.pt")
+        load_strict(MobileSam(), rename_tensors(published), "long.pt")
 
 
 @pytest.fixture(scope="module")
 def published() -> ImageEncoder:
     """The encoder as published, for the whole square: timm's layers, nothing fused."""
     model = MobileSam()
-    load_strict(model, renamed(load_state_dict("mobile-sam")), "mobile_sam.pt")
+    load_strict(model, rename_tensors(load_state_dict("mobile-sam")), "mobile_sam.pt")
     return model.image_encoder
 
 
@@ -90,16 +90,16 @@ def test_shared_decoder_equals_the_published_one(mobile_sam, photo, count):
         position = mobile_sam.prompt_encoder.get_dense_pe()
         logits, quality = mobile_sam.mask_decoder(photo.features, position, sparse, dense, multimask_output=True)
         decoder = PointDecoder(mobile_sam)
-        view, everyone = decoder.view(photo), torch.arange(count)
-        answers = decoder.ask(view, points)
+        prepared, every_point = decoder.prepare(photo), torch.arange(count)
+        predictions = decoder.predict(prepared, points)
         rows, columns = photo.cells
-        torch.testing.assert_close(answers.quality, quality, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(predictions.quality, quality, rtol=1e-4, atol=1e-4)
 
-        drawn = decoder.draw(view, answers, everyone, (slice(0, rows), slice(0, columns)))
-        torch.testing.assert_close(drawn, logits[:, :, : 4 * rows, : 4 * columns], rtol=1e-4, atol=1e-4)
+        whole = decoder.mask_logits(prepared, predictions, every_point, (slice(0, rows), slice(0, columns)))
+        torch.testing.assert_close(whole, logits[:, :, : 4 * rows, : 4 * columns], rtol=1e-4, atol=1e-4)
 
-        part = decoder.draw(view, answers, everyone[-1:], (slice(5, 9), slice(20, 31)))
+        part = decoder.mask_logits(prepared, predictions, every_point[-1:], (slice(5, 9), slice(20, 31)))
         torch.testing.assert_close(part, logits[-1:, :, 20:36, 80:124], rtol=1e-4, atol=1e-4)
 
-        preview = decoder.preview(view, answers, everyone)
-        torch.testing.assert_close(preview, drawn[:, :, 2::4, 1::4], rtol=1e-4, atol=1e-4)
+        preview = decoder.preview(prepared, predictions, every_point)
+        torch.testing.assert_close(preview, whole[:, :, 2::4, 1::4], rtol=1e-4, atol=1e-4)
