@@ -1,6 +1,6 @@
 # make demo   serve the demo on http://127.0.0.1:7860 (HOST and PORT can be set)
 # make test   run all tests
-# make lint   check style
+# make lint   check style, layers of imports and types
 # Each creates .venv when it is missing and installs only when the requirements have changed.
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 $(RUN):
 	$(PYTHON) -m venv $(VENV)
