@@ -27,7 +27,7 @@ def shrunk(name: str, size: tuple[int, int] = (96, 72)) -> Image.Image:
     return Image.open(GALLERY / f"{name}.jpg").convert("RGB").resize(size)
 
 
-def labelled(folder: Path, names: Sequence[str], masks: dict[str, np.ndarray], photo: str = "pizza") -> None:
+def write_labelled_set(folder: Path, names: Sequence[str], masks: dict[str, np.ndarray], photo: str = "pizza") -> None:
     """A folder with masks, uint8 (H, W) by key."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def labelled(folder: Path, names: Sequence[str], masks: dict[str, np.ndarray], p
         Image.fromarray(mask).save(folder / f"masks/{key}.png")
 
 
-def described(folder: Path, kind: str, texts: dict[str, list[str]], photo: str = "pizza") -> None:
+def write_described_set(folder: Path, kind: str, texts: dict[str, list[str]], photo: str = "pizza") -> None:
     """A folder with captions or tags."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / f"{kind}.json").write_text(json.dumps(texts))
@@ -45,7 +45,7 @@ def described(folder: Path, kind: str, texts: dict[str, list[str]], photo: str =
         shrunk(photo, (64, 64)).save(folder / f"images/{key}.jpg")
 
 
-def halves(left: int, right: int, size: tuple[int, int] = (72, 96)) -> np.ndarray:
+def two_halves(left: int, right: int, size: tuple[int, int] = (72, 96)) -> np.ndarray:
     """A mask of two values, uint8 (H, W)."""
     mask = np.full(size, left, np.uint8)
     mask[:, size[1] // 2 :] = right

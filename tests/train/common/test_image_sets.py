@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from eval.datasets.base import IGNORE, DatasetError
-from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, described, halves, labelled
+from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, two_halves, write_described_set, write_labelled_set
 from train.common import image_sets
 from train.common.image_sets import resize_labels
 from train.mini.lexicon import drop_restricted
@@ -17,11 +17,11 @@ def one(tmp_path, **arguments):
 
 
 def test_every_folder_is_used_for_all_that_it_has(tmp_path):
-    labelled(tmp_path / "b_train", ["cat", "dog"], {KEYS[0]: halves(0, 1)})
-    described(tmp_path / "b_train", "captions", {"x": ["a cat"]})
-    described(tmp_path / "a_train", "captions", {"y": ["one", "two"], "none": []})
-    described(tmp_path / "a_train", "tags", {"z": ["sea", "sky"]})
-    labelled(tmp_path / "b_dev", ["cat"], {KEYS[0]: halves(0, 0)})
+    write_labelled_set(tmp_path / "b_train", ["cat", "dog"], {KEYS[0]: two_halves(0, 1)})
+    write_described_set(tmp_path / "b_train", "captions", {"x": ["a cat"]})
+    write_described_set(tmp_path / "a_train", "captions", {"y": ["one", "two"], "none": []})
+    write_described_set(tmp_path / "a_train", "tags", {"z": ["sea", "sky"]})
+    write_labelled_set(tmp_path / "b_dev", ["cat"], {KEYS[0]: two_halves(0, 0)})
     masks, texts = image_sets.find_sets(tmp_path)
     assert [source.name for source in masks] == ["b_train"]
     assert [(s.name, s.tags, s.texts) for s in texts] == [
@@ -33,17 +33,17 @@ def test_every_folder_is_used_for_all_that_it_has(tmp_path):
 
 
 def test_labelled_photos_that_are_held_out_are_left_out_before_the_limit_counts(tmp_path):
-    labelled(tmp_path / "a_train", ["cat"], dict.fromkeys((*KEYS[:5], *HELD_OUT[:3]), halves(0, 0)))
+    write_labelled_set(tmp_path / "a_train", ["cat"], dict.fromkeys((*KEYS[:5], *HELD_OUT[:3]), two_halves(0, 0)))
     assert one(tmp_path).keys == sorted(KEYS[:5])
     assert one(tmp_path, limit=2).keys == sorted(KEYS[:5])[:2]
 
 
 def test_texts_of_photos_that_are_held_out_are_left_out_where_there_are_masks(tmp_path):
     texts = {key: ["a cat"] for key in (*KEYS[:3], *HELD_OUT[:3])}
-    labelled(tmp_path / "a_train", ["cat"], {KEYS[0]: halves(0, 0)})
+    write_labelled_set(tmp_path / "a_train", ["cat"], {KEYS[0]: two_halves(0, 0)})
     for folder in ("a_train", "b_train"):
         for kind in ("captions", "tags"):
-            described(tmp_path / folder, kind, texts)
+            write_described_set(tmp_path / folder, kind, texts)
     found = {source.name: {path.stem for path in source.photos} for source in image_sets.find_sets(tmp_path)[1]}
     assert found == {
         "a_train-captions": set(KEYS[:3]),
@@ -56,21 +56,21 @@ def test_texts_of_photos_that_are_held_out_are_left_out_where_there_are_masks(tm
 
 
 def test_sets_without_photos_to_learn_from_are_left_out(tmp_path):
-    labelled(tmp_path / "a_train", ["cat"], {HELD_OUT[0]: halves(0, 0)})
-    labelled(tmp_path / "b_train", ["cat"], {KEYS[0]: halves(0, 0)})
-    described(tmp_path / "c_train", "captions", {})
+    write_labelled_set(tmp_path / "a_train", ["cat"], {HELD_OUT[0]: two_halves(0, 0)})
+    write_labelled_set(tmp_path / "b_train", ["cat"], {KEYS[0]: two_halves(0, 0)})
+    write_described_set(tmp_path / "c_train", "captions", {})
     masks, texts = image_sets.find_sets(tmp_path)
     assert [source.name for source in masks] == ["b_train"]
     assert texts == []
 
 
 def test_background_is_never_taught(tmp_path):
-    labelled(tmp_path / "a_train", ["null", "shoes"], {KEYS[0]: halves(0, 1)})
+    write_labelled_set(tmp_path / "a_train", ["null", "shoes"], {KEYS[0]: two_halves(0, 1)})
     assert one(tmp_path).taught == (False, True)
 
 
 def test_labels_follow_a_photo_that_is_made_smaller(tmp_path):
-    labelled(tmp_path / "a_train", ["cat", "dog"], {KEYS[0]: halves(0, 1, (40, 2048))})
+    write_labelled_set(tmp_path / "a_train", ["cat", "dog"], {KEYS[0]: two_halves(0, 1, (40, 2048))})
     source = one(tmp_path)
     pixels, labels = source.load(source.dataset.samples[0])
     assert pixels.shape == (20, 1024, 3)
@@ -88,13 +88,13 @@ def test_a_restricted_set_shows_nothing_that_is_kept_from_it(tmp_path):
     cat, sofa, train = (VOC.index(name) for name in ("cat", "sofa", "train"))
     kept, shows_sofa, shows_train, empty = KEYS[:4]
     masks = {
-        kept: halves(cat, 20),
-        shows_sofa: halves(cat, sofa),
-        shows_train: halves(train, 20),
-        empty: halves(20, 20),
+        kept: two_halves(cat, 20),
+        shows_sofa: two_halves(cat, sofa),
+        shows_train: two_halves(train, 20),
+        empty: two_halves(20, 20),
     }
-    labelled(tmp_path / "voc_train", VOC, masks)
-    labelled(tmp_path / "coco_train", ["cat", "couch", "train", "snow"], {kept: halves(1, 0)})
+    write_labelled_set(tmp_path / "voc_train", VOC, masks)
+    write_labelled_set(tmp_path / "coco_train", ["cat", "couch", "train", "snow"], {kept: two_halves(1, 0)})
     coco, voc = (drop_restricted(source) for source in image_sets.find_sets(tmp_path)[0])
     assert voc.keys == sorted([kept, empty])
     untaught = {"pottedplant", "sheep", "sofa", "train", "tvmonitor", "background"}
@@ -121,7 +121,7 @@ def test_a_folder_without_labelled_sets_is_an_error_of_one_line(tmp_path):
     ],
 )
 def test_broken_captions_are_told_in_one_line(tmp_path, content, told):
-    labelled(tmp_path / "a_train", ["cat"], {KEYS[0]: halves(0, 0)})
+    write_labelled_set(tmp_path / "a_train", ["cat"], {KEYS[0]: two_halves(0, 0)})
     (tmp_path / "a_train/captions.json").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"^\S+a_train/captions\.json {told}[^\n]*$"):
         image_sets.find_sets(tmp_path)
@@ -137,12 +137,15 @@ def test_broken_captions_are_told_in_one_line(tmp_path, content, told):
         (lambda folder, key: (folder / f"images/{key}.jpg").unlink(), r"The photo \S+jpg cannot be used: There is no"),
         (lambda folder, key: (folder / f"masks/{key}.png").write_bytes(b"no mask"), r"label file \S+png is corrupt"),
         (lambda folder, key: (folder / f"masks/{key}.png").unlink(), r"There is no label file \S+png"),
-        (lambda folder, key: Image.fromarray(halves(0, 7)).save(folder / f"masks/{key}.png"), r"png holds the value 7"),
+        (
+            lambda folder, key: Image.fromarray(two_halves(0, 7)).save(folder / f"masks/{key}.png"),
+            r"png holds the value 7",
+        ),
         (lambda folder, key: Image.new("L", (3, 2)).save(folder / f"masks/{key}.png"), r"differ in size: \(72, 96\)"),
     ],
 )
 def test_a_photo_or_mask_that_cannot_be_used_is_named(tmp_path, change, told):
-    labelled(tmp_path / "a_train", ["cat"], dict.fromkeys(KEYS[:2], halves(0, 0)))
+    write_labelled_set(tmp_path / "a_train", ["cat"], dict.fromkeys(KEYS[:2], two_halves(0, 0)))
     change(tmp_path / "a_train", KEYS[0])
     source = one(tmp_path)
     sample = next(sample for sample in source.dataset if sample.key == KEYS[0])
@@ -152,7 +155,7 @@ def test_a_photo_or_mask_that_cannot_be_used_is_named(tmp_path, change, told):
 
 
 def test_classes_that_are_no_list_are_told(tmp_path):
-    labelled(tmp_path / "a_train", ["cat"], {KEYS[0]: halves(0, 0)})
+    write_labelled_set(tmp_path / "a_train", ["cat"], {KEYS[0]: two_halves(0, 0)})
     (tmp_path / "a_train/classes.json").write_text(json.dumps({"0": "cat"}))
     with pytest.raises(DatasetError, match=r"classes\.json is not a list of names"):
         image_sets.find_sets(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from eval.datasets.base import IGNORE, DatasetError
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled, shrunk
+from tests.helpers.mini_data import HELD_OUT, KEYS, shrunk, two_halves, write_labelled_set
 from train.common import labelled_batches as sets
 from train.common.augmentation import AugmentationSettings
 from train.common.sampling import StepGenerator
@@ -19,9 +19,9 @@ STREET = ["road", "sky"]
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    masks = {KEYS[0]: halves(0, 1), KEYS[1]: halves(2, 255), HELD_OUT[0]: halves(0, 2)}
-    labelled(tmp_path / "animals_train", ANIMALS, masks)
-    labelled(tmp_path / "street_train", STREET, {KEYS[0]: halves(0, 1)})
+    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 2)}
+    write_labelled_set(tmp_path / "animals_train", ANIMALS, masks)
+    write_labelled_set(tmp_path / "street_train", STREET, {KEYS[0]: two_halves(0, 1)})
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def coco(root: Path, labels: np.ndarray) -> None:
 
 
 def test_coco_stuff_is_read_as_detectron2_keeps_it(tmp_path):
-    coco(tmp_path, halves(170, 255))
+    coco(tmp_path, two_halves(170, 255))
     [source] = sets.find_labelled_sets(tmp_path, ["coco_stuff_171_train"])
     assert len(sets.taught_names(source)) == 171
     assert source.keys == [HELD_OUT[0]], "its validation split is what is held out"
@@ -96,7 +96,7 @@ def test_voc_is_read_as_its_devkit_keeps_it_and_its_background_is_no_class(tmp_p
         (home / part).mkdir(parents=True)
     for key in ("a", "b"):
         shrunk("pizza").save(home / "JPEGImages" / f"{key}.jpg")
-        Image.fromarray(halves(20, 0)).save(home / labels / f"{key}.png")
+        Image.fromarray(two_halves(20, 0)).save(home / labels / f"{key}.png")
     (home / "ImageSets/Segmentation" / f"{listed}.txt").write_text("b\n")
     [source] = sets.find_labelled_sets(tmp_path, [name])
     names = sets.taught_names(source)
@@ -126,7 +126,7 @@ def test_a_folder_without_masks_is_told(tmp_path):
     ],
 )
 def test_sets_from_which_nothing_can_be_learnt_are_told(tmp_path, names, value, message):
-    labelled(tmp_path / "animals_train", names, {key: halves(value, value) for key in KEYS[:2]})
+    write_labelled_set(tmp_path / "animals_train", names, {key: two_halves(value, value) for key in KEYS[:2]})
     with pytest.raises(DatasetError, match=message):
         sets.find_labelled_sets(tmp_path, [])
 
@@ -137,14 +137,14 @@ def test_missing_masks_and_other_sizes_are_told(folder):
     mask.unlink()
     with pytest.raises(DatasetError, match=rf"^There is no label file {mask}\.$"):
         draw(turn())
-    Image.fromarray(halves(0, 1, (50, 60))).save(mask)
+    Image.fromarray(two_halves(0, 1, (50, 60))).save(mask)
     with pytest.raises(DatasetError, match=r"differ in size: \(72, 96\), \(50, 60\)\.$"):
         draw(turn())
 
 
 def test_a_photo_that_shows_nothing_gives_a_view_without_segments(folder):
     (folder / "street_train/classes.json").write_text(json.dumps(["road", "background"]))
-    Image.fromarray(halves(1, 1)).save(folder / "street_train/masks" / f"{KEYS[1]}.png")
+    Image.fromarray(two_halves(1, 1)).save(folder / "street_train/masks" / f"{KEYS[1]}.png")
     shrunk("pizza").save(folder / "street_train/images" / f"{KEYS[1]}.jpg")
     draw = sets.LabelledBatches(sets.find_labelled_sets(folder, [])[1:], VIEWS, 8)
     assert any((labels < 0).all() for step in range(3) for labels in draw(turn(step))["labels"])

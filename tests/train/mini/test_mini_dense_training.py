@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from ovseg_demo.models.mini.heads import DenseHead
-from tests.helpers.mini_data import CHANNELS, KEYS, VOC, Colours, halves, labelled, spelling
+from tests.helpers.mini_data import CHANNELS, KEYS, VOC, Colours, spelling, two_halves, write_labelled_set
 from train.common import image_sets
 from train.mini.heads.dense import STRIDE, DenseBatchSizes, DenseData, DenseTraining
 from train.mini.lexicon import Lexicon
@@ -28,9 +28,12 @@ def drawn(data: DenseData, seed: int = 0) -> dict:
 @pytest.fixture
 def two(tmp_path):
     """A set of VOC's with background, and one of streets without."""
-    masks = {KEYS[0]: halves(VOC.index("cat"), 20, (360, 480)), KEYS[1]: halves(VOC.index("sofa"), 255, (360, 480))}
-    labelled(tmp_path / "voc_train", VOC, masks)
-    labelled(tmp_path / "street_train", ["road", "sky", "snow"], {KEYS[0]: halves(0, 2, (300, 300))})
+    masks = {
+        KEYS[0]: two_halves(VOC.index("cat"), 20, (360, 480)),
+        KEYS[1]: two_halves(VOC.index("sofa"), 255, (360, 480)),
+    }
+    write_labelled_set(tmp_path / "voc_train", VOC, masks)
+    write_labelled_set(tmp_path / "street_train", ["road", "sky", "snow"], {KEYS[0]: two_halves(0, 2, (300, 300))})
     return tmp_path
 
 
@@ -38,7 +41,7 @@ def test_places_are_drawn_from_their_windows_and_even_out_words(tmp_path):
     mask = np.zeros((400, 500), np.uint8)
     mask[::8, ::8] = 1
     mask[:, 450:] = 255
-    labelled(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: mask})
+    write_labelled_set(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: mask})
     batches = [drawn(data(tmp_path), seed) for seed in range(10)]
     for batch in batches:
         assert [batch[f"stride {stride}"].shape for stride in (4, 8, 16, 32)] == [
@@ -52,9 +55,9 @@ def test_places_are_drawn_from_their_windows_and_even_out_words(tmp_path):
 
 
 def test_a_place_has_the_word_of_its_pixel(tmp_path):
-    labelled(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: halves(0, 1, (400, 400))})
+    write_labelled_set(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: two_halves(0, 1, (400, 400))})
     folder = tmp_path / "a_train/images"
-    colours = np.where(halves(0, 1, (400, 400))[..., None], np.uint8([0, 0, 255]), np.uint8([255, 0, 0]))
+    colours = np.where(two_halves(0, 1, (400, 400))[..., None], np.uint8([0, 0, 255]), np.uint8([255, 0, 0]))
     Image.fromarray(colours.astype(np.uint8)).save(folder / f"{KEYS[0]}.jpg", quality=95)
     right = total = 0
     for seed in range(6):
@@ -100,7 +103,7 @@ def test_a_restricted_set_teaches_no_place_of_what_is_kept_from_it(two):
 
 
 def test_windows_where_nothing_is_taught_change_nothing(tmp_path):
-    labelled(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: halves(255, 255, (300, 300))})
+    write_labelled_set(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: two_halves(255, 255, (300, 300))})
     batch = drawn(data(tmp_path))
     assert len(batch["places"]) == len(batch["words"]) == len(batch["excluded"]) == 0
     training = DenseTraining(DenseHead(CHANNELS, 384, 16))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tests.helpers.mini_data import KEYS, Colours, described, halves, labelled
+from tests.helpers.mini_data import KEYS, Colours, two_halves, write_described_set, write_labelled_set
 from train.common import image_sets
 from train.common.run_folder import RunFolder, TrainingError
 from train.mini import views
@@ -21,8 +21,10 @@ def sets(tmp_path):
     """Two photos with three classes, of which the second photo shows a speck and background; and described ones."""
     speck = np.full((72, 96), 2, np.uint8)
     speck[0, 0] = 1  # of 6912 pixels
-    labelled(tmp_path / "data/a_train", ["cat", "dog", "background"], {KEYS[0]: halves(0, 1), KEYS[1]: speck})
-    described(tmp_path / "data/b_train", "captions", {"x": ["a cat"], "y": ["two cats"]})
+    write_labelled_set(
+        tmp_path / "data/a_train", ["cat", "dog", "background"], {KEYS[0]: two_halves(0, 1), KEYS[1]: speck}
+    )
+    write_described_set(tmp_path / "data/b_train", "captions", {"x": ["a cat"], "y": ["two cats"]})
     [masks], [texts] = image_sets.find_sets(tmp_path / "data")
     return masks, texts
 
@@ -69,7 +71,9 @@ def test_features_can_be_trained_on(sets, folder):
 
 
 def test_a_set_without_regions_is_empty(tmp_path, folder):
-    labelled(tmp_path / "data/a_train", ["cat", "background"], {KEYS[0]: halves(1, 1), KEYS[1]: halves(255, 1)})
+    write_labelled_set(
+        tmp_path / "data/a_train", ["cat", "background"], {KEYS[0]: two_halves(1, 1), KEYS[1]: two_halves(255, 1)}
+    )
     [masks], _ = image_sets.find_sets(tmp_path / "data")
     for _ in ("made", "read"):
         found = features.regions(masks, Colours(), folder)

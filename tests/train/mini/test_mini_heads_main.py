@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.launched import failed
-from tests.helpers.mini_data import KEYS, VOC, described, halves, labelled
+from tests.helpers.commands import error_line
+from tests.helpers.mini_data import KEYS, VOC, two_halves, write_described_set, write_labelled_set
 from train.mini.heads import __main__ as command
 
 pytestmark = pytest.mark.usefixtures("remembered_texts")
@@ -21,12 +21,14 @@ STREET = ["road", "sky", "snow"]
 def make(folder: Path) -> Path:
     """Four sets, one of each kind; those with masks show restricted classes too."""
     cat, sofa = VOC.index("cat"), VOC.index("sofa")
-    masks = {KEYS[0]: halves(cat, 20), KEYS[1]: halves(cat, sofa), KEYS[2]: halves(14, 255)}
-    labelled(folder / "voc_train", VOC, masks, "cat_mirror")
-    labelled(folder / "street_train", STREET, {key: halves(0, 2) for key in KEYS[:2]}, "tram_bus_street")
+    masks = {KEYS[0]: two_halves(cat, 20), KEYS[1]: two_halves(cat, sofa), KEYS[2]: two_halves(14, 255)}
+    write_labelled_set(folder / "voc_train", VOC, masks, "cat_mirror")
+    write_labelled_set(folder / "street_train", STREET, {key: two_halves(0, 2) for key in KEYS[:2]}, "tram_bus_street")
     told = ["A pizza on a table .", "somebody bakes a pizza", "food"]
-    described(folder / "told_train", "captions", {"a": told, "b": ["Two dogs .", "dogs and a bus"], "c": ["one"]})
-    described(folder / "scene_train", "tags", {"sea1": ["sea"], "snow1": ["snow"]}, "gull_over_beach")
+    write_described_set(
+        folder / "told_train", "captions", {"a": told, "b": ["Two dogs .", "dogs and a bus"], "c": ["one"]}
+    )
+    write_described_set(folder / "scene_train", "tags", {"sea1": ["sea"], "snow1": ["snow"]}, "gull_over_beach")
     return folder
 
 
@@ -164,9 +166,9 @@ def test_a_restricted_run_shows_nothing_that_is_kept_from_it(whole, data, tmp_pa
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
     assert run(data, whole, "--restricted") == 1
-    assert "other settings (restricted was False, now True); choose another --out." in failed(capsys)
+    assert "other settings (restricted was False, now True); choose another --out." in error_line(capsys)
     assert run(data, whole, "--seed", "3") == 1
-    assert "seed" in failed(capsys)
+    assert "seed" in error_line(capsys)
 
 
 def test_features_of_other_photos_are_refused(whole, data, tmp_path, capsys):
@@ -174,18 +176,18 @@ def test_features_of_other_photos_are_refused(whole, data, tmp_path, capsys):
     captions = {"a": ["a cat"]}
     (tmp_path / "data/told_train/captions.json").write_text(json.dumps(captions))
     assert run(tmp_path / "data", tmp_path / "out", *shared(whole)) == 1
-    assert "features holds a run with other settings (photos was" in failed(capsys)
+    assert "features holds a run with other settings (photos was" in error_line(capsys)
 
 
 def test_missing_data_is_told(tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in failed(capsys)
+    assert "absent holds no folder NAME_train" in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_seed_below_zero_is_told(data, tmp_path, capsys):
     assert run(data, tmp_path, "--seed", "-1") == 1
-    assert failed(capsys) == "error: seed is -1, but must be 0 or more."
+    assert error_line(capsys) == "error: seed is -1, but must be 0 or more."
 
 
 def test_unusable_arguments_are_told(data, tmp_path, capsys):
@@ -200,11 +202,11 @@ def test_damaged_features_are_told(whole, data, tmp_path, capsys):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "voc_train.safetensors").write_bytes(b"damaged")
     assert run(data, tmp_path / "out", "--features", str(tmp_path)) == 1
-    assert failed(capsys).endswith("voc_train.safetensors is damaged; delete it, and it is made again.")
+    assert error_line(capsys).endswith("voc_train.safetensors is damaged; delete it, and it is made again.")
 
 
 def test_an_unreadable_photo_is_named(data, tmp_path, capsys):
     folder = make(tmp_path / "data")
     (folder / "scene_train/images/sea1.jpg").write_bytes(b"no photo")
     assert run(folder, tmp_path / "out") == 1
-    assert "scene_train/images/sea1.jpg cannot be used" in failed(capsys)
+    assert "scene_train/images/sea1.jpg cannot be used" in error_line(capsys)

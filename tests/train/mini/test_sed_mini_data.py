@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ovseg_demo.methods.sed import mini
 from ovseg_demo.methods.sed.mini import MiniCostMaps, MultiScaleFeatures
 from ovseg_demo.models.mini.model import DenseFeatures
-from tests.helpers.mini_data import KEYS, VOC, halves, labelled, spelling
+from tests.helpers.mini_data import KEYS, VOC, spelling, two_halves, write_labelled_set
 from train.common import image_sets
 from train.mini.lexicon import Lexicon
 from train.mini.sed.batches import BatchSizes, CostMapBatches
@@ -53,8 +53,8 @@ class Seen:
 def found(tmp_path_factory):
     """A set of streets, without background, and one of VOC's, with."""
     folder = tmp_path_factory.mktemp("data")
-    labelled(folder / "street_train", STREET, {KEYS[0]: halves(0, 2)})
-    labelled(folder / "voc_train", VOC, {KEYS[0]: halves(VOC.index("cat"), 20)})
+    write_labelled_set(folder / "street_train", STREET, {KEYS[0]: two_halves(0, 2)})
+    write_labelled_set(folder / "voc_train", VOC, {KEYS[0]: two_halves(VOC.index("cat"), 20)})
     return image_sets.labelled_sets(folder)
 
 

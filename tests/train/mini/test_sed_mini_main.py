@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.mini import DECODER_SIZES, MultiScaleFeatures
 from ovseg_demo.models.mini.model import DenseFeatures
-from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, halves, labelled
+from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, two_halves, write_labelled_set
 from train.common import image_sets
 from train.mini.sed import __main__ as command
 from train.mini.sed.cross_fitting import in_head_half, split_half
@@ -24,9 +24,11 @@ STREET = ["road", "sky", "snow"]
 
 
 def make(folder: Path) -> Path:
-    labelled(folder / "voc_train", VOC, {key: halves(VOC.index("cat"), 20) for key in KEYS[:4]}, "cat_mirror")
-    streets = {key: halves(0, 2) for key in (*KEYS[:3], HELD_OUT[0])}
-    labelled(folder / "street_train", STREET, streets, "tram_bus_street")
+    write_labelled_set(
+        folder / "voc_train", VOC, {key: two_halves(VOC.index("cat"), 20) for key in KEYS[:4]}, "cat_mirror"
+    )
+    streets = {key: two_halves(0, 2) for key in (*KEYS[:3], HELD_OUT[0])}
+    write_labelled_set(folder / "street_train", STREET, streets, "tram_bus_street")
     return folder
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
 from ovseg_demo.methods.tagclip.training_info import read_training_info
-from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, halves, labelled
+from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, two_halves, write_labelled_set
 from train.mini.tagclip import __main__ as command
 from train.mini.tagclip import experiments
 
@@ -20,9 +20,13 @@ STREET = ["person", "road", "sky", "tree"]
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     cat, sheep = VOC.index("cat"), VOC.index("sheep")
-    labelled(folder / "voc_train", VOC, {key: halves(cat, sheep) for key in (*KEYS[:3], HELD_OUT[0])}, "cat_mirror")
-    labelled(folder / "voc_dev", VOC, {"photo": halves(cat, sheep)}, "cat_mirror")
-    labelled(folder / "coco_train", STREET, {key: halves(1, 2) for key in (*KEYS[:2], HELD_OUT[0])}, "tram_bus_street")
+    write_labelled_set(
+        folder / "voc_train", VOC, {key: two_halves(cat, sheep) for key in (*KEYS[:3], HELD_OUT[0])}, "cat_mirror"
+    )
+    write_labelled_set(folder / "voc_dev", VOC, {"photo": two_halves(cat, sheep)}, "cat_mirror")
+    write_labelled_set(
+        folder / "coco_train", STREET, {key: two_halves(1, 2) for key in (*KEYS[:2], HELD_OUT[0])}, "tram_bus_street"
+    )
     return folder
 
 

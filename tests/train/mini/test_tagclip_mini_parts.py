@@ -12,7 +12,7 @@ from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.models.mini.anchors import LOGIT_SCALE, Anchors
 from ovseg_demo.weights import loading
-from tests.helpers.mini_data import VOC, halves, labelled
+from tests.helpers.mini_data import VOC, two_halves, write_labelled_set
 from train.common.image_sets import labelled_sets
 from train.common.labelled_batches import BACKGROUND
 from train.mini.tagclip.batches import SplitSet, WindowBatches
@@ -48,7 +48,7 @@ def test_places_begin_as_the_linear_regression_of_the_anchors():
 
 @pytest.fixture
 def lesson(tmp_path) -> SplitSet:
-    labelled(tmp_path / "voc_train", VOC, {"photo1": halves(7, 16)})
+    write_labelled_set(tmp_path / "voc_train", VOC, {"photo1": two_halves(7, 16)})
     (source,) = labelled_sets(tmp_path)
     return SplitSet(source, ("sheep", "sofa"))
 

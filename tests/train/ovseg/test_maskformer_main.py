@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.launched import failed
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled, spelling
+from tests.helpers.commands import error_line
+from tests.helpers.mini_data import HELD_OUT, KEYS, spelling, two_halves, write_labelled_set
 from train.ovseg.maskformer import __main__ as command
 from train.ovseg.maskformer import evaluate, trained_model
 
@@ -20,9 +20,11 @@ from train.ovseg.maskformer import evaluate, trained_model
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    masks = {KEYS[0]: halves(0, 1), KEYS[1]: halves(2, 255), HELD_OUT[0]: halves(0, 2)}
-    labelled(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
-    labelled(folder / "street_train", ["road", "sky"], {key: halves(0, 1) for key in KEYS[:3]}, "tram_bus_street")
+    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 2)}
+    write_labelled_set(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
+    write_labelled_set(
+        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
+    )
     return folder
 
 
@@ -164,7 +166,7 @@ def test_what_is_measured_is_what_is_there():
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
     assert run(data, whole, "--seed", "3") == 1
-    assert "holds a run with other settings (recipe was" in failed(capsys)
+    assert "holds a run with other settings (recipe was" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +181,12 @@ def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
 )
 def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
     assert run(data, tmp_path, *arguments) == 1
-    assert failed(capsys) == message
+    assert error_line(capsys) == message
 
 
 def test_a_backbone_with_frozen_norms_wants_weights(data, tmp_path, capsys):
     assert command.main(["--data", str(data), "--out", str(tmp_path / "out")]) == 1
-    assert failed(capsys) == (
+    assert error_line(capsys) == (
         "error: r101c begins with trained weights, for its batch norms learn nothing; give --init."
     )
     assert not (tmp_path / "out").exists()
@@ -196,22 +198,22 @@ def test_the_clip_of_a_file_is_known_by_its_content(data, tmp_path, capsys):
     assert run(data, tmp_path / "out", "--clip", str(clip), "--steps", "1") == 0
     clip.write_bytes(b"other")
     assert run(data, tmp_path / "out", "--clip", str(clip), "--steps", "1") == 1
-    assert "'clip': 'clip.pt, sha256 " in failed(capsys)
+    assert "'clip': 'clip.pt, sha256 " in error_line(capsys)
 
 
 def test_missing_data_is_told_and_leaves_no_folder(tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in failed(capsys)
+    assert "absent holds no folder NAME_train" in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_part_without_photos_is_told(whole, data, capsys):
     assert evaluate.main(["--weights", str(whole / trained_model.FILE), "--data", str(data / "street_train")]) == 1
-    assert failed(capsys) == "error: None of the 3 photos is in the part 'held-out'."
+    assert error_line(capsys) == "error: None of the 3 photos is in the part 'held-out'."
 
 
 def test_unequal_shares_of_a_batch_are_told(data, tmp_path, monkeypatch, capsys):
     three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)
     monkeypatch.setattr(command.command, "PartialState", lambda **options: three)
     assert run(data, tmp_path) == 1
-    assert failed(capsys) == "error: A batch of 4 cannot be shared by 3 processes."
+    assert error_line(capsys) == "error: A batch of 4 cannot be shared by 3 processes."

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from tests.helpers.mini_data import KEYS, described, halves, labelled
+from tests.helpers.mini_data import KEYS, two_halves, write_described_set, write_labelled_set
 from tests.helpers.pairs_data import ByColour, Quarters, quarters
 from tests.helpers.processes import kill_during, run_in_two_processes
 from train.ovseg.pairs import __main__ as command
@@ -25,7 +25,7 @@ def make(folder: Path) -> Path:
     (folder / "told_train/captions.json").write_text(json.dumps(texts))
     for key in texts:
         quarters(folder / f"told_train/images/{key}.jpg")
-    labelled(folder / "street_train", ["road", "sky"], {KEYS[0]: halves(0, 1)})
+    write_labelled_set(folder / "street_train", ["road", "sky"], {KEYS[0]: two_halves(0, 1)})
     return folder
 
 
@@ -142,7 +142,7 @@ def test_a_limit_that_leaves_nothing_is_an_error_of_one_line(data, tmp_path, cap
 
 
 def test_no_pair_at_all_is_an_error_of_one_line(tmp_path, capsys):
-    described(tmp_path / "told_train", "captions", {"a": ["Go !"]})
+    write_described_set(tmp_path / "told_train", "captions", {"a": ["Go !"]})
     assert run(tmp_path, tmp_path / "out") == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}/out holds no pairs."
 
@@ -173,7 +173,7 @@ def test_weights_are_known_by_their_content(data, tmp_path, capsys):
 
 def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
     monkeypatch.undo()
-    described(tmp_path / "told_train", "captions", {"a": ["A pizza on a table ."]})
+    write_described_set(tmp_path / "told_train", "captions", {"a": ["A pizza on a table ."]})
     assert run(tmp_path, tmp_path / "out", "--smoke", "--proposals", "fast") == 0
     found = Shards(tmp_path / "out")
     assert {found.facts(index)["word"] for index in range(len(found))} == {"pizza", "table"}

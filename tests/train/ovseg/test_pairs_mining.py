@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from eval.datasets.base import DatasetError
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled
+from tests.helpers.mini_data import HELD_OUT, KEYS, two_halves, write_labelled_set
 from tests.helpers.pairs_data import ByColour, Quarters, quarters
 from train.common.image_sets import described_sets, labelled_sets
 from train.ovseg.pairs.mining import Captioned, Matcher, Named
@@ -85,8 +85,8 @@ def test_a_photo_that_cannot_be_read_is_named(captioned):
 
 def test_labels_are_regions_but_background_is_not(tmp_path):
     names = ["cat", "sofa", "background"]
-    masks = {KEYS[0]: halves(0, 1), KEYS[1]: halves(2, 255), HELD_OUT[0]: halves(0, 1)}
-    labelled(tmp_path / "some_train", names, masks)
+    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 1)}
+    write_labelled_set(tmp_path / "some_train", names, masks)
     source = Named(labelled_sets(tmp_path))
     assert len(source) == 2, "photos that are held out are not mined"
     found = source.pairs(0)

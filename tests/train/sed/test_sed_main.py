@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.helpers.launched import failed
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled
+from tests.helpers.commands import error_line
+from tests.helpers.mini_data import HELD_OUT, KEYS, two_halves, write_labelled_set
 from tests.helpers.processes import run_in_two_processes
 from train.common.run_folder import RunFolder
 from train.common.sampling import StepGenerator
@@ -25,9 +25,11 @@ from train.sed import initial_model, saving
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    masks = {KEYS[0]: halves(0, 1), KEYS[1]: halves(2, 255), HELD_OUT[0]: halves(0, 2)}
-    labelled(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
-    labelled(folder / "street_train", ["road", "sky"], {key: halves(0, 1) for key in KEYS[:3]}, "tram_bus_street")
+    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 2)}
+    write_labelled_set(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
+    write_labelled_set(
+        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
+    )
     return folder
 
 
@@ -138,7 +140,7 @@ def test_two_processes_share_a_batch(data, tmp_path):
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
     assert run(data, whole, "--ignore", "masked") == 1
-    assert "holds a run with other settings (recipe was" in failed(capsys)
+    assert "holds a run with other settings (recipe was" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -152,26 +154,26 @@ def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
 )
 def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
     assert run(data, tmp_path / "out", *arguments) == 1
-    assert failed(capsys) == message
+    assert error_line(capsys) == message
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_data_is_told_and_leaves_no_folder(tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in failed(capsys)
+    assert "absent holds no folder NAME_train" in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_mask_is_told(tmp_path, capsys):
     folder = tmp_path / "animals_train"
-    labelled(folder, ["cat", "dog"], {key: halves(0, 1) for key in KEYS[:2]})
+    write_labelled_set(folder, ["cat", "dog"], {key: two_halves(0, 1) for key in KEYS[:2]})
     mask = folder / f"masks/{KEYS[1]}.png"
     mask.write_bytes(mask.read_bytes()[:60])
     assert run(tmp_path, tmp_path / "out", "--batch", "8") == 1
-    assert str(mask) in failed(capsys)
-    Image.fromarray(halves(0, 1, (50, 60))).save(mask)
+    assert str(mask) in error_line(capsys)
+    Image.fromarray(two_halves(0, 1, (50, 60))).save(mask)
     assert run(tmp_path, tmp_path / "out", "--batch", "8") == 1
-    assert failed(capsys).endswith("differ in size: (72, 96), (50, 60).")
+    assert error_line(capsys).endswith("differ in size: (72, 96), (50, 60).")
 
 
 @pytest.mark.parametrize("content", ["another clip", "no clip", None])
@@ -182,7 +184,7 @@ def test_a_clip_that_does_not_fit_is_told(data, tmp_path, capsys, content):
     elif content:
         path.write_bytes(b"none")
     assert command.main(["--data", str(data), "--out", str(tmp_path / "out"), "--clip", str(path)]) == 1
-    assert "clip.pt" in failed(capsys)
+    assert "clip.pt" in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -198,7 +200,7 @@ def test_a_full_disk_is_told(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(RunFolder, "replace", full)
     assert run(data, tmp_path, "--steps", "1") == 1
     told = f"error: Cannot write into {tmp_path}: No space left on device. "
-    assert failed(capsys) == told + "What it holds is kept; the same command goes on from there."
+    assert error_line(capsys) == told + "What it holds is kept; the same command goes on from there."
     assert sorted(os.listdir(tmp_path)) == ["config.json", "log.csv", "state.pt"]
 
 
@@ -206,4 +208,4 @@ def test_unequal_shares_of_a_batch_are_told(data, tmp_path, monkeypatch, capsys)
     three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)
     monkeypatch.setattr(command.command, "PartialState", lambda **options: three)
     assert run(data, tmp_path) == 1
-    assert failed(capsys) == "error: A batch of 2 cannot be shared by 3 processes."
+    assert error_line(capsys) == "error: A batch of 2 cannot be shared by 3 processes."

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled
+from tests.helpers.mini_data import HELD_OUT, KEYS, two_halves, write_labelled_set
 from train.common import labelled_batches as sets
 from train.common.augmentation import AugmentationSettings
 from train.common.run_folder import TrainingError
@@ -21,9 +21,14 @@ ANIMALS = ["cat", "background", "Potted Plant", "sheep", "dog"]
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    masks = {KEYS[0]: halves(0, 3), KEYS[1]: halves(2, 255), KEYS[2]: halves(4, 1), HELD_OUT[0]: halves(0, 2)}
-    labelled(tmp_path / "animals_train", ANIMALS, masks)
-    labelled(tmp_path / "street_train", ["road", "sky"], {KEYS[0]: halves(0, 1)})
+    masks = {
+        KEYS[0]: two_halves(0, 3),
+        KEYS[1]: two_halves(2, 255),
+        KEYS[2]: two_halves(4, 1),
+        HELD_OUT[0]: two_halves(0, 2),
+    }
+    write_labelled_set(tmp_path / "animals_train", ANIMALS, masks)
+    write_labelled_set(tmp_path / "street_train", ["road", "sky"], {KEYS[0]: two_halves(0, 1)})
     return tmp_path
 
 

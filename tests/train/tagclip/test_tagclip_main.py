@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from eval import evaluate
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
 from ovseg_demo.weights import catalogue, reading
-from tests.helpers.launched import failed
-from tests.helpers.mini_data import HELD_OUT, KEYS, halves, labelled, shrunk
+from tests.helpers.commands import error_line
+from tests.helpers.mini_data import HELD_OUT, KEYS, shrunk, two_halves, write_labelled_set
 from tests.helpers.processes import run_in_two_processes
 from train.common.sampling import StepGenerator
 from train.tagclip import __main__ as command
@@ -26,9 +26,16 @@ from train.tagclip import initial_model, saving
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    masks = {KEYS[0]: halves(0, 3), KEYS[1]: halves(2, 255), KEYS[2]: halves(3, 0), HELD_OUT[0]: halves(0, 2)}
-    labelled(folder / "animals_train", ["cat", "background", "dog", "sheep"], masks, "cat_mirror")
-    labelled(folder / "street_train", ["road", "sky"], {key: halves(0, 1) for key in KEYS[:3]}, "tram_bus_street")
+    masks = {
+        KEYS[0]: two_halves(0, 3),
+        KEYS[1]: two_halves(2, 255),
+        KEYS[2]: two_halves(3, 0),
+        HELD_OUT[0]: two_halves(0, 2),
+    }
+    write_labelled_set(folder / "animals_train", ["cat", "background", "dog", "sheep"], masks, "cat_mirror")
+    write_labelled_set(
+        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
+    )
     return folder
 
 
@@ -224,7 +231,7 @@ def test_what_was_trained_is_evaluated_on_another_benchmark(whole, tmp_path, cap
     for part in ("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext"):
         (home / part).mkdir(parents=True)
     shrunk("pizza").save(home / "JPEGImages/a.jpg")
-    Image.fromarray(halves(0, 59)).save(home / "SegmentationClassContext/a.png")
+    Image.fromarray(two_halves(0, 59)).save(home / "SegmentationClassContext/a.png")
     (home / "ImageSets/SegmentationContext/val.txt").write_text("a")
     asked = ["--dataset", "context_60b", "--root", str(tmp_path), "--method", "tagclip-own"]
     out = tmp_path / "out"
@@ -237,7 +244,7 @@ def test_what_was_trained_is_evaluated_on_another_benchmark(whole, tmp_path, cap
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
     assert run(data, whole, "--protocol", "strict") == 1
-    assert "holds a run with other settings (protocol was 'published', now 'strict'" in failed(capsys)
+    assert "holds a run with other settings (protocol was 'published', now 'strict'" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +267,7 @@ def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
 )
 def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
     assert run(data, tmp_path / "out", *arguments) == 1
-    assert failed(capsys).startswith(f"error: {message}")
+    assert error_line(capsys).startswith(f"error: {message}")
     assert not (tmp_path / "out").exists()
 
 
@@ -276,14 +283,14 @@ def test_a_start_of_another_recipe_is_told(data, whole, tmp_path, capsys, monkey
     monkeypatch.setattr(command.recipes, "smoke", lambda recipe: command.replace(smoke(recipe), prompts=3))
     begin = str(whole / saving.FILE)
     assert run(data, tmp_path / "out", "--setting", "transductive", "--start", begin) == 1
-    assert failed(capsys) == f"error: {saving.FILE} has 2 prompts a layer, not 3; choose another --like."
+    assert error_line(capsys) == f"error: {saving.FILE} has 2 prompts a layer, not 3; choose another --like."
 
 
 def test_missing_data_and_a_clip_that_does_not_fit_are_told(data, tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in failed(capsys)
+    assert "absent holds no folder NAME_train" in error_line(capsys)
     torch.save(initial_model.tiny_clip(2, 0).state_dict(), tmp_path / "clip.pt")
     arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--like", "voc"]
     assert command.main([*arguments, "--clip", str(tmp_path / "clip.pt")]) == 1
-    assert "clip.pt is no CLIP" in failed(capsys)
+    assert "clip.pt is no CLIP" in error_line(capsys)
     assert not (tmp_path / "out").exists()
