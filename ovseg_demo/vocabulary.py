@@ -112,19 +112,40 @@ def parse_words(text: str) -> tuple[str, ...]:
 
 
 def comparison_key(word: str) -> str:
-    """Equal for words that read the same, whatever their case: "TVMonitor" and "tv monitor"."""
+    """A key that is equal for words that read the same, whatever their case: "TVMonitor" and "tv monitor"."""
     return readable_text(word).casefold()
 
 
-def readable_text(word: str) -> str:
-    """The text a text tower should read for a word; empty when there is none.
+def verbatim_text(word: str) -> str:
+    """The text that a CLIP reads for a word: the word itself, as the published systems read class names.
 
-    Letters and digits pass through; an emoji or other symbol becomes its Unicode name ("🐈" is read as "cat"),
-    because text towers know names but few symbols. Names that PASCAL VOC runs together are parted.
+    "diningtable" stays one word, though CLIP's embedding of "dining table" differs. Only a word without a letter or
+    digit is read by the Unicode names of its symbols, because text towers know names but few symbols.
+
+    Example:
+        >>> verbatim_text("diningtable"), verbatim_text("🐈")
+        ('diningtable', 'cat')
+    """
+    return word if _has_letters(word) else readable_text(word)
+
+
+def readable_text(word: str) -> str:
+    """The text that is easiest to understand for a word, which the bundled mini model reads; empty when there is none.
+
+    Letters and digits pass through; an emoji or other symbol becomes its Unicode name, because text towers know names
+    but few symbols. Names that PASCAL VOC runs together are parted.
+
+    Example:
+        >>> readable_text("diningtable"), readable_text("🐈 dog")
+        ('dining table', 'cat dog')
     """
     text = " ".join("".join(map(_spelled, word)).split())
     text = _RUN_TOGETHER.get(text.casefold(), text)
-    return text if any(c.isalnum() for c in text) else ""
+    return text if _has_letters(text) else ""
+
+
+def _has_letters(text: str) -> bool:
+    return any(character.isalnum() for character in text)
 
 
 def _spelled(character: str) -> str:

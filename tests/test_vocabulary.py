@@ -4,7 +4,15 @@ from hypothesis import strategies as st
 
 from ovseg_demo import vocabulary
 from ovseg_demo.errors import VocabularyError
-from ovseg_demo.vocabulary import MAX_CLASSES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH, Vocabulary, parse, readable_text
+from ovseg_demo.vocabulary import (
+    MAX_CLASSES,
+    MAX_NAME_LENGTH,
+    MAX_TEXT_LENGTH,
+    Vocabulary,
+    parse,
+    readable_text,
+    verbatim_text,
+)
 
 names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 
@@ -95,6 +103,17 @@ def test_parsing_what_was_parsed_changes_nothing(classes):
 @pytest.mark.parametrize(("name", "read"), [("pottedplant", "potted plant"), ("TVmonitor", "tv monitor"), ("tv", "tv")])
 def test_names_that_voc_runs_together_are_read_apart(name, read):
     assert readable_text(name) == read
+
+
+@pytest.mark.parametrize("name", ["pottedplant", "TVmonitor", "diningtable", "building-other", "🐈 house"])
+def test_names_with_a_letter_are_read_verbatim_by_clip(name):
+    assert verbatim_text(name) == name
+
+
+def test_a_name_of_symbols_alone_is_read_by_their_names():
+    assert verbatim_text("🐈") == "cat"
+    assert verbatim_text("👍🏽") == "thumbs up sign"
+    assert verbatim_text("⁂!") == ""
 
 
 @pytest.mark.parametrize(("text", "words"), [("", ()), (" \n", ()), ("Cat, sofa|couch；cat", ("Cat", "sofa", "couch"))])

@@ -21,6 +21,7 @@ from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
+from ovseg_demo.vocabulary import verbatim_text
 
 STRIDE_SHARE = 426 / 512
 """From a window to the next, as a share of its side."""
@@ -105,7 +106,7 @@ class ClipWindowEncoder:
 @torch.no_grad()
 def embed_prompts(clip: open_clip.CLIP, words: Sequence[str], templates: Templates) -> Tensor:
     """Unit vectors, float32 (len(words), P, D), of words, verbatim, in each prompt; at least one word."""
-    texts = [template.format(word) for word in words for template in TEMPLATES[templates]]
+    texts = [template.format(verbatim_text(word)) for word in words for template in TEMPLATES[templates]]
     tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
     return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (len(words), -1))
 

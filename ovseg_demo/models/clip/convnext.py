@@ -20,6 +20,7 @@ from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.runtime.fused_layers import fused_linear
+from ovseg_demo.vocabulary import verbatim_text
 
 _REGULARISED = {
     "convnext_base_w_320": {"timm_drop": 0.0, "timm_drop_path": None},
@@ -80,7 +81,7 @@ def hierarchical_features(visual: TimmModel, pixels: Tensor) -> HierarchicalFeat
 @torch.no_grad()
 def embed_words(clip: open_clip.CLIP, words: Sequence[str]) -> Tensor:
     """Unit vectors, float32 (len(words), P, D), of words, verbatim, in IMAGENET_TEMPLATES; at least one word."""
-    texts = [template.format(word) for word in words for template in IMAGENET_TEMPLATES]
+    texts = [template.format(verbatim_text(word)) for word in words for template in IMAGENET_TEMPLATES]
     tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
     return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(IMAGENET_TEMPLATES)))
 

@@ -17,7 +17,7 @@ from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals, Report
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.runtime.worker_pool import worker_pool
-from ovseg_demo.vocabulary import readable_text
+from ovseg_demo.vocabulary import verbatim_text
 from ovseg_demo.weights import catalogue, loading
 
 LOGIT_SCALE = 100.0
@@ -79,8 +79,8 @@ class ClipRegionClassifier:
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (len(words), D)."""
-        texts = [template.format(readable_text(word)) for word in words for template in self._templates]
+        """Unit vectors (len(words), D). Words are read verbatim, as in OVSeg; see `vocabulary.verbatim_text`."""
+        texts = [template.format(verbatim_text(word)) for word in words for template in self._templates]
         embeddings = encode_shared_prefixes(self._model, self._tokenizer(texts).to(self._device))
         by_word = F.normalize(embeddings, dim=-1).unflatten(0, (-1, len(self._templates)))
         return F.normalize(by_word.mean(1), dim=-1)

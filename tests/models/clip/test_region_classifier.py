@@ -13,6 +13,7 @@ from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE, VILD_TEMPLATES
 from ovseg_demo.models.clip.text import encode_texts
 from ovseg_demo.models.clip.weights import build_clip, clip_state_dict
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.vocabulary import readable_text
 from ovseg_demo.weights import catalogue
 from ovseg_demo.weights.catalogue import Checkpoint
 from tests.helpers import tiny_clip
@@ -114,9 +115,26 @@ def test_the_activation_is_the_one_the_weights_were_trained_with(tiny):
 
 
 def test_words_are_those_of_the_released_adapter(tiny):
-    words = ["cat", "diningtable", "the very tall building of a city"]
+    words = ["cat", "dining table", "the very tall building of a city"]
     texts = tiny(tiny_clip.weights(), templates=VILD_TEMPLATES).embed_texts(words)
     torch.testing.assert_close(texts, torch.tensor(PUBLISHED["texts"]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("word", ["diningtable", "pottedplant", "tvmonitor", "TVMonitor", "🐈 cat"])
+def test_words_are_read_verbatim_as_in_the_released_adapter(tiny, word):
+    vlm = tiny(tiny_clip.weights(), templates=VILD_TEMPLATES)
+    tokens = vlm._tokenizer([template.format(word) for template in VILD_TEMPLATES])
+    clip = build_clip(tiny_clip.ARCHITECTURE, tiny_clip.weights(), "tiny").eval()
+    with torch.inference_mode():
+        prompts = clip.encode_text(tokens, normalize=True)
+    expected = torch.nn.functional.normalize(prompts.mean(0), dim=-1)
+    torch.testing.assert_close(vlm.embed_texts([word])[0], expected, atol=1e-5, rtol=0)
+    assert (vlm.embed_texts([readable_text(word)])[0] - expected).abs().max() > 0.01
+
+
+def test_a_word_of_emoji_alone_is_read_by_its_name(tiny):
+    texts = tiny(tiny_clip.weights()).embed_texts(["🐈", "cat"])
+    torch.testing.assert_close(texts[0], texts[1])
 
 
 def test_a_word_does_not_depend_on_its_company(tiny):
