@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.files import replace_file
 from eval.metrics import Sparse
 from ovseg_demo.errors import UserError
+from ovseg_demo.runtime import files
 
 
 class RunError(UserError):
@@ -96,7 +96,7 @@ def writing_into(folder: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in one go: it is complete, or as it was before. Raises RunError."""
     with writing_into(path.parent):
-        replace_file(path, lambda file: file.write(content))
+        files.write_atomically(path, lambda file: file.write(content))
 
 
 def _entries(content: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -23,8 +23,8 @@ from eval.datasets.base import DatasetError
 from eval.datasets.labels import encoder
 from eval.datasets.layout import Place, absent, places
 from eval.datasets.spec import Conversion
-from eval.files import replace_file
 from ovseg_demo.errors import UserError, exit_status
+from ovseg_demo.runtime.files import write_atomically
 
 _FORMATS = {
     ".png": {"format": "PNG"},
@@ -147,7 +147,7 @@ def _write(target: Path, pixels: np.ndarray) -> None:
     """Write an image so that under its name there is either all of it or nothing."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, lambda file: Image.fromarray(pixels).save(file, **_FORMATS[target.suffix]))
+        write_atomically(target, lambda file: Image.fromarray(pixels).save(file, **_FORMATS[target.suffix]))
     except OSError as error:
         # Not a DatasetError of one file: a full disk or a folder without permission ends the run.
         raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error

@@ -8,7 +8,6 @@ absent. The folder holds nothing else and can be deleted at any time, also while
 import hashlib
 import json
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from ovseg_demo.runtime.files import write_atomically
 
 CACHE_VARIABLE = "OVSEG_CACHE"
 """The environment variable that names another folder."""
@@ -111,12 +112,9 @@ class TextEmbeddingCache:
 
     def _write(self, path: Path, embedding: Tensor) -> None:
         values = embedding.float().cpu().numpy().tobytes()
-        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        try:
-            unfinished.write_bytes(_DIGEST(values).digest() + values)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        content = _DIGEST(values).digest() + values
+        # Not durable: there may be thousands of files, and a file that a power cut tore is recognised by its digest.
+        write_atomically(path, lambda file: file.write(content), shared=True, durable=False)
 
     def _clear(self) -> None:
         """Delete what was not used for longest, if all together is too large."""

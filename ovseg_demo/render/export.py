@@ -18,6 +18,7 @@ from ovseg_demo.image import Photo
 from ovseg_demo.methods.base import Options
 from ovseg_demo.render import draw
 from ovseg_demo.result import Segmentation
+from ovseg_demo.runtime.files import write_atomically
 from ovseg_demo.vocabulary import Vocabulary
 
 UNLABELLED_8BIT = 255
@@ -110,7 +111,7 @@ def write_files(
         else:
             content = to_json(full, vocabulary, method, options).encode()
         with _writing_into(folder):
-            path.write_bytes(content)
+            write_atomically(path, lambda file, content=content: file.write(content), shared=True)
     return paths
 
 

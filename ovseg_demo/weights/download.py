@@ -6,7 +6,6 @@ Hugging Face Hub: huggingface_hub's own download begins anew after an interrupti
 """
 
 import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
 from ovseg_demo.errors import CheckpointError
+from ovseg_demo.runtime.files import move_into_place
 from ovseg_demo.weights.catalogue import COMMAND, Checkpoint, check_content, check_published, verify
 
 Report = Callable[[int, int | None], None]
@@ -211,9 +211,7 @@ def _copy(file: Path, copy: Path, report: Report) -> None:
 def _publish(part: Path, checkpoint: Checkpoint) -> Path:
     """Give a finished file its name: at once, and not before its bytes are on the disk."""
     part.chmod(0o644)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(checkpoint.path)
+    move_into_place(part, checkpoint.path)
     shutil.rmtree(checkpoint.path.parent / ".download" / checkpoint.id)
     return checkpoint.path
 

@@ -1,6 +1,7 @@
 """Text embeddings on disk: exact, bounded, shared, and never in the way."""
 
 import errno
+import io
 import os
 import time
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ovseg_demo.models import text_cache
 from ovseg_demo.models.text_cache import TextEmbeddingCache, cache_folder
 
 TEMPLATES = ("a {}", "the {}")
@@ -100,13 +102,13 @@ def test_trouble_is_told_once(tmp_path, monkeypatch):
 
 def test_a_full_disk_leaves_nothing_half_written(store, place, monkeypatch):
     store.put({"cat": embedding()})
-    write = Path.write_bytes
 
-    def full(path: Path, content: bytes) -> int:
-        write(path, content[:7])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class FullDisk(io.FileIO):
+        def write(self, content: bytes) -> int:
+            super().write(content[:7])
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
     with pytest.warns(UserWarning, match="No space left"):
         store.put({"dog": embedding(1)})
     monkeypatch.undo()
@@ -120,11 +122,11 @@ def test_what_may_only_be_read_is_read(store, monkeypatch):
     """As with a folder that the person who runs the demo does not own."""
     store.put({"cat": embedding()})
 
-    def denied(*_):
+    def denied(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "utime", denied)
-    monkeypatch.setattr(Path, "write_bytes", denied)
+    monkeypatch.setattr(text_cache, "write_atomically", denied)
     with pytest.warns(UserWarning, match="Permission denied"):
         store.put({"dog": embedding()})
     assert torch.equal(store.get(["cat"])["cat"], embedding())

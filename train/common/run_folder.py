@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import torch
 from accelerate import PartialState
 
-from eval.files import replace_file
 from ovseg_demo.errors import UserError
+from ovseg_demo.runtime.files import write_atomically
 
 
 class TrainingError(UserError):
@@ -42,7 +42,7 @@ class RunFolder:
         if not self._main:
             return
         with self.writing():
-            replace_file(self.path / name, write)
+            write_atomically(self.path / name, write)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

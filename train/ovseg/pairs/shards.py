@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from eval.files import replace_file
+from ovseg_demo.runtime.files import write_atomically
 from train.common.run_folder import RunFolder, TrainingError
 from train.ovseg.pairs.optional_libraries import import_optional
 
@@ -74,7 +74,7 @@ def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pa
                 tar.write(sample)
 
     with folder.writing():
-        replace_file(shard_path(folder, number), write)
+        write_atomically(shard_path(folder, number), write)
 
 
 class Shards:
