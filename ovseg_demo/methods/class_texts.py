@@ -1,4 +1,4 @@
-"""What methods share: from a vocabulary to text embeddings, from words to classes, and from places to classes."""
+"""The text stage that all methods share: a vocabulary to text embeddings, and scores of words to scores of classes."""
 
 from dataclasses import dataclass
 
@@ -15,53 +15,71 @@ from ovseg_demo.vocabulary import Vocabulary
 class ClassTextEmbeddings:
     """Text embeddings of every word of a vocabulary.
 
+    A vocabulary of one class has a second class, made of background prompts, without which its softmax would always
+    be 1.
+
     Attributes:
-        texts: float32 (K, D), or (K, P, D) of a reader that reads words in P prompts and keeps these apart.
-        owners: int64 (K,), the class of each word. A vocabulary of one class has a second, its rival "others", without
-            which its softmax would always be 1.
+        embeddings: float32 (K, D) of K words, or (K, P, D) from an encoder that keeps the embeddings of its P prompts
+            apart.
+        class_indices: int64 (K,), the class of each word.
     """
 
-    texts: Tensor
-    owners: Tensor
+    embeddings: Tensor
+    class_indices: Tensor
 
     def of_classes(self, logits: Tensor) -> Tensor:
-        """Logits of classes (..., C) from those of words (..., K): a class scores as its best word."""
-        owners = self.owners.to(logits.device)
-        best = logits.new_full((*logits.shape[:-1], int(owners.max()) + 1), -torch.inf)
-        return best.scatter_reduce_(-1, owners.expand_as(logits), logits, "amax")
+        """Logits of classes (..., C) from logits of words (..., K): a class gets the logit of its best word."""
+        indices = self.class_indices.to(logits.device)
+        best = logits.new_full((*logits.shape[:-1], int(indices.max()) + 1), -torch.inf)
+        return best.scatter_reduce_(-1, indices.expand_as(logits), logits, "amax")
 
 
-def dense_probabilities(reader: DenseModel, photo: Photo, texts: ClassTextEmbeddings, stages: Stages) -> Tensor:
-    """Class probabilities on a coarse grid over the photo, float32 (C, h, w)."""
+def dense_probabilities(model: DenseModel, photo: Photo, texts: ClassTextEmbeddings, stages: Stages) -> Tensor:
+    """Class probabilities on a coarse grid over a photo.
+
+    Args:
+        model: embeds the photo; its dense features are cached.
+        photo: the photo.
+        texts: K words of C classes, embedded by the same model.
+        stages: runs and caches the image stage.
+
+    Returns:
+        float32 (C, h, w), which sum to 1 over the classes.
+    """
     features = stages.cached(
-        "Reading the photo", ("places", photo.key, reader.name), lambda _: reader.embed_image(photo.pixels)
+        "Reading the photo", ("dense features", photo.key, model.name), lambda _: model.embed_image(photo.pixels)
     )
-    logits = reader.dense_logits(features, texts.texts)
+    logits = model.dense_logits(features, texts.embeddings)
     return texts.of_classes(logits.movedim(0, -1)).softmax(-1).movedim(-1, 0)
 
 
 def embed_vocabulary(
-    vlm: TextEncoder, vocabulary: Vocabulary, stages: Stages, exclusive: bool = False
+    encoder: TextEncoder, vocabulary: Vocabulary, stages: Stages, exclusive: bool = False
 ) -> ClassTextEmbeddings:
-    """Text embeddings of a vocabulary; those of words met before come from the cache.
+    """Text embeddings of a vocabulary; embeddings of words that were embedded before come from the cache.
 
     Args:
-        exclusive: as of `Stages.cached_batch`.
+        encoder: embeds the words.
+        vocabulary: at least one class.
+        stages: runs and caches the text stage.
+        exclusive: as in `Stages.cached_batch`.
     """
-    owners, words = zip(*vocabulary.words(), strict=True)
-    texts = stages.cached_batch(
+    indices, words = zip(*vocabulary.words(), strict=True)
+    rows = stages.cached_batch(
         "Reading words",
-        [("text", vlm.name, word) for word in words],
+        [("text", encoder.name, word) for word in words],
         # A row of a batch would keep the whole batch alive in the cache, hence the clones.
-        lambda missing: [row.clone() for row in vlm.embed_texts([words[i] for i in missing])],
+        lambda missing: [row.clone() for row in encoder.embed_texts([words[i] for i in missing])],
         exclusive,
     )
-    owner, rows = torch.tensor(owners), torch.stack(texts)
+    class_indices, embeddings = torch.tensor(indices), torch.stack(rows)
     if len(vocabulary) == 1:
-        key = ("rival", vlm.name, words)
-        (rival,) = stages.cached_batch(
-            "Reading rivals", [key], lambda _: [vlm.embed_background_prompts(words)], exclusive
+        (background,) = stages.cached_batch(
+            "Reading background prompts",
+            [("background prompts", encoder.name, words)],
+            lambda _: [encoder.embed_background_prompts(words)],
+            exclusive,
         )
-        owner = torch.cat([owner, torch.full((len(rival),), 1)])
-        rows = torch.cat([rows, rival])
-    return ClassTextEmbeddings(rows, owner)
+        class_indices = torch.cat([class_indices, torch.full((len(background),), 1)])
+        embeddings = torch.cat([embeddings, background])
+    return ClassTextEmbeddings(embeddings, class_indices)

@@ -1,4 +1,4 @@
-"""The protocol that every vision-language model follows."""
+"""The protocols of vision-language models."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,15 +10,16 @@ from ovseg_demo.proposals.base import MaskProposals, Report
 
 
 class TextEncoder(Protocol):
-    """Reads words. What it returns depends only on the words, so callers cache it."""
+    """Embeds words. The embeddings depend only on the words, so callers cache them."""
 
     name: str
+    """Identifies the model and its weights in the keys of caches."""
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, float32 (len(words), D). Row i depends only on words[i]."""
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Text embeddings, float32 (R, D) with R >= 1, of "anything but `words`"."""
+        """Embeddings of background prompts, float32 (R, D) with R >= 1: texts that stand for all but `words`."""
 
 
 class VisionLanguageModel(TextEncoder, Protocol):
@@ -44,10 +45,10 @@ class VisionLanguageModel(TextEncoder, Protocol):
 
 
 class DenseModel(TextEncoder, Protocol):
-    """Compares every place of a photo with words, without masks."""
+    """Compares each position of a grid over a photo with words, without masks."""
 
     def embed_image(self, image: np.ndarray) -> Any:
-        """What is known of the places of a photo, uint8 (H, W, 3); has `nbytes`."""
+        """Dense features of a photo, uint8 (H, W, 3), RGB, for `dense_logits`; an object with `nbytes`."""
 
-    def dense_logits(self, photo: Any, texts: Tensor) -> Tensor:
-        """Similarity to each text (K, D) on a coarse grid over the photo, float32 (K, h, w)."""
+    def dense_logits(self, features: Any, texts: Tensor) -> Tensor:
+        """Similarity of dense features, from `embed_image`, to texts (K, D) on a coarse grid, float32 (K, h, w)."""

@@ -39,26 +39,26 @@ def embed(encoder: Lengths, text: str, cache: Cache | None = None) -> ClassTextE
 
 def test_synonyms_belong_to_their_class(encoder):
     found = embed(encoder, "cat, sofa|couch, window")
-    assert found.texts.tolist() == [[3, 1], [4, 1], [5, 1], [6, 1]]
-    assert found.owners.tolist() == [0, 1, 1, 2]
+    assert found.embeddings.tolist() == [[3, 1], [4, 1], [5, 1], [6, 1]]
+    assert found.class_indices.tolist() == [0, 1, 1, 2]
 
 
-def test_one_class_has_rivals(encoder):
+def test_one_class_competes_with_background_prompts(encoder):
     found = embed(encoder, "sofa|couch")
-    assert found.texts[:, 0].tolist() == [4, 5, -1, -2]
-    assert found.owners.tolist() == [0, 0, 1, 1]
+    assert found.embeddings[:, 0].tolist() == [4, 5, -1, -2]
+    assert found.class_indices.tolist() == [0, 0, 1, 1]
 
 
-def test_words_met_before_are_not_read_again(encoder):
+def test_words_are_embedded_once(encoder):
     cache = Cache(10**6)
     embed(encoder, "cat, sofa", cache)
     again = embed(encoder, "bird, sofa|cat", cache)
-    assert again.texts[:, 0].tolist() == [4, 4, 3]
+    assert again.embeddings[:, 0].tolist() == [4, 4, 3]
     embed(encoder, "cat", cache), embed(encoder, "cat", cache)
     assert encoder.read == ["cat", "sofa", "bird", "not cat"]
 
 
-def test_what_is_cached_holds_no_batch_alive(encoder):
+def test_a_cached_row_keeps_no_batch_alive(encoder):
     cache = Cache(10**6)
     embed(encoder, ", ".join(f"word {i}" for i in range(50)), cache)
     row = cache.get(("text", "lengths", "word 7"))

@@ -1,1 +1,1 @@
-"""Training-free dense methods: every place of the photo is named on its own, without masks."""
+"""Training-free dense methods: each position of a grid over the photo gets its class on its own, without masks."""

@@ -1,6 +1,6 @@
-"""No proposals: every place of the photo is named on its own, in a fraction of a second.
+"""Dense segmentation with the mini model, without mask proposals, in a fraction of a second.
 
-Outlines are softer than those of mask proposals, and small things are missed.
+Outlines are softer than with mask proposals, and small objects are missed.
 """
 
 from ovseg_demo.image import Photo
@@ -13,13 +13,17 @@ from ovseg_demo.vocabulary import Vocabulary
 
 
 class MiniDense:
-    """Names from the places of `reader`."""
+    """Segments by the dense logits of a model.
 
-    def __init__(self, reader: DenseModel) -> None:
-        self._reader = reader
+    Args:
+        model: embeds photos and words.
+    """
+
+    def __init__(self, model: DenseModel) -> None:
+        self._model = model
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages)
-        places = class_texts.dense_probabilities(self._reader, photo, texts, stages)
+        texts = class_texts.embed_vocabulary(self._model, vocabulary, stages)
+        probabilities = class_texts.dense_probabilities(self._model, photo, texts, stages)
         with stages.timed("Naming pixels"):
-            return Segmentation.from_scores(vocabulary.names, places, photo.pixels.shape[:2])
+            return Segmentation.from_scores(vocabulary.names, probabilities, photo.pixels.shape[:2])

@@ -115,7 +115,7 @@ class OVSegMaskFormer:
         )
         texts = class_texts.embed_vocabulary(self._vlm, vocabulary, stages)
         with stages.timed("Fusing"):
-            by_clip = texts.of_classes(self._vlm.logits(regions, texts.texts)).softmax(-1).cpu()
+            by_clip = texts.of_classes(self._vlm.logits(regions, texts.embeddings)).softmax(-1).cpu()
             by_maskformer = self._class_probabilities(reading.classes.cpu(), texts)
             scores = ensemble_scores(by_maskformer, by_clip, valid, weight)
             return Segmentation.from_scores(vocabulary.names, sum_soft_masks(scores, reading), photo.pixels.shape[:2])
@@ -123,7 +123,7 @@ class OVSegMaskFormer:
     def _class_probabilities(self, classes: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:
         """MaskFormer's own, (Q, C): a softmax over the classes and "no object", which then is left out."""
         queries = F.normalize(classes, dim=-1)
-        logits = texts.of_classes(LOGIT_SCALE * queries @ texts.texts.T.cpu())
+        logits = texts.of_classes(LOGIT_SCALE * queries @ texts.embeddings.T.cpu())
         nothing = LOGIT_SCALE * queries @ self._non_object.T
         return torch.cat([logits, nothing], 1).softmax(-1)[:, :-1]
 

@@ -96,7 +96,7 @@ def name_masks(
         lambda report: vlm.embed_regions(masks.pixels, masks.proposals, report),
     )
     texts = class_texts.embed_vocabulary(vlm, vocabulary, stages)
-    class_scores = texts.of_classes(vlm.logits(regions, texts.texts)).softmax(1).cpu().numpy()
+    class_scores = texts.of_classes(vlm.logits(regions, texts.embeddings)).softmax(1).cpu().numpy()
     dense_scores = dense_model and class_texts.dense_probabilities(dense_model, photo, texts, stages)
     with stages.timed("Fusing"):
         value, reason = options.granularity, ""

@@ -83,7 +83,7 @@ class SED:
     def _decide(
         self, read: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: Options, report: Report
     ) -> DecodedPhoto:
-        cost = self._reader.cost(read, self._reader.class_texts(texts.texts, texts.owners))
+        cost = self._reader.cost(read, self._reader.class_texts(texts.embeddings, texts.class_indices))
         decoded = self._inference(cost, self._reader.skips(read), options.rejection, report)
         evidence = tuple(_evidence(cost, decoded, classes))
         return DecodedPhoto(decoded.logits[-1].sigmoid_(), tuple(decoded.kept[-1].tolist()), evidence)

@@ -59,16 +59,16 @@ class MultiScaleFeatures:
 def encode_at_scales(vlm: MiniModel, image: np.ndarray, longest: int = IMAGE_SIDE) -> MultiScaleFeatures:
     """A photo, uint8 (H, W, 3), the longest side of the middle size being about so many pixels."""
     middle = vlm.embed_pixels(preprocess(image, longest))
-    height, width = middle.places.shape[:2]
+    height, width = middle.dense.shape[:2]
     small, large = (vlm.embed_pixels(preprocess(image, round(scale * longest))) for scale in SCALES)
     return MultiScaleFeatures(middle, _placed(large, (height, width)), _placed(small, (height // 2, width // 2)))
 
 
 def _placed(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatures:
     """With its places on another grid, and without its maps. Logits are linear in places: they move alike."""
-    places = features.places.float().movedim(-1, 0)[None]
+    places = features.dense.float().movedim(-1, 0)[None]
     placed = F.interpolate(places, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
-    return replace(features, places=placed.half().contiguous(), maps=())
+    return replace(features, dense=placed.half().contiguous(), maps=())
 
 
 class MiniCostMaps:

@@ -60,7 +60,7 @@ class TagCLIP:
 
     @torch.inference_mode()
     def _decode(self, windows: EncodedPhoto, texts: class_texts.ClassTextEmbeddings) -> MaskLogits:
-        logits = self._decoder(windows.encoded, texts.texts.to(windows.encoded.patches.device))
+        logits = self._decoder(windows.encoded, texts.embeddings.to(windows.encoded.patches.device))
         return replace(logits, classes=texts.of_classes(logits.classes.movedim(1, -1)).movedim(-1, 1))
 
     def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> ScoreRule:

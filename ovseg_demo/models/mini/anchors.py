@@ -1,8 +1,8 @@
-"""What the classifier knows, carried to any words without training.
+"""Open-vocabulary logits from an ImageNet classifier without training.
 
-The names of the 1000 ImageNet classes, and common concepts that several of the classes speak for, are anchors in the
-text space. For each region, kernel ridge regression carries the scores from the anchors to every other text.
-checkpoints/MODEL_CARD.md has the formula and the measurements.
+The names of the 1000 ImageNet classes, and of common concepts for which several of the classes are evidence, are
+anchors in the text space. For each region, kernel ridge regression extends the scores of the anchors to every other
+text. checkpoints/MODEL_CARD.md has the formula and the measurements.
 """
 
 import torch
@@ -11,14 +11,21 @@ from torch import Tensor
 from ovseg_demo.weights import loading
 
 SHARPNESS = 6.0
-"""A concept scores as a soft maximum over its evidence; infinity would be the maximum, 0 the mean."""
+"""The score of a concept is a soft maximum over its evidence; infinity would be the maximum, 0 the mean."""
 
 LOGIT_SCALE = 1.5
 """Makes the softmax over a handful of words roughly calibrated (chosen on coco_train, see the model card)."""
 
 
 class Anchors:
-    """A anchors: 1000 classes and C concepts. Raises CheckpointError when their file is missing or damaged."""
+    """The A anchors, 1000 classes and C concepts, and their regression.
+
+    Args:
+        device: where the regression runs.
+
+    Raises:
+        CheckpointError: when the file of the anchors is missing or damaged.
+    """
 
     def __init__(self, device: str | torch.device) -> None:
         stored = loading.load_state_dict("mini-anchors")
@@ -35,26 +42,26 @@ class Anchors:
         return anchor_scores(classes, self._evidence) @ self._smoother
 
     def logits(self, weights: Tensor, texts: Tensor) -> Tensor:
-        """The regressions (N, A) at each text (K, D), scaled: (N, K)."""
+        """Logits (N, K): the regressions with weights (N, A), evaluated at unit text embeddings (K, D) and scaled."""
         return LOGIT_SCALE * weights @ _kernel(self._embeddings, texts)
 
 
 def anchor_scores(classes: Tensor, evidence: Tensor) -> Tensor:
-    """What each region says about each anchor: the classes' own scores, then the concepts'.
+    """Scores of the anchors in each region: first of the classes, then of the concepts.
 
     Args:
-        classes: logits of the image tower, (N, 1000); standardised here within each region, because an unsure
-            tower flattens all of them.
-        evidence: bool (C, 1000), the classes that speak for each concept.
+        classes: class logits of the image tower, (N, 1000). They are standardised within each region, because all
+            logits are small where the tower is unsure.
+        evidence: bool (C, 1000), the classes that are evidence for each concept.
 
     Returns:
-        (N, 1000 + C); a concept scores log-mean-exp of its evidence, in standard deviations.
+        (N, 1000 + C), in standard deviations; the score of a concept is the log-mean-exp of its evidence.
     """
     spread, mean = torch.std_mean(classes, 1, keepdim=True)
     standard = (classes - mean) / spread
     highest = standard.amax(1, keepdim=True)
-    # One product for all concepts: thirty times as fast as a logsumexp over each one's evidence. A standardised logit
-    # lies at most 32 above another, of 1000, so no sum of these exponentials vanishes in double precision.
+    # One product for all concepts is thirty times as fast as a logsumexp for each concept. Of 1000 standardised logits
+    # none lies more than 32 above another, so no sum of these exponentials vanishes in double precision.
     summed = (SHARPNESS * (standard - highest)).double().exp() @ evidence.double().T
     concepts = highest + ((summed.log() - evidence.sum(1).log()) / SHARPNESS).to(standard)
     return torch.cat([standard, concepts], 1)

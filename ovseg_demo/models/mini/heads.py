@@ -1,4 +1,4 @@
-"""What was trained: heads that carry the image tower's features into the text space. `train/mini/heads` trains them."""
+"""The trained heads of the mini model, from the image tower's features into the text space; see `train/mini/heads`."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,19 @@ from torch.nn import functional as F
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 
 HIDDEN = 1024
+"""Hidden channels of the projection head."""
 WIDTH = 160
+"""Channels of the dense head."""
 
 
 class ProjectionHead(nn.Module):
-    """Pooled features (N, features) to unit vectors in the text space (N, texts).
+    """Pooled features to unit vectors in the text space: a linear map and a residual MLP.
 
-    A linear map and a residual perceptron, on features standardised over the training views.
+    Args:
+        features: channels of the pooled features, which are standardised over the training views.
+        texts: dimensions of the text space.
+        hidden: hidden channels of the MLP.
+        dropout: share of channels dropped in training.
     """
 
     def __init__(self, features: int, texts: int, hidden: int, dropout: float = 0.0) -> None:
@@ -33,18 +39,24 @@ class ProjectionHead(nn.Module):
         self.spread.copy_(features.std(0) + _SMALL_SPREAD)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, features) to unit vectors (N, texts)."""
         x = self.dropout((features - self.mean) / self.spread)
         return F.normalize(self.linear(x) + self.contract(self.dropout(F.gelu(self.expand(x)))), dim=-1)
 
 
-_SMALL_SPREAD = 0.05  # about a tenth of the usual; keeps features that are nearly always zero from exploding
+_SMALL_SPREAD = 0.05  # about a tenth of the usual deviation; bounds standardised features that are nearly always zero
 
 
 class DenseHead(nn.Module):
     """The image tower's pyramid to a unit vector in the text space at every fourth pixel.
 
-    Top-down, as in feature pyramid networks (Lin et al. 2017): each level is added to the upsampled coarser one and
-    mixed; the mean of the coarsest level tells every place what the whole photo is about.
+    A feature pyramid network (Lin et al. 2017): from the coarsest level down, each level is added to the upsampled
+    coarser result and mixed. The mean of the coarsest level is added everywhere, as a summary of the whole photo.
+
+    Args:
+        channels: channels of the pyramid's levels, finest first.
+        texts: dimensions of the text space.
+        width: channels inside.
     """
 
     def __init__(self, channels: tuple[int, ...], texts: int, width: int) -> None:
@@ -59,7 +71,7 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(width, texts)
 
     def maps(self, pyramid: list[Tensor]) -> Tensor:
-        """Features (B, width, H / 4, W / 4) of maps at strides 4, 8, 16 and 32, finest first."""
+        """Features (B, width, H / 4, W / 4) from the pyramid (B, C_i, H / s, W / s), s = 4, 8, 16, 32, finest first."""
         coarse = pyramid[-1]
         x = self.lateral[-1](coarse) + self.whole(coarse.mean((2, 3)))[..., None, None]
         x = self.mix[-1](x)
@@ -75,7 +87,11 @@ class DenseHead(nn.Module):
 
 
 class Mix(nn.Module):
-    """A depthwise convolution and a perceptron across channels, added to what comes in: (B, C, H, W)."""
+    """A residual block: a depthwise convolution, then an MLP across channels.
+
+    Args:
+        width: channels C.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,13 +100,15 @@ class Mix(nn.Module):
         self.expand, self.contract = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
         return x + self.contract(F.gelu(self.expand(self.norm(self.spatial(x)))))
 
 
 class Heads(nn.Module):
-    """Both heads, each with the mean of what it says of training photos and the scale of its logits.
+    """Both heads, each with its mean embedding of training photos and the scale of its logits.
 
-    Taking the mean away leaves what is particular about a region: without that, words that suit every photo win.
+    The mean is subtracted from embeddings, which leaves what is particular about a region. Otherwise words that suit
+    every photo would win.
     """
 
     def __init__(self) -> None:
@@ -101,11 +119,11 @@ class Heads(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(TextTower.WIDTH))
             self.register_buffer(f"{name}_scale", torch.ones(()))
 
-    def regions(self, features: Tensor) -> Tensor:
-        """Embeddings (N, 384) of pooled features (N, 1280); their products with texts are logits."""
+    def region_embeddings(self, features: Tensor) -> Tensor:
+        """Embeddings (N, 384) of pooled features (N, 1280); their products with text embeddings are logits."""
         return self.projection_scale * (self.projection(features) - self.projection_mean)
 
-    def places(self, pyramid: list[Tensor]) -> Tensor:
-        """Embeddings (B, H / 4, W / 4, 384) of every fourth pixel; their products with texts are logits."""
+    def dense_embeddings(self, pyramid: list[Tensor]) -> Tensor:
+        """Embeddings (B, H / 4, W / 4, 384) of the image tower's pyramid; their products with texts are logits."""
         embedded = self.dense.embed(self.dense.maps(pyramid).movedim(1, -1))
         return self.dense_scale * (embedded - self.dense_mean)

@@ -1,4 +1,4 @@
-"""The two frozen towers of the mini model: EfficientNet-Lite2 reads pixels, all-MiniLM-L6-v2 reads words."""
+"""The two frozen towers of the mini model: EfficientNet-Lite2 embeds images, all-MiniLM-L6-v2 embeds words."""
 
 from collections.abc import Sequence
 
@@ -23,13 +23,19 @@ _MAX_TOKENS = 64
 class ImageTower:
     """EfficientNet-Lite2, an ImageNet classifier.
 
-    Takes normalised pixels, float32 (B, 3, H, W). Raises CheckpointError when the weights are missing or damaged.
+    It takes normalised pixels, float32 (B, 3, H, W).
+
+    Args:
+        device: where it runs.
+
+    Raises:
+        CheckpointError: when the weights are missing or damaged.
     """
 
     WIDTH, CLASSES = 1280, 1000
     STRIDES = (4, 8, 16, 32)
     CHANNELS = (24, 48, 120, WIDTH)
-    _TAPS = (1, 2, 4)  # blocks whose outputs are the maps of the finer strides
+    _PYRAMID_BLOCKS = (1, 2, 4)  # blocks whose outputs are the maps of the finer strides
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         tower = load_for_inference(timm.create_model("tf_efficientnet_lite2"), "mini-image")
@@ -38,31 +44,35 @@ class ImageTower:
         self.device = torch.device(device)
 
     def pyramid(self, pixels: Tensor) -> list[Tensor]:
-        """Maps at STRIDES with CHANNELS channels; H and W must be multiples of 32."""
+        """Maps (B, C, H / s, W / s) with C of CHANNELS and s of STRIDES; H and W must be multiples of 32."""
         tower, maps = self._tower, []
-        x = tower.bn1(tower.conv_stem(self._placed(pixels)))
+        x = tower.bn1(tower.conv_stem(self._on_device(pixels)))
         for number, block in enumerate(tower.blocks):
             x = block(x)
-            if number in self._TAPS:
+            if number in self._PYRAMID_BLOCKS:
                 maps.append(x)
         return [*maps, tower.bn2(tower.conv_head(x))]
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """One feature vector an image, float32 (B, WIDTH)."""
-        return self._tower.global_pool(self._tower.forward_features(self._placed(pixels)))
+        return self._tower.global_pool(self._tower.forward_features(self._on_device(pixels)))
 
     def classes(self, features: Tensor) -> Tensor:
-        """Logits of the 1000 ImageNet classes, (..., 1000), of features (..., WIDTH), pooled or of a place."""
+        """Logits of the 1000 ImageNet classes, (..., 1000), of features (..., WIDTH), pooled or dense."""
         return self._tower.classifier(features)
 
-    def _placed(self, pixels: Tensor) -> Tensor:
+    def _on_device(self, pixels: Tensor) -> Tensor:
         return pixels.to(self.device, memory_format=torch.channels_last)
 
 
 class TextTower:
     """all-MiniLM-L6-v2 as sentence-transformers runs it: mean over the tokens, then unit length.
 
-    Raises CheckpointError when the weights are missing, damaged or do not fit.
+    Args:
+        device: where it runs.
+
+    Raises:
+        CheckpointError: when the weights are missing, damaged or do not fit.
     """
 
     WIDTH = 384

@@ -47,7 +47,7 @@ def test_a_cost_map_holds_what_the_places_and_the_anchors_say(vlm, photo):
 
 
 def test_the_large_and_the_small_reading_lie_on_the_grid_of_the_middle_one(photo):
-    assert [each.places.shape[:2] for each in (photo.middle, photo.large, photo.small)] == [(88, 128)] * 2 + [(44, 64)]
+    assert [each.dense.shape[:2] for each in (photo.middle, photo.large, photo.small)] == [(88, 128)] * 2 + [(44, 64)]
     assert [tuple(each.anchors.shape[:2]) for each in (photo.middle, photo.large, photo.small)] == [
         (11, 16),
         (21, 32),

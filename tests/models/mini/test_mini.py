@@ -70,12 +70,12 @@ def test_the_pyramid_equals_the_published_towers(mini):
 
 
 def test_texts_match_the_original_weights(mini):
-    """The oracle ran in single precision; ours are stored in half."""
+    """The oracle ran in single precision; the bundled weights are stored in half."""
     oracle = json.loads((FIXTURES / "minilm.json").read_text(encoding="utf-8"))
     values = torch.tensor(oracle["values"])
-    ours = mini.embed_texts(oracle["texts"])
-    assert ours.shape == (len(values), 384)
-    torch.testing.assert_close(ours[:, : values.shape[1]], values, atol=2e-3, rtol=0)
+    found = mini.embed_texts(oracle["texts"])
+    assert found.shape == (len(values), 384)
+    torch.testing.assert_close(found[:, : values.shape[1]], values, atol=2e-3, rtol=0)
 
 
 def test_rows_depend_only_on_their_own_word(mini):
@@ -94,7 +94,7 @@ def test_no_words_give_no_rows(mini):
     assert mini.embed_texts([]).shape == (0, 384)
 
 
-def test_rival_is_never_empty_and_never_the_word_itself(mini):
+def test_there_is_always_a_background_prompt_and_none_is_the_word_itself(mini):
     assert mini.embed_background_prompts(["dog"]).shape == (4, 384)
     assert mini.embed_background_prompts(["object"]).shape == (3, 384)
     assert len(mini.embed_background_prompts(["object", "background", "landscape", "room"])) >= 1
@@ -133,7 +133,7 @@ def test_regions_without_masks_are_those_of_their_crops_alone(mini):
     masks[1, :20] = True
     empty, half = embedded(mini, noise(40, 60), MaskProposals.from_masks(masks, np.ones(2)))
     with torch.inference_mode():
-        alone = mini._heads.regions(mini._image_tower.pooled(torch.zeros(1, 3, 224, 224)))[0]
+        alone = mini._heads.region_embeddings(mini._image_tower.pooled(torch.zeros(1, 3, 224, 224)))[0]
     torch.testing.assert_close(empty[-384:], alone, atol=1e-3, rtol=1e-3)
     assert half.isfinite().all()
 
@@ -148,7 +148,7 @@ def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
     with torch.inference_mode():
         features = mini._image_tower.pooled(crop)
         anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.classes(features)), texts)
-        heads = mini._heads.regions(features) @ texts.T
+        heads = mini._heads.region_embeddings(features) @ texts.T
     logits = mini.logits(embedded(mini, image, proposals), texts)
     torch.testing.assert_close(logits, anchors + heads, atol=1e-3, rtol=1e-3)
     assert anchors.abs().max() > 0.1
@@ -170,11 +170,11 @@ def test_photos_of_every_shape_are_read(mini, size, read):
     assert preprocess(noise(*size)).shape[2:] == read
     features = mini.embed_image(noise(*size))
     assert features.anchors.shape == (read[0] // 32, read[1] // 32, len(mini._anchors))
-    assert features.places.shape == (read[0] // 4, read[1] // 4, 384)
+    assert features.dense.shape == (read[0] // 4, read[1] // 4, 384)
     assert [level.shape for level in features.maps] == [
         (channels, read[0] // stride, read[1] // stride) for channels, stride in ((120, 16), (48, 8), (24, 4))
     ]
-    halves = features.places.numel() + sum(level.numel() for level in features.maps)
+    halves = features.dense.numel() + sum(level.numel() for level in features.maps)
     assert features.nbytes == 4 * features.anchors.numel() + 2 * halves
     logits = mini.dense_logits(features, mini.embed_texts(["cat", "sky"]))
     assert logits.shape == (2, read[0] // 4, read[1] // 4)
@@ -182,7 +182,7 @@ def test_photos_of_every_shape_are_read(mini, size, read):
     assert logits.isfinite().all()
 
 
-def test_places_score_a_word_whatever_the_others_are(mini):
+def test_dense_logits_of_a_word_do_not_depend_on_other_words(mini):
     features, words = mini.embed_image(photo("pizza")), ["pizza", "bus", "sky", "table"]
     together = mini.dense_logits(features, mini.embed_texts(words))
     for index, word in enumerate(words):
@@ -191,12 +191,12 @@ def test_places_score_a_word_whatever_the_others_are(mini):
     torch.testing.assert_close(mini.dense_logits(features, mini.embed_texts(words[::-1])).flip(0), together)
 
 
-def test_place_logits_are_those_of_the_anchors_and_of_the_dense_head(mini):
+def test_dense_logits_are_those_of_the_anchors_and_of_the_dense_head(mini):
     features, texts = mini.embed_image(noise(64, 64)), mini.embed_texts(["cat", "sky"])
     with torch.inference_mode():
         coarse = mini._anchors.logits(features.anchors.flatten(0, 1), texts).view(16, 16, 2).movedim(-1, 0)
         expected = torch.nn.functional.interpolate(coarse[None], (128, 128), mode="bilinear")[0]
-        expected = expected + torch.einsum("hwd,kd->khw", features.places.float(), texts)
+        expected = expected + torch.einsum("hwd,kd->khw", features.dense.float(), texts)
     torch.testing.assert_close(mini.dense_logits(features, texts), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -251,9 +251,9 @@ def test_photos_get_the_right_name_of_five(mini, name, words):
 
 
 @pytest.mark.parametrize(("name", "word", "absent"), [("pizza", "pizza", "horse"), ("home_office", "laptop", "dog")])
-def test_a_single_word_beats_its_rival_only_where_it_is(mini, name, word, absent):
+def test_a_single_word_beats_the_background_prompts_only_where_it_is(mini, name, word, absent):
     image = photo(name)
     regions = embedded(mini, image, whole(image))
     for text, present in [(word, True), (absent, False)]:
-        own, rival = mini.embed_texts([text]), mini.embed_background_prompts([text])
-        assert bool(mini.logits(regions, own).amax() > mini.logits(regions, rival).amax()) is present
+        own, background = mini.embed_texts([text]), mini.embed_background_prompts([text])
+        assert bool(mini.logits(regions, own).amax() > mini.logits(regions, background).amax()) is present

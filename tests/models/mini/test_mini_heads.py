@@ -90,10 +90,10 @@ def test_all_of_a_dense_head_is_trained():
 
 def test_embeddings_are_scaled_and_free_of_their_mean(heads):
     features = seeded(3, ImageTower.WIDTH)
-    found = heads.regions(features)
+    found = heads.region_embeddings(features)
     torch.testing.assert_close(found / 7 + heads.projection_mean, heads.projection(features))
     levels = pyramid(32, 64, channels=ImageTower.CHANNELS)
-    places = heads.places(levels)
+    places = heads.dense_embeddings(levels)
     assert places.shape == (2, 8, 16, 384)
     torch.testing.assert_close((places / 7 + heads.dense_mean).norm(dim=-1), torch.ones(2, 8, 16))
 

@@ -30,7 +30,7 @@ class Words:
         return spelling(["object", "room"])
 
     def dense_logits(self, photo, texts):
-        return texts[:, :1, None].expand(-1, *photo.places.shape[:2])
+        return texts[:, :1, None].expand(-1, *photo.dense.shape[:2])
 
     def anchor_logits(self, photo, texts):
         return texts[:, :1, None].expand(-1, 3, 4)

@@ -143,8 +143,8 @@ def test_mirroring_swaps_left_and_right_of_everything():
     middle = DenseFeatures(rising(3, 4, 5, along=1), rising(24, 32, 6, along=1), maps)
     readings = mirror(MultiScaleFeatures(middle, large, small))
     assert readings.large.anchors[0, :, 0].tolist() == list(range(7, -1, -1))
-    assert readings.small.places[0, :, 0].tolist() == list(range(15, -1, -1))
+    assert readings.small.dense[0, :, 0].tolist() == list(range(15, -1, -1))
     swapped = readings.middle
     assert swapped.anchors[0, :, 0].tolist() == [3, 2, 1, 0]
-    assert swapped.places[0, :, 0].tolist() == list(range(31, -1, -1))
+    assert swapped.dense[0, :, 0].tolist() == list(range(31, -1, -1))
     assert [level[0, 0].tolist() for level in swapped.maps] == [list(range(n - 1, -1, -1)) for n in (8, 16, 32)]

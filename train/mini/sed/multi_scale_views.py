@@ -87,7 +87,7 @@ def _encode(source: LabelledSet, number: int, sample: Sample, vlm: MiniModel) ->
 
 def labels_at_stride(labels: np.ndarray, readings: MultiScaleFeatures) -> Tensor:
     """The labels, int32 (H, W), at the centres of the places of the middle reading, int16 (h, w)."""
-    height, width = readings.middle.places.shape[:2]
+    height, width = readings.middle.dense.shape[:2]
     fine = resize_labels(labels, (STRIDE * height, STRIDE * width))
     return torch.from_numpy(fine[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16))
 
@@ -99,14 +99,14 @@ def mirror(readings: MultiScaleFeatures) -> MultiScaleFeatures:
 
 def _flipped(features: DenseFeatures) -> DenseFeatures:
     maps = tuple(level.flip(2) for level in features.maps)
-    return DenseFeatures(features.anchors.flip(1), features.places.flip(1), maps)
+    return DenseFeatures(features.anchors.flip(1), features.dense.flip(1), maps)
 
 
 def _tensors(readings: MultiScaleFeatures, labels: Tensor) -> dict[str, Tensor]:
     made = {"labels": labels}
     for name in _NAMES:
         features = getattr(readings, name)
-        made |= {f"{name} anchors": features.anchors, f"{name} places": features.places}
+        made |= {f"{name} anchors": features.anchors, f"{name} places": features.dense}
         made |= {f"{name} map {number}": level for number, level in enumerate(features.maps)}
     return {name: value.contiguous() for name, value in made.items()}
 
