@@ -13,12 +13,14 @@ demo: $(VENV)/.demo
 	$(RUN) app.py
 
 test: $(VENV)/.test
+	$(VENV)/bin/node --test 'tests/ui/js/*.test.js'
 	$(RUN) -m pytest
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test node_modules/.package-lock.json
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/node node_modules/@biomejs/biome/bin/biome lint --error-on-warnings
 
 $(RUN):
 	$(PYTHON) -m venv $(VENV)
@@ -29,4 +31,8 @@ $(VENV)/.demo: requirements.txt | $(RUN)
 
 $(VENV)/.test: requirements-dev.txt requirements-train.txt requirements-eval.txt $(VENV)/.demo
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+node_modules/.package-lock.json: package-lock.json $(VENV)/.test
+	$(VENV)/bin/npm ci --silent --no-fund --no-audit
 	touch $@

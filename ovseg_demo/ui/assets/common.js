@@ -11,30 +11,12 @@ function make(tag, className, text) {
   return node;
 }
 
-function percent(share) {
-  if (share > 0 && share < 0.0005) return "<0.1 %";
-  return share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toFixed(1)} %`;
-}
-
-// Of all shares of one whole, rounded alike, so that they add up to 100 %.
-function percents(shares) {
-  const digits = shares.some((share) => share > 0 && share < 0.0995) ? 1 : 0;
-  const rounded = shares.map((share) => Number((100 * share).toFixed(digits)));
-  const most = rounded.indexOf(Math.max(...rounded));
-  rounded[most] += 100 - rounded.reduce((sum, value) => sum + value, 0);
-  return rounded.map((value) => `${value.toFixed(digits)} %`);
-}
-
 // On a phone the results lie below the controls.
 function reveal() {
   if (!matchMedia("(max-width: 900px)").matches) return;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   element.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
 }
-
-const someOf = (names) => names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "");
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 function swatch(colour) {
   const node = make("span", "swatch");

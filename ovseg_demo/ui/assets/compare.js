@@ -1,6 +1,11 @@
 // The comparison of two to four methods. Runs once inside gr.HTML, as viewer.js does. Python sends the whole comparison
 // again whenever a method gets on; zoom, swipe, highlights and differences are made here from the per-pixel planes.
 
+import { columnsFor } from "./geometry.js";
+import { sharesByClass } from "./legend.js";
+import { clamp, percent, percents, someOf } from "./numbers.js";
+import { differences, greyOf, overlayStyle, rgb, UNLABELLED, UNLABELLED_TINT } from "./planes.js";
+
 const BADGES = "ABCD";
 const [EDGES, PANEL_HEAD] = [20, 34]; // pixels around all panels and above a picture, as in style.css
 const DIFFER_TINTS = [null, null, [255, 176, 0], [254, 97, 0], [220, 38, 127]]; // by the number of different labels
@@ -47,7 +52,7 @@ async function show(sent) {
   const fresh = picture?.run !== sent.run;
   if (fresh) begin(sent, data);
   const came = panels.filter((panel, i) => !panel.layer && decoded[i]);
-  panels.forEach((panel, i) => Object.assign(panel, { sent: sent.panels[i], layer: decoded[i] }));
+  for (const [i, panel] of panels.entries()) Object.assign(panel, { sent: sent.panels[i], layer: decoded[i] });
   panels.forEach(tell);
   if (fresh || came.length) update();
   if (fresh) reveal();
@@ -57,7 +62,7 @@ async function show(sent) {
 
 function begin(sent, photo) {
   picture = { ...sent, photo, grey: greyOf(photo), tints: sent.colours.map(rgb) };
-  panels = sent.panels.map((panel, i) => {
+  panels = sent.panels.map((panel) => {
     const head = make("div", "panel-head");
     return { sent: panel, layer: null, canvas: make("canvas"), head, message: make("p", "panel-message") };
   });
@@ -154,19 +159,14 @@ function arrange() {
   paint();
 }
 
-// As many columns as make the pictures largest.
 function fit() {
   const { clientWidth: width, clientHeight: height } = find(".compare-stage");
   if (!picture || !width) return;
   const count = find(".panels").childElementCount;
-  const size = (columns) => {
-    const rows = Math.ceil(count / columns);
-    return Math.min((width - EDGES) / columns / picture.width, ((height - EDGES) / rows - PANEL_HEAD) / picture.height);
-  };
-  const columns = [1, 2, 3, 4].slice(0, count).reduce((best, each) => (size(each) > size(best) ? each : best));
+  const { columns, scale } = columnsFor(count, { width, height }, picture, EDGES, PANEL_HEAD);
   const { style } = find(".panels");
   style.setProperty("--columns", columns);
-  style.setProperty("--height", `${Math.floor(size(columns) * picture.height)}px`);
+  style.setProperty("--height", `${Math.floor(scale * picture.height)}px`);
   style.setProperty("--aspect", `${picture.width} / ${picture.height}`);
   linked.place();
 }
@@ -250,23 +250,6 @@ function highlight(index) {
   paintSoon();
 }
 
-// The share of each class by panel: null where there is no result. Unlabelled comes last.
-function sharesByClass() {
-  const shares = new Map();
-  const note = (number, index, share) => {
-    if (!shares.has(index)) shares.set(index, panels.map((panel) => (panel.layer ? 0 : null)));
-    shares.get(index)[number] = share;
-  };
-  panels.forEach(({ layer, sent }, number) => {
-    if (!layer) return;
-    for (const { index, share } of sent.layer.legend) note(number, index, share);
-    const rest = 1 - sent.layer.legend.reduce((sum, { share }) => sum + share, 0);
-    if (rest > 1e-6) note(number, UNLABELLED, rest);
-  });
-  const total = ([index, each]) => (index === UNLABELLED ? -1 : each.reduce((sum, share) => sum + share, 0));
-  return [...shares].sort((a, b) => total(b) - total(a));
-}
-
 function fillLegend() {
   const head = make("tr");
   head.append(make("th", "", "Legend"));
@@ -277,13 +260,13 @@ function fillLegend() {
     head.append(cell);
   });
   find("thead").replaceChildren(head);
-  const rows = sharesByClass();
+  const rows = sharesByClass(panels.map(({ layer, sent }) => layer && sent.layer.legend));
   find("tbody").replaceChildren(...rows.map(([index, shares]) => legendRow(index, shares)));
   const found = new Set(rows.map(([index]) => index));
   const absent = done().length ? picture.names.filter((_, i) => !found.has(i)) : [];
   const told = new Set(absent.length ? [`Not found: ${someOf(absent)}`] : []);
-  panels.forEach(({ sent: { reason } }, i) => reason && told.add(`Granularity of ${BADGES[i]}: ${reason}`));
-  done().forEach(({ sent }) => sent.layer.notes.forEach((note) => told.add(note)));
+  for (const [i, { sent }] of panels.entries()) if (sent.reason) told.add(`Granularity of ${BADGES[i]}: ${sent.reason}`);
+  for (const note of done().flatMap(({ sent }) => sent.layer.notes)) told.add(note);
   told.add(HINT);
   find(".compare-notes").replaceChildren(...[...told].map((note) => make("p", "", note)));
 }

@@ -1,63 +1,50 @@
 // Panes that show the same part of one picture, whichever of them a person zooms or drags.
 
-const MOST_ZOOM = 24;
+import { clamp } from "./numbers.js";
+import { cornerOf, panned, pixelUnder, scaleOf, WHOLE, within, zoomed } from "./geometry.js";
 
 // `stage` holds the panes, nodes of the class "pane" and of one size, each with canvases of the size that `sizeOf()`
 // tells: { width, height }, or null while there is none. `told` hears of { point, tap, leave, moved }.
 function linkPanes(stage, sizeOf, told) {
-  const at = { zoom: 1, x: 0.5, y: 0.5 }; // the point in the middle of every pane, in shares of the picture's size
+  let view = WHOLE; // as of geometry.js
 
   const panes = () => [...stage.querySelectorAll(".pane")];
-
-  // Screen pixels for one of the picture's.
-  const scaleIn = (pane) => at.zoom * Math.min(pane.clientWidth / sizeOf().width, pane.clientHeight / sizeOf().height);
+  const sizeOfPane = (pane) => ({ width: pane.clientWidth, height: pane.clientHeight });
 
   function place() {
     const [first] = panes();
-    if (!first?.clientWidth || !sizeOf()) return;
-    const { width, height } = sizeOf();
-    const scale = scaleIn(first);
-    const within = (value, room, size) => {
-      const half = room / (2 * scale * size);
-      return half >= 0.5 ? 0.5 : clamp(value, half, 1 - half);
-    };
-    at.x = within(at.x, first.clientWidth, width);
-    at.y = within(at.y, first.clientHeight, height);
+    const picture = sizeOf();
+    if (!first?.clientWidth || !picture) return;
+    view = within(view, sizeOfPane(first), picture);
+    const scale = scaleOf(view, sizeOfPane(first), picture);
     for (const pane of panes()) {
-      const left = pane.clientWidth / 2 - at.x * scale * width;
-      const top = pane.clientHeight / 2 - at.y * scale * height;
+      const [left, top] = cornerOf(view, sizeOfPane(pane), picture);
       for (const canvas of pane.querySelectorAll("canvas")) {
         canvas.style.transform = `translate(${left.toFixed(2)}px, ${top.toFixed(2)}px) scale(${scale.toFixed(5)})`;
         canvas.style.imageRendering = scale > 2 ? "pixelated" : "auto";
       }
     }
-    stage.classList.toggle("zoomed", at.zoom > 1);
-    told.moved(at.zoom);
+    stage.classList.toggle("zoomed", view.zoom > 1);
+    told.moved(view.zoom);
   }
 
   // Zooms by a factor; what lies `dx`, `dy` screen pixels from the middle of a pane stays there.
   function zoomBy(factor, dx = 0, dy = 0) {
     const [first] = panes();
     if (!first || !sizeOf()) return;
-    const before = scaleIn(first);
-    at.zoom = clamp(at.zoom * factor, 1, MOST_ZOOM);
-    const gained = 1 / before - 1 / scaleIn(first);
-    at.x += (dx * gained) / sizeOf().width;
-    at.y += (dy * gained) / sizeOf().height;
+    view = zoomed(view, factor, [dx, dy], sizeOfPane(first), sizeOf());
     place();
   }
 
   function panBy(dx, dy) {
     const [first] = panes();
     if (!first || !sizeOf()) return;
-    const scale = scaleIn(first);
-    at.x -= dx / (scale * sizeOf().width);
-    at.y -= dy / (scale * sizeOf().height);
+    view = panned(view, [dx, dy], sizeOfPane(first), sizeOf());
     place();
   }
 
   function reset() {
-    Object.assign(at, { zoom: 1, x: 0.5, y: 0.5 });
+    view = WHOLE;
     place();
   }
 
@@ -70,12 +57,9 @@ function linkPanes(stage, sizeOf, told) {
   function pixelAt(event) {
     const pane = event.target.closest(".pane");
     if (!pane || !sizeOf()) return null;
-    const { width, height } = sizeOf();
     const [dx, dy] = fromMiddle(pane, event);
-    const x = Math.floor(at.x * width + dx / scaleIn(pane));
-    const y = Math.floor(at.y * height + dy / scaleIn(pane));
-    if (x < 0 || y < 0 || x >= width || y >= height) return null;
-    return { pane, left: pane.clientWidth / 2 + dx, top: pane.clientHeight / 2 + dy, pixel: y * width + x };
+    const pixel = pixelUnder(view, [dx, dy], sizeOfPane(pane), sizeOf());
+    return pixel === null ? null : { pane, left: pane.clientWidth / 2 + dx, top: pane.clientHeight / 2 + dy, pixel };
   }
 
   const keys = {

@@ -2,6 +2,9 @@
 // sent) and `watch`. Everything a person moves here (tabs, opacity, highlighting, the probe) is drawn in the browser
 // from the per-pixel planes of the last result; the server is not asked.
 
+import { percent, someOf } from "./numbers.js";
+import { OUTLINE, outlined, overlayStyle, rgb, UNLABELLED, UNLABELLED_TINT } from "./planes.js";
+
 const HINT = "Hover over the picture, or tap it, to see what a pixel is called and its five best scores.";
 
 const view = { mode: "overlay", opacity: 0.55, highlighted: null, pinned: false };
