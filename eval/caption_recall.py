@@ -25,7 +25,7 @@ from ovseg_demo.proposals.base import MaskProposals
 DEPTHS = (1, 5, 10)
 
 
-def captions(root: Path) -> dict[str, list[str]]:
+def read_captions(root: Path) -> dict[str, list[str]]:
     """Captions by key. Exits with one line when there are none."""
     path = root / "captions.json"
     try:
@@ -40,7 +40,7 @@ def captions(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def ranks(vlm: VisionLanguageModel, root: Path, texts: dict[str, list[str]]) -> Tensor:
+def caption_ranks(vlm: VisionLanguageModel, root: Path, texts: dict[str, list[str]]) -> Tensor:
     """For each caption, how many photos are likelier than its own, int64 (captions,)."""
     photos = []
     for key in tqdm(texts, desc="photos", unit="photo", disable=None):
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder with images/ and captions.json")
     parser.add_argument("--vlm", default="mini", metavar="MODEL", help=f"{factory.MODEL_HELP} (%(default)s)")
     arguments = parser.parse_args()
-    texts = captions(arguments.root)
+    texts = read_captions(arguments.root)
     try:
-        found = ranks(factory.create_model(arguments.vlm), arguments.root, texts)
+        found = caption_ranks(factory.create_model(arguments.vlm), arguments.root, texts)
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(texts)} photos, {len(found)} captions\n")

@@ -31,11 +31,11 @@ IGNORE = 255
 NOT_NAMES = ("background", "null")
 """Names of "everything else" in some sets: no region is asked for them."""
 
-SMALLEST = 0.001
+SMALLEST_REGION = 0.001
 """Regions below this share of the image are skipped."""
 
-WORDS = 5
-DRAWS = 20
+VOCABULARY_SIZE = 5
+VOCABULARIES = 20
 SEED = 0
 
 
@@ -65,7 +65,7 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
-def samples(root: Path, part: str | None, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def labelled_images(root: Path, part: str | None, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images, uint8 (H, W, 3), with their label maps, uint8 (H, W), in the order of their keys."""
     paths = sorted((root / "masks").glob("*.png"))
     for path in [path for path in paths if part is None or held_out(path.stem) is PARTS[part]][:limit]:
@@ -78,7 +78,7 @@ def samples(root: Path, part: str | None, limit: int | None) -> Iterator[tuple[n
         yield image, labels
 
 
-def measured(
+def measure_regions(
     vlm: VisionLanguageModel,
     root: Path,
     names: list[str],
@@ -89,9 +89,9 @@ def measured(
     """Logits of every region with a name, of a large enough area. Exits with one line when there is none."""
     texts = vlm.embed_texts(names)
     logits, labels, photos = [], [], []
-    for photo, (image, index) in enumerate(samples(root, part, limit)):
+    for photo, (image, index) in enumerate(labelled_images(root, part, limit)):
         sizes = np.bincount(index.ravel(), minlength=IGNORE + 1)[: len(names)]
-        found = [c for c in np.flatnonzero(sizes >= max(1, SMALLEST * index.size)) if names[c] not in NOT_NAMES]
+        found = [c for c in np.flatnonzero(sizes >= max(1, SMALLEST_REGION * index.size)) if names[c] not in NOT_NAMES]
         found = [c for c in found if not only or names[c] in only]
         masks = np.stack([index == c for c in found]) if found else np.empty((0, *index.shape), bool)
         regions = vlm.embed_regions(image, MaskProposals.from_masks(masks, np.ones(len(found))), lambda _: None)
@@ -103,7 +103,7 @@ def measured(
     return Regions(torch.cat(logits), torch.tensor(labels), torch.tensor(photos))
 
 
-def vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Tensor:
+def draw_vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Tensor:
     """DRAWS vocabularies a region, int64 (N, DRAWS, WORDS), the right name first.
 
     The others are drawn from `pool`; with `same_photo`, names that are also in the photo come first. A pool of fewer
@@ -117,15 +117,15 @@ def vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Tensor:
 
     def draw(label: int, photo: int) -> list[int]:
         near = [c for c in present[photo] if c != label] if same_photo else []
-        near = rng.sample(near, min(len(near), WORDS - 1))
+        near = rng.sample(near, min(len(near), VOCABULARY_SIZE - 1))
         far = [c for c in pool if c != label and c not in near]
-        return [label, *near, *rng.sample(far, min(len(far), WORDS - 1 - len(near)))]
+        return [label, *near, *rng.sample(far, min(len(far), VOCABULARY_SIZE - 1 - len(near)))]
 
     pairs = zip(labels, photos, strict=True)
-    return torch.tensor([[draw(label, photo) for _ in range(DRAWS)] for label, photo in pairs])
+    return torch.tensor([[draw(label, photo) for _ in range(VOCABULARIES)] for label, photo in pairs])
 
 
-def table(regions: Regions, names: list[str]) -> str:
+def accuracy_table(regions: Regions, names: list[str]) -> str:
     """The Markdown table. Confidence is the mean probability of the chosen name: equal to top-1 if calibrated."""
     pool = [i for i, name in enumerate(names) if name not in NOT_NAMES]
     column = torch.full((len(names),), -1)
@@ -135,7 +135,7 @@ def table(regions: Regions, names: list[str]) -> str:
     sure = logits.softmax(1).amax(1)
     rows = [(f"all {len(pool)} names", _share(ranks < 1), _share(ranks < 5), _share(sure))]
     for same_photo, title in ((False, "at random"), (True, "from the same photo first")):
-        words = vocabularies(regions, pool, same_photo)
+        words = draw_vocabularies(regions, pool, same_photo)
         picked = regions.logits[:, None].expand(-1, words.shape[1], -1).gather(2, words)
         right = picked.argmax(2) == 0
         rows.append((f"{words.shape[2]} names, {title}", _share(right), "", _share(picked.softmax(2).amax(2))))
@@ -160,11 +160,11 @@ def main() -> None:
         raise SystemExit(f"{arguments.root.name} has no class {', '.join(sorted(unknown))}.")
     try:
         vlm = factory.create_model(arguments.vlm)
-        regions = measured(vlm, arguments.root, names, arguments.limit, arguments.part, arguments.only)
+        regions = measure_regions(vlm, arguments.root, names, arguments.limit, arguments.part, arguments.only)
     except UserError as error:
         raise SystemExit(str(error)) from None
     print(f"{arguments.vlm} on {arguments.root.name}: {len(regions.labels)} regions\n")
-    print(table(regions, names))
+    print(accuracy_table(regions, names))
 
 
 if __name__ == "__main__":

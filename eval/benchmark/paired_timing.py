@@ -1,4 +1,4 @@
-"""What the comparisons of a model with the way of its release share: who takes part, and how long each takes."""
+"""Timing of two implementations of the same model: the computation of its release, and ours."""
 
 import statistics
 import time
@@ -14,19 +14,19 @@ from ovseg_demo.models.clip.optimised import native_precision
 from ovseg_demo.runtime import memory
 
 RELEASED = "as published"
-"""The way of the release; all others are ours in the precision of that name."""
+"""The implementation of the release; every other name is a precision in which ours computes."""
 
-Read, Found, Kept = TypeVar("Read"), TypeVar("Found"), TypeVar("Kept")
+Features, Output, Sample = TypeVar("Features"), TypeVar("Output"), TypeVar("Sample")
 
 
 @dataclass(frozen=True)
-class Times:
-    """What a contender takes.
+class Timings:
+    """Time and memory of one implementation.
 
     Attributes:
-        reading: seconds of the image tower, of each repeat.
-        seconds: from a photo's pixels to what is compared, of each repeat.
-        megabytes: peak resident memory of the process meanwhile, the model included.
+        reading: seconds of the image tower in each repeat.
+        seconds: seconds of each repeat, from the pixels of a photo to the output that is compared.
+        megabytes: peak resident memory of the process during the repeats, the model included.
     """
 
     reading: list[float]
@@ -38,31 +38,44 @@ class Times:
         return statistics.median(self.seconds)
 
 
-def ways() -> list[str]:
-    """RELEASED, and ours in float32 and in the precision that the processor computes fastest."""
+def implementations() -> list[str]:
+    """Names of the implementations: RELEASED, and ours in float32 and in the processor's fastest precision."""
     return list(dict.fromkeys((RELEASED, "float32", native_precision(torch.device("cpu")))))
 
 
-def conditions(repeats: int) -> str:
-    """How and where it was measured."""
+def describe_conditions(repeats: int) -> str:
+    """The number of repeats, the processor and its threads, for the caption of a table."""
     processor = environment.environment("cpu", 1)["processor"]
     return f"medians of {repeats}, on {processor}, {torch.get_num_threads()} threads"
 
 
 @torch.inference_mode()
-def timed(
-    read: Callable[[], Read], decode: Callable[[Read], Found], keep: Callable[[Found], Kept], repeats: int
-) -> tuple[Times, Kept]:
-    """Run `read` and `decode` so many times; what `keep` keeps of the last result is not timed."""
+def time_repeats(
+    read: Callable[[], Features],
+    decode: Callable[[Features], Output],
+    sample: Callable[[Output], Sample],
+    repeats: int,
+) -> tuple[Timings, Sample]:
+    """Time the image tower and the decoder.
+
+    Args:
+        read: computes the image features of a photo.
+        decode: computes the output from the image features.
+        sample: takes a part of the output that is compared between implementations; this is not timed.
+        repeats: how often the photo is computed, 1 or more.
+
+    Returns:
+        The time and memory, and the sample of the last output.
+    """
     reading, seconds = [], []
     reset_peak()
     for _ in range(repeats):
         start = time.perf_counter()
-        photo = read()
+        features = read()
         reading.append(time.perf_counter() - start)
-        found = decode(photo)
+        output = decode(features)
         seconds.append(time.perf_counter() - start)
-        kept = keep(found)
-        del photo, found
+        kept = sample(output)
+        del features, output
         memory.trim_allocator()
-    return Times(reading, seconds, peak()), kept
+    return Timings(reading, seconds, peak()), kept

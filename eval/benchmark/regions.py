@@ -1,4 +1,4 @@
-"""Seconds and memory of reading regions by CLIP, beside the way of OVSeg's release.
+"""Seconds and memory of embedding regions by CLIP, compared with the implementation of OVSeg's release.
 
 The release puts all masks of a photo, at most 100, through the stock image tower in one float32 batch. That is done
 here with open_clip's own layers, with the same weights and crops as ours. The weights are random: seconds and memory
@@ -33,7 +33,7 @@ ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 """open_clip's names of what OVSeg is published with."""
 
 RELEASED = "as released"
-"""The contender that reads all regions in one float32 batch of stock layers."""
+"""The implementation that embeds all regions in one float32 batch of open_clip's own layers."""
 
 MOST = 100
 """Regions in the batch of the release, which has as many queries."""
@@ -42,13 +42,13 @@ Embed = Callable[[np.ndarray, MaskProposals], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One contender.
+class RegionMeasurement:
+    """Time, memory and output of one implementation.
 
     Attributes:
-        seconds: of each repeat, from the photo and its masks to the embeddings.
-        megabytes: peak resident memory of the process, from its start: reading the weights is included.
-        embeddings: unit vectors, float32 (N, D).
+        seconds: seconds of each repeat, from the photo and its masks to the embeddings.
+        megabytes: peak resident memory of the process since its start, so reading the weights is included.
+        embeddings: unit vectors of the N regions, float32 (N, D).
     """
 
     seconds: list[float]
@@ -67,10 +67,10 @@ def report(architecture: str, count: int, repeats: int, prompts: bool, photo: Pa
         alone(write_weights, architecture, prompts, weights)
         for name in names:
             print(f"{name} …", file=sys.stderr, flush=True)
-            runs[name] = alone(contend, name, architecture, weights, photo, count, repeats)
+            runs[name] = alone(run_implementation, name, architecture, weights, photo, count, repeats)
     place = environment.environment("cpu", 1)["processor"]
-    told = f"{architecture}{' with mask prompts' if prompts else ''}, random weights, {count} regions"
-    return f"{told}, medians of {repeats}, on {place}, {torch.get_num_threads()} threads.\n\n{compared(runs)}"
+    model = f"{architecture}{' with mask prompts' if prompts else ''}, random weights, {count} regions"
+    return f"{model}, medians of {repeats}, on {place}, {torch.get_num_threads()} threads.\n\n{comparison_table(runs)}"
 
 
 def write_weights(architecture: str, prompts: bool, path: Path) -> None:
@@ -78,8 +78,19 @@ def write_weights(architecture: str, prompts: bool, path: Path) -> None:
     random_weights.write(partial(random_weights.clip, architecture, prompts), path)
 
 
-def contend(name: str, architecture: str, weights: Path, photo: Path, count: int, repeats: int) -> Run:
-    """Run a contender in this process, after a warm-up: RELEASED, or the name of a precision."""
+def run_implementation(
+    name: str, architecture: str, weights: Path, photo: Path, count: int, repeats: int
+) -> RegionMeasurement:
+    """Measure one implementation in this process, after a warm-up.
+
+    Args:
+        name: RELEASED, or the precision of ours.
+        architecture: open_clip's name of the CLIP.
+        weights: the file of `write_weights`.
+        photo: path of a photo.
+        count: number of regions.
+        repeats: how often the regions are embedded.
+    """
     embed = _released(architecture, weights) if name == RELEASED else _ours(architecture, weights, name)
     pixels = image.load(photo).pixels
     embed(pixels, ellipses(2, pixels.shape[:2]))
@@ -88,7 +99,7 @@ def contend(name: str, architecture: str, weights: Path, photo: Path, count: int
         start = time.perf_counter()
         embeddings = embed(pixels, proposals)
         seconds.append(time.perf_counter() - start)
-    return Run(seconds, peak(), embeddings.numpy())
+    return RegionMeasurement(seconds, peak(), embeddings.numpy())
 
 
 def ellipses(count: int, size: tuple[int, int]) -> MaskProposals:
@@ -102,8 +113,8 @@ def ellipses(count: int, size: tuple[int, int]) -> MaskProposals:
     return MaskProposals.from_masks(np.stack(masks), np.ones(count))
 
 
-def compared(runs: dict[str, Run]) -> str:
-    """A row a contender: seconds, memory, and how its embeddings compare with those of RELEASED.
+def comparison_table(runs: dict[str, RegionMeasurement]) -> str:
+    """A Markdown table with a row for each implementation: seconds, memory, likeness of its embeddings to RELEASED's.
 
     "Same neighbour" is the share of regions whose most similar other region is the same, the embeddings being centred.
     """

@@ -1,4 +1,4 @@
-"""Seconds and memory of SED, beside the way of its release, against the number of classes.
+"""Seconds and memory of SED against the number of classes, compared with the implementation of its release.
 
 The release decodes all classes at once in float32, repeating image features for every class. Its early rejection first
 makes the cost map's part of every stage for all classes, then drops classes. Both are done here with plain layers and
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.benchmark import random_weights
-from eval.benchmark.paired_timing import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.paired_timing import RELEASED, Timings, describe_conditions, implementations, time_repeats
 from eval.benchmark.process import alone
 from eval.markdown import table
 from ovseg_demo import image
@@ -55,63 +56,73 @@ REJECTION = (8, 8, 8)
 _GAIN = 0.1  # of the last norm of the image tower
 _COMMON, _SHARED = 0.2, 0.9  # cosine of a text with what all texts share; weight of the word in what they do not
 _STEP = 8  # every so many places, both ways, probabilities are compared
+_PROMPTS = 80  # templates of SED
 
 Read = Callable[[Tensor], HierarchicalFeatures]
 Decode = Callable[[Tensor, Sequence[Tensor]], DecoderOutput]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A way to run SED: RELEASED or a precision of ours, with early rejection or without."""
+class Implementation:
+    """An implementation of SED.
 
-    way: str
+    Attributes:
+        variant: RELEASED, or the precision of ours.
+        rejection: whether it uses category early rejection.
+    """
+
+    variant: str
     rejection: bool
 
     @property
     def name(self) -> str:
-        return f"{self.way}, early rejection" if self.rejection else self.way
+        return f"{self.variant}, early rejection" if self.rejection else self.variant
 
 
 @dataclass(frozen=True)
-class Run(Times):
-    """A contender with one number of classes, from pixels to probabilities.
+class SEDMeasurement(Timings):
+    """Time, memory and output of one implementation with one number of classes, from pixels to probabilities.
 
     Attributes:
-        kept: how many classes there are, and how many entered each of the three stages.
-        probabilities: at some places, float32 (T, h, w); 0 for classes that were rejected.
+        kept: the number of classes, and how many of them entered each of the three stages.
+        probabilities: of T classes on a coarse grid of the photo, float32 (T, h, w); 0 for classes that were rejected.
     """
 
     kept: tuple[int, ...]
     probabilities: np.ndarray
 
 
-Runs = dict[Contender, dict[int, Run]]
-"""By number of classes."""
+Runs = dict[Implementation, dict[int, SEDMeasurement]]
+"""By implementation and number of classes."""
 
 
 def report(model: str, counts: Sequence[int], repeats: int, photo: Path, out: Path) -> str:
     """Measure, write sed.md and sed.png into `out`, and return the Markdown.
 
-    The way of the release needs some 20 MB a class. Raises BenchmarkError when there is less, ImageError when `out`
-    cannot be written.
+    The implementation of the release needs some 20 MB a class.
+
+    Raises:
+        BenchmarkError: when there is less memory.
+        ImageError: when `out` cannot be written.
     """
     export.check_writable(out)
     runs: Runs = {}
     with tempfile.TemporaryDirectory(prefix="random-weights-") as name:
         folder = Path(name)
         alone(write_weights, model, folder)
-        for contender in (Contender(way, rejection) for rejection in (False, True) for way in ways()):
-            print(f"{contender.name} …", file=sys.stderr, flush=True)
-            runs[contender] = alone(contend, contender, model, folder, photo, counts, repeats)
-    about = f"{model}, random weights, {photo.name} at 768 x 768, {conditions(repeats)}."
-    text = f"{about}\n\n{compared(runs)}"
+        for rejection, variant in product((False, True), implementations()):
+            implementation = Implementation(variant, rejection)
+            print(f"{implementation.name} …", file=sys.stderr, flush=True)
+            runs[implementation] = alone(run_implementation, implementation, model, folder, photo, counts, repeats)
+    about = f"{model}, random weights, {photo.name} at 768 x 768, {describe_conditions(repeats)}."
+    text = f"{about}\n\n{comparison_table(runs)}"
     (out / "sed.md").write_text(f"{text}\n", encoding="utf-8")
     figure(runs, about).savefig(out / "sed.png", dpi=120)
     return text
 
 
 def write_weights(model: str, folder: Path) -> None:
-    """Random weights, and the direction that the image tower finds everywhere."""
+    """Write random weights, and the embedding that the image tower gives every place: texts are drawn around it."""
     random_weights.write(partial(_weights, model), folder / "weights.pth")
     clip = build_convnext_clip(
         MODELS[model], split_checkpoint(reading.read_weights(folder / "weights.pth")).clip, model
@@ -120,42 +131,58 @@ def write_weights(model: str, folder: Path) -> None:
         save_file({"common": clip.visual.head(clip.visual.trunk.head.norm.bias)}, folder / "common.safetensors")
 
 
-def contend(
-    contender: Contender, model: str, folder: Path, photo: Path, counts: Sequence[int], repeats: int
-) -> dict[int, Run]:
-    """Run a contender in this process, after a warm-up."""
+def run_implementation(
+    implementation: Implementation, model: str, folder: Path, photo: Path, counts: Sequence[int], repeats: int
+) -> dict[int, SEDMeasurement]:
+    """Measure one implementation in this process, after a warm-up.
+
+    Args:
+        implementation: which.
+        model: a key of MODELS.
+        folder: holds the files of `write_weights`.
+        photo: path of a photo.
+        counts: numbers of classes.
+        repeats: how often each is computed.
+
+    Returns:
+        By number of classes.
+    """
     released = split_checkpoint(reading.read_weights(folder / "weights.pth"))
-    read, decode = (_released if contender.way == RELEASED else _ours)(contender, MODELS[model], released)
+    read, decode = (_released if implementation.variant == RELEASED else _ours)(implementation, MODELS[model], released)
     common = load_file(folder / "common.safetensors")["common"]
     pixels = preprocess_square(image.load(photo).pixels)
-    _run(read, decode, pixels, words(2, common), 1)
-    return {count: _run(read, decode, pixels, words(count, common), repeats) for count in counts}
+    _run(read, decode, pixels, random_class_texts(2, common), 1)
+    return {count: _run(read, decode, pixels, random_class_texts(count, common), repeats) for count in counts}
 
 
-def words(count: int, common: Tensor, prompts: int = 80) -> Tensor:
-    """Random texts, unit vectors (count, prompts, D), each like `common` (D,) as CLIP's texts are like its photos."""
+def random_class_texts(count: int, common: Tensor) -> Tensor:
+    """Random text embeddings of `count` classes in 80 prompts, unit vectors (count, 80, D).
+
+    Their cosines with `common` (D,) are those of CLIP's texts with its photos.
+    """
     rng = torch.Generator().manual_seed(0)
-    own, prompted = (torch.randn(count, number, len(common), generator=rng) for number in (1, prompts))
+    own, prompted = (torch.randn(count, number, len(common), generator=rng) for number in (1, _PROMPTS))
     apart = F.normalize(_SHARED * own + (1 - _SHARED**2) ** 0.5 * prompted, dim=-1)
     return F.normalize(_COMMON * F.normalize(common, dim=0) + (1 - _COMMON**2) ** 0.5 * apart, dim=-1)
 
 
-def compared(runs: Runs) -> str:
-    """A row for each number of classes and contender.
+def comparison_table(runs: Runs) -> str:
+    """A Markdown table with a row for each number of classes and implementation.
 
-    "Difference" is the largest of a probability from the way of the release, with early rejection or without as the
-    contender has it, among the classes that both keep; "same label" the share of places with the same likeliest class.
+    "Difference" is the largest difference of a probability from that of the release, which is taken with early
+    rejection if the implementation has it, among the classes that both keep. "Same label" is the share of places with
+    the same likeliest class.
     """
     rows = []
     for count in next(iter(runs.values())):
-        full, rejecting = (runs[Contender(RELEASED, rejection)][count] for rejection in (False, True))
-        for contender, by_count in runs.items():
+        full, rejecting = (runs[Implementation(RELEASED, rejection)][count] for rejection in (False, True))
+        for implementation, by_count in runs.items():
             run = by_count[count]
-            difference, same = _likeness(run, rejecting if contender.rejection else full)
+            difference, same = _likeness(run, rejecting if implementation.rejection else full)
             rows.append(
                 [
                     str(count),
-                    contender.name,
+                    implementation.name,
                     f"{run.median:.2f}",
                     f"{statistics.median(run.reading):.2f}",
                     f"{full.median / run.median:.1f}",
@@ -166,21 +193,24 @@ def compared(runs: Runs) -> str:
                     f"{same:.1%}",
                 ]
             )
-    faster = [f"times faster than {Contender(RELEASED, rejection).name}" for rejection in (False, True)]
+    faster = [f"times faster than {Implementation(RELEASED, rejection).name}" for rejection in (False, True)]
     head = ["classes", "", "s / image", "image tower, s", *faster, "peak memory, MB", "classes kept"]
     return table([*head, "difference", "same label"], rows)
 
 
 def figure(runs: Runs, about: str) -> Figure:
-    """Seconds an image against the number of classes, of all contenders and, larger, of ours."""
+    """Seconds an image against the number of classes, of all implementations and, larger, of ours."""
     drawn = Figure(figsize=(12, 5.5), layout="constrained")
-    ours = {contender: by_count for contender, by_count in runs.items() if contender.way != RELEASED}
-    by_colour = list(dict.fromkeys(contender.way for contender in runs))
+    ours = {implementation: by_count for implementation, by_count in runs.items() if implementation.variant != RELEASED}
+    by_colour = list(dict.fromkeys(implementation.variant for implementation in runs))
     for axes, shown in zip(drawn.subplots(1, 2), (runs, ours), strict=True):
-        for contender, by_count in shown.items():
-            style = {"color": f"C{by_colour.index(contender.way)}", "linestyle": "--" if contender.rejection else "-"}
+        for implementation, by_count in shown.items():
+            style = {
+                "color": f"C{by_colour.index(implementation.variant)}",
+                "linestyle": "--" if implementation.rejection else "-",
+            }
             seconds = [run.median for run in by_count.values()]
-            axes.plot(list(by_count), seconds, marker="o", label=contender.name, **style)
+            axes.plot(list(by_count), seconds, marker="o", label=implementation.name, **style)
         axes.set(xlabel="classes", ylabel="seconds per image, words known")
         axes.set_ylim(0)
         axes.grid(alpha=0.3)
@@ -197,17 +227,19 @@ def _weights(model: str) -> dict[str, Tensor]:
     return join_checkpoint(ReleasedModel(released.clip | tuned, released.decoder))
 
 
-def _ours(contender: Contender, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
+def _ours(implementation: Implementation, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
     memory.configure_allocator()  # as the demo does
-    clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=contender.way)
-    inference = OptimisedDecoder(_decoder(architecture, released), contender.way)
-    return clip.read, partial(inference, rejection=REJECTION if contender.rejection else None)
+    clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=implementation.variant)
+    inference = OptimisedDecoder(_decoder(architecture, released), implementation.variant)
+    return clip.read, partial(inference, rejection=REJECTION if implementation.rejection else None)
 
 
-def _released(contender: Contender, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
+def _released(implementation: Implementation, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
     clip = build_convnext_clip(architecture, released.clip, "random")
     decoder = _decoder(architecture, released)
-    return partial(hierarchical_features, clip.visual), partial(_rejecting if contender.rejection else _whole, decoder)
+    return partial(hierarchical_features, clip.visual), partial(
+        _decode_with_rejection if implementation.rejection else _decode_all, decoder
+    )
 
 
 def _decoder(architecture: str, released: ReleasedModel) -> Decoder:
@@ -216,12 +248,12 @@ def _decoder(architecture: str, released: ReleasedModel) -> Decoder:
     return decoder
 
 
-def _whole(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
-    logits = tuple(each[0] for each in decoder(cost[None], [skip[None] for skip in skips]))
+def _decode_all(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
+    logits = tuple(stage[0] for stage in decoder(cost[None], [skip[None] for skip in skips]))
     return DecoderOutput(logits, (torch.arange(len(cost)),) * len(logits))
 
 
-def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
+def _decode_with_rejection(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> DecoderOutput:
     hints = [cost]
     for project in decoder.cost_skips:
         hints.append(project(hints[-1]).relu())
@@ -237,7 +269,7 @@ def _rejecting(decoder: Decoder, cost: Tensor, skips: Sequence[Tensor]) -> Decod
     return DecoderOutput(tuple(logits), tuple(kept))
 
 
-def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int) -> Run:
+def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int) -> SEDMeasurement:
     def decoded(photo: HierarchicalFeatures) -> tuple[Tensor, DecoderOutput]:
         made = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
         found = made.logits[-1].sigmoid()
@@ -249,11 +281,11 @@ def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int
         probabilities, made = found
         return tuple(map(len, made.kept)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
 
-    times, sample = timed(lambda: read(pixels), decoded, kept, repeats)
-    return Run(*astuple(times), *sample)
+    times, sample = time_repeats(lambda: read(pixels), decoded, kept, repeats)
+    return SEDMeasurement(*astuple(times), *sample)
 
 
-def _likeness(run: Run, base: Run) -> tuple[float, float]:
+def _likeness(run: SEDMeasurement, base: SEDMeasurement) -> tuple[float, float]:
     both = (run.probabilities != 0) & (base.probabilities != 0)
     difference = np.abs(run.probabilities - base.probabilities)[both].max()
     return difference, (run.probabilities.argmax(0) == base.probabilities.argmax(0)).mean()

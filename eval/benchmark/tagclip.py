@@ -1,4 +1,4 @@
-"""Seconds and memory of TagCLIP and ZegCLIP, beside the way of their releases, against the number of classes.
+"""Seconds and memory of TagCLIP and ZegCLIP by number of classes, compared with the releases' implementation.
 
 The releases compute all layers in float32, enlarge the mask logits of all classes to the window's pixels, and there
 take sigmoids and weight them. That is done here with plain layers and the same (random) weights; only what the last
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.benchmark import random_weights
-from eval.benchmark.paired_timing import RELEASED, Times, conditions, timed, ways
+from eval.benchmark.paired_timing import RELEASED, Timings, describe_conditions, implementations, time_repeats
 from eval.benchmark.process import alone
 from eval.markdown import table
 from ovseg_demo import image
@@ -56,20 +56,20 @@ Score = Callable[[EncodedWindows, Tensor, ScoreRule], Tensor]
 
 
 @dataclass(frozen=True)
-class Run(Times):
-    """A contender with one number of classes, from pixels to labels.
+class TagCLIPMeasurement(Timings):
+    """Time, memory and output of one implementation with one number of classes, from pixels to labels.
 
     Attributes:
-        labels: the class with the highest score of every pixel (SIDE, SIDE).
-        best: that score, float32 (SIDE, SIDE).
+        labels: the class with the highest score at every pixel, int64 (SIDE, SIDE).
+        best: the score of that class, float32 (SIDE, SIDE).
     """
 
     labels: np.ndarray
     best: np.ndarray
 
 
-Runs = dict[str, dict[int, Run]]
-"""By contender, RELEASED or a precision of ours, and number of classes."""
+Runs = dict[str, dict[int, TagCLIPMeasurement]]
+"""By implementation (RELEASED, or the precision of ours) and number of classes."""
 
 
 def report(model: str, counts: Sequence[int], repeats: int, photo: Path) -> str:
@@ -78,47 +78,60 @@ def report(model: str, counts: Sequence[int], repeats: int, photo: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="random-weights-") as folder:
         weights = Path(folder) / "weights.pth"
         alone(write_weights, model, photo, weights)
-        for way in ways():
-            print(f"{way} …", file=sys.stderr, flush=True)
-            runs[way] = alone(contend, way, weights, photo, counts, repeats)
-    about = f"{model}, random weights, {photo.name} at {SIDE} x {SIDE}, {conditions(repeats)}."
-    return f"{about}\n\n{compared(runs)}"
+        for variant in implementations():
+            print(f"{variant} …", file=sys.stderr, flush=True)
+            runs[variant] = alone(run_implementation, variant, weights, photo, counts, repeats)
+    about = f"{model}, random weights, {photo.name} at {SIDE} x {SIDE}, {describe_conditions(repeats)}."
+    return f"{about}\n\n{comparison_table(runs)}"
 
 
 def write_weights(model: str, photo: Path, path: Path) -> None:
-    """Random weights that tell the places of a photo apart."""
+    """Write random weights with which the places of a photo get different labels."""
     random_weights.write(partial(_weights, model, photo), path)
 
 
-def contend(way: str, weights: Path, photo: Path, counts: Sequence[int], repeats: int) -> dict[int, Run]:
-    """Run a contender in this process, after a warm-up."""
+def run_implementation(
+    variant: str, weights: Path, photo: Path, counts: Sequence[int], repeats: int
+) -> dict[int, TagCLIPMeasurement]:
+    """Measure one implementation in this process, after a warm-up.
+
+    Args:
+        variant: RELEASED, or the precision of ours.
+        weights: the file of `write_weights`.
+        photo: path of a photo.
+        counts: numbers of classes.
+        repeats: how often each is computed.
+
+    Returns:
+        By number of classes.
+    """
     released = split_checkpoint(reading.read_weights(weights))
-    read, score = _released(released) if way == RELEASED else _ours(released, way)
+    read, score = _released(released) if variant == RELEASED else _ours(released, variant)
     run = partial(_run, read, score, _window(photo), released.sizes)
     run(min(counts), 1)
     return {count: run(count, repeats) for count in counts}
 
 
-def words(count: int, width: int) -> Tensor:
-    """Random texts, unit vectors (count, width)."""
+def random_class_texts(count: int, width: int) -> Tensor:
+    """Random text embeddings of `count` classes, unit vectors (count, width)."""
     return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def compared(runs: Runs) -> str:
-    """A row for each number of classes and contender.
+def comparison_table(runs: Runs) -> str:
+    """A Markdown table with a row for each number of classes and implementation.
 
-    "Labels" is how many classes win somewhere; "same label" the share of pixels with the label that RELEASED gives;
-    "difference" the largest, at these, of the scores of their labels.
+    "Labels" is the number of classes that are the best of some pixel. "Same label" is the share of pixels with the
+    label that RELEASED gives, and "difference" the largest difference of the best score among these pixels.
     """
     rows = []
     for count, base in runs[RELEASED].items():
-        for way, by_count in runs.items():
+        for variant, by_count in runs.items():
             run = by_count[count]
             same = run.labels == base.labels
             rows.append(
                 [
                     str(count),
-                    way,
+                    variant,
                     f"{run.median:.2f}",
                     f"{statistics.median(run.reading):.2f}",
                     f"{base.median / run.median:.1f}",
@@ -139,7 +152,7 @@ def _weights(model: str, photo: Path) -> dict[str, Tensor]:
     encoded, decoder = read(_window(photo)), _decoder(released)
     query, key = decoder.masks.query, decoder.masks.key
     key.bias.copy_(-key.weight @ encoded.patches.mean((0, 2, 3)))
-    spread = decoder(encoded, words(max(COUNTS), released.sizes.width)).classes.std()
+    spread = decoder(encoded, random_class_texts(max(COUNTS), released.sizes.width)).classes.std()
     for parameter in query.parameters():
         parameter.mul_(_SPREAD / spread)
     return join_checkpoint(replace(released, decoder=decoder.state_dict()))
@@ -191,8 +204,10 @@ def _decoder(released: ReleasedModel) -> Decoder:
     return decoder
 
 
-def _run(read: Read, score: Score, pixels: np.ndarray, sizes: DecoderSizes, count: int, repeats: int) -> Run:
-    texts = words(count, sizes.width)
+def _run(
+    read: Read, score: Score, pixels: np.ndarray, sizes: DecoderSizes, count: int, repeats: int
+) -> TagCLIPMeasurement:
+    texts = random_class_texts(count, sizes.width)
     seen = tuple(index < _SEEN_SHARE * count for index in range(count))
     rule = ScoreRule(seen, SEEN_PENALTY, sizes.trusty)
 
@@ -203,5 +218,5 @@ def _run(read: Read, score: Score, pixels: np.ndarray, sizes: DecoderSizes, coun
     def kept(found: tuple[Tensor, Tensor]) -> list[np.ndarray]:
         return [each.numpy() for each in found]
 
-    times, found = timed(lambda: read(pixels), labels, kept, repeats)
-    return Run(*astuple(times), *found)
+    times, found = time_repeats(lambda: read(pixels), labels, kept, repeats)
+    return TagCLIPMeasurement(*astuple(times), *found)

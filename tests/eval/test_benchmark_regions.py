@@ -9,7 +9,7 @@ import torch
 
 from eval.benchmark import regions
 from eval.benchmark.__main__ import main
-from eval.benchmark.regions import RELEASED, Run
+from eval.benchmark.regions import RELEASED, RegionMeasurement
 from ovseg_demo.ui import gallery
 
 CONFIG = {
@@ -49,7 +49,9 @@ def test_prompts_are_among_the_weights_only_when_asked_for(here, tmp_path):
     photo, found = gallery.examples()[0].path, {}
     for prompts in (False, True):
         regions.write_weights(here, prompts, tmp_path / "weights.safetensors")
-        found[prompts] = regions.contend("float32", here, tmp_path / "weights.safetensors", photo, 5, 1).embeddings
+        found[prompts] = regions.run_implementation(
+            "float32", here, tmp_path / "weights.safetensors", photo, 5, 1
+        ).embeddings
     assert not np.allclose(found[False], found[True], atol=1e-3)
 
 
@@ -57,7 +59,9 @@ def test_runs_are_compared():
     base = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]] + 0.01 * np.arange(12, dtype=np.float32).reshape(4, 3)
     base /= np.linalg.norm(base, axis=1, keepdims=True)
     other = base[[0, 1, 2, 0]]
-    lines = regions.compared({RELEASED: Run([4.0, 5, 9], 100.4, base), "ours": Run([2.0], 50.0, other)}).splitlines()
+    lines = regions.comparison_table(
+        {RELEASED: RegionMeasurement([4.0, 5, 9], 100.4, base), "ours": RegionMeasurement([2.0], 50.0, other)}
+    ).splitlines()
     assert lines[2] == "| as released | 5.0 | 1.0 | 100 | 1.000000 | 100% |"
     name, seconds, faster, memory, cosine, same = lines[3].strip("| ").split(" | ")
     assert (name, seconds, faster, memory) == ("ours", "2.0", "2.5", "50")

@@ -11,7 +11,7 @@ import torch
 from eval.benchmark import paired_timing, random_weights, sed
 from eval.benchmark.__main__ import main
 from eval.benchmark.paired_timing import RELEASED
-from eval.benchmark.sed import Contender, Run
+from eval.benchmark.sed import Implementation, SEDMeasurement
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods.sed import cost_maps
 from ovseg_demo.methods.sed.decoder import DecoderSizes
@@ -67,14 +67,14 @@ def test_the_command_compares_ours_with_the_release(here, native, tmp_path, monk
 
 def test_words_are_as_like_the_photo_as_a_trained_models(here):
     common = torch.randn(640, generator=torch.Generator().manual_seed(3))
-    texts = sed.words(50, common)
+    texts = sed.random_class_texts(50, common)
     assert texts.shape == (50, 80, 640)
     torch.testing.assert_close(texts.norm(dim=-1), torch.ones(50, 80))
     cosines = texts @ (common / common.norm())
     assert cosines.mean() == pytest.approx(0.2, abs=0.02)
     assert cosines.std() == pytest.approx(0.04, abs=0.01)
     assert cosines.mean(1).std() > 2 * cosines.std(1).mean()
-    assert torch.equal(texts, sed.words(50, common))
+    assert torch.equal(texts, sed.random_class_texts(50, common))
 
 
 def test_runs_are_compared():
@@ -82,12 +82,12 @@ def test_runs_are_compared():
     first[:, 0] = [[0.5, 0.2], [0.1, 0.3], [0.4, 0.1]]
     second[:2, 0] = [[0.4, 0.3], [0.6, 0.5]]  # the third class is rejected
     runs = {
-        Contender(RELEASED, False): {3: Run([1.0], [4.0, 5, 9], 100.4, (3, 3, 3, 3), first)},
-        Contender("ours", False): {3: Run([0.5], [2.0], 50.0, (3, 3, 3, 3), first + 0.01)},
-        Contender(RELEASED, True): {3: Run([1.0], [3.0], 90.0, (3, 2, 2, 2), second)},
-        Contender("ours", True): {3: Run([0.5], [1.0], 40.0, (3, 3, 2, 2), first)},
+        Implementation(RELEASED, False): {3: SEDMeasurement([1.0], [4.0, 5, 9], 100.4, (3, 3, 3, 3), first)},
+        Implementation("ours", False): {3: SEDMeasurement([0.5], [2.0], 50.0, (3, 3, 3, 3), first + 0.01)},
+        Implementation(RELEASED, True): {3: SEDMeasurement([1.0], [3.0], 90.0, (3, 2, 2, 2), second)},
+        Implementation("ours", True): {3: SEDMeasurement([0.5], [1.0], 40.0, (3, 3, 2, 2), first)},
     }
-    head, _, *lines = sed.compared(runs).splitlines()
+    head, _, *lines = sed.comparison_table(runs).splitlines()
     assert "times faster than as published, early rejection" in head
     assert lines == [
         "| 3 | as published | 5.00 | 1.00 | 1.0 | 0.6 | 100 | 3 → 3 → 3 → 3 | 0e+00 | 100.0% |",
@@ -101,7 +101,7 @@ def test_a_failing_contender_fails_the_command(here, tmp_path, monkeypatch, caps
     def fails(*_):
         raise UserError("no memory")
 
-    monkeypatch.setattr(sed, "contend", fails)
+    monkeypatch.setattr(sed, "run_implementation", fails)
     assert main(["sed", "--model", MODEL, "--classes", "2", "--out", str(tmp_path)]) == 1
     assert "no memory" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import pytest
 from eval.benchmark import paired_timing, random_weights, tagclip
 from eval.benchmark.__main__ import main
 from eval.benchmark.paired_timing import RELEASED
-from eval.benchmark.tagclip import Run
+from eval.benchmark.tagclip import TagCLIPMeasurement
 from ovseg_demo.errors import UserError
 from tests.helpers import tagclip_models
 
@@ -44,10 +44,10 @@ def test_runs_are_compared():
     labels, best = np.array([[0, 1, 2, 2]]), np.array([[0.5, 0.2, 0.9, 0.1]], np.float32)
     others, theirs = np.array([[0, 1, 2, 1]]), np.array([[0.5, 0.3, 0.9, 0.9]], np.float32)
     runs = {
-        RELEASED: {3: Run([1.0], [4.0, 5, 9], 100.4, labels, best)},
-        "ours": {3: Run([0.5], [2.0], 50.0, others, theirs)},
+        RELEASED: {3: TagCLIPMeasurement([1.0], [4.0, 5, 9], 100.4, labels, best)},
+        "ours": {3: TagCLIPMeasurement([0.5], [2.0], 50.0, others, theirs)},
     }
-    _, _, *lines = tagclip.compared(runs).splitlines()
+    _, _, *lines = tagclip.comparison_table(runs).splitlines()
     assert lines == [
         "| 3 | as published | 5.00 | 1.00 | 1.0 | 100 | 3 | 0e+00 | 100.0% |",
         "| 3 | ours | 2.00 | 0.50 | 2.5 | 50 | 3 | 1e-01 | 75.0% |",
@@ -58,7 +58,7 @@ def test_a_failing_contender_fails_the_command(model, monkeypatch, capsys):
     def fails(*_):
         raise UserError("no memory")
 
-    monkeypatch.setattr(tagclip, "contend", fails)
+    monkeypatch.setattr(tagclip, "run_implementation", fails)
     assert main(["tagclip", "--model", model, "--classes", "2"]) == 1
     assert "no memory" in capsys.readouterr().err
 

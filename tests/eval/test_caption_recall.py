@@ -41,9 +41,9 @@ def root(tmp_path) -> Path:
 
 
 def test_a_perfect_and_a_hopeless_model(root):
-    texts = caption_recall.captions(root)
-    assert caption_recall.ranks(Reader(1), root, texts).tolist() == [0] * 2 * COUNT
-    assert caption_recall.ranks(Reader(-1), root, texts).tolist() == [COUNT - 1] * 2 * COUNT
+    texts = caption_recall.read_captions(root)
+    assert caption_recall.caption_ranks(Reader(1), root, texts).tolist() == [0] * 2 * COUNT
+    assert caption_recall.caption_ranks(Reader(-1), root, texts).tolist() == [COUNT - 1] * 2 * COUNT
 
 
 def test_the_table_is_printed(root, monkeypatch, capsys):
@@ -61,7 +61,7 @@ def test_unusable_captions_are_one_line(root, content, told):
     if content is not None:
         (root / "captions.json").write_text(content)
     with pytest.raises(SystemExit, match=told):
-        caption_recall.captions(root)
+        caption_recall.read_captions(root)
 
 
 def test_a_missing_photo_is_one_line(root, monkeypatch):

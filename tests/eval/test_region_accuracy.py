@@ -45,28 +45,28 @@ def root(tmp_path) -> Path:
 
 
 def test_every_labelled_region_but_ignored_and_background_counts(root):
-    regions = benchmark.measured(Oracle(1), root, NAMES, None)
+    regions = benchmark.measure_regions(Oracle(1), root, NAMES, None)
     assert regions.labels.tolist() == [0, 1, 2, 3]
     assert regions.photos.tolist() == [0, 0, 1, 2]
-    assert len(benchmark.measured(Oracle(1), root, NAMES, 1).labels) == 2
+    assert len(benchmark.measure_regions(Oracle(1), root, NAMES, 1).labels) == 2
 
 
 @pytest.mark.parametrize(("sign", "share"), [(1, "100.0"), (-1, "0.0")])
 def test_table_of_a_perfect_and_a_hopeless_model(root, sign, share):
-    lines = benchmark.table(benchmark.measured(Oracle(sign), root, NAMES, None), NAMES).splitlines()
+    lines = benchmark.accuracy_table(benchmark.measure_regions(Oracle(sign), root, NAMES, None), NAMES).splitlines()
     assert len(lines) == 5
     assert lines[2].startswith("| all 6 names |")
     assert all(line.split(" | ")[1] == share for line in lines[2:])
 
 
 def test_vocabularies_hold_the_right_name_once_and_repeat(root):
-    regions = benchmark.measured(Oracle(1), root, NAMES, None)
+    regions = benchmark.measure_regions(Oracle(1), root, NAMES, None)
     for same_photo in (False, True):
-        words = benchmark.vocabularies(regions, list(range(6)), same_photo)
-        assert words.shape == (4, benchmark.DRAWS, benchmark.WORDS)
+        words = benchmark.draw_vocabularies(regions, list(range(6)), same_photo)
+        assert words.shape == (4, benchmark.VOCABULARIES, benchmark.VOCABULARY_SIZE)
         assert (words[..., 0] == regions.labels[:, None]).all()
-        assert all(len(set(row.tolist())) == benchmark.WORDS for row in words.flatten(0, 1))
-        assert torch.equal(words, benchmark.vocabularies(regions, list(range(6)), same_photo))
+        assert all(len(set(row.tolist())) == benchmark.VOCABULARY_SIZE for row in words.flatten(0, 1))
+        assert torch.equal(words, benchmark.draw_vocabularies(regions, list(range(6)), same_photo))
     assert (words[0] == 1).any(1).all(), "the dog beside the cat is always among its distractors"
 
 
@@ -80,17 +80,19 @@ def test_a_wrong_folder_is_one_line(tmp_path, root, part):
 def test_a_missing_image_and_a_wrong_size_are_one_line(root):
     Image.new("RGB", (5, 5)).save(root / "images" / "0.jpg")
     with pytest.raises(SystemExit, match="its mask is"):
-        benchmark.measured(Oracle(1), root, NAMES, None)
+        benchmark.measure_regions(Oracle(1), root, NAMES, None)
     (root / "images" / "0.jpg").unlink()
     with pytest.raises(SystemExit, match="is missing"):
-        benchmark.measured(Oracle(1), root, NAMES, None)
+        benchmark.measure_regions(Oracle(1), root, NAMES, None)
 
 
 def test_one_part_or_some_classes_only(root):
-    parts = [benchmark.measured(Oracle(1), root, NAMES, part=part).labels.tolist() for part in ("held-out", "rest")]
+    parts = [
+        benchmark.measure_regions(Oracle(1), root, NAMES, part=part).labels.tolist() for part in ("held-out", "rest")
+    ]
     assert sorted(parts[0] + parts[1]) == [0, 1, 2, 3]
     assert all(parts)
-    only = benchmark.measured(Oracle(1), root, NAMES, only=["dog", "sea"])
+    only = benchmark.measure_regions(Oracle(1), root, NAMES, only=["dog", "sea"])
     assert only.labels.tolist() == [1, 3]
     assert only.logits.shape == (2, len(NAMES))
 

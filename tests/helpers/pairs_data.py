@@ -12,7 +12,7 @@ from torch import Tensor
 from ovseg_demo.proposals.base import MaskProposals
 from train.common.run_folder import RunFolder
 from train.ovseg.pairs import report, shards
-from train.ovseg.pairs.shards import Pair, Shards
+from train.ovseg.pairs.shards import Pair, PairShards
 
 COLOURS = {"red": (220, 20, 20), "grass": (20, 200, 30), "water": (20, 40, 220), "snow": (240, 240, 240)}
 
@@ -34,7 +34,7 @@ def folder_of(path: Path, pairs: Sequence[Pair], each: int = 2) -> Path:
     photos = {number: pairs[start : start + each] for number, start in enumerate(range(0, len(pairs), each))}
     for number in range(-(-len(photos) // 4)):
         shards.write_shards(folder, number, {p: photos[p] for p in range(4 * number, min(4 * number + 4, len(photos)))})
-    report.write(folder, report.summary(Shards(path), len(photos)), "")
+    report.write_report(folder, report.summary(PairShards(path), len(photos)), "")
     return path
 
 

@@ -103,8 +103,8 @@ def distort_colours(photo: np.ndarray, generator: torch.Generator) -> np.ndarray
         factor = _uniform(*_SATURATION, generator)
         photo = _in_hsv(photo, 1, lambda saturation: _changed(saturation, factor, 0.0))
     if _coin(generator):
-        turn = _integer(-_HUE, _HUE, generator)
-        photo = _in_hsv(photo, 0, lambda hue: (hue.astype(np.int16) + turn) % 180)
+        rotation = _integer(-_HUE, _HUE, generator)
+        photo = _in_hsv(photo, 0, lambda hue: (hue.astype(np.int16) + rotation) % 180)
     return photo if first else _contrasted(photo, generator)
 
 

@@ -40,7 +40,7 @@ def find_labelled_sets(data: Path, names: Sequence[str], limit: int | None = Non
     return found
 
 
-def taught_names(source: LabelledSet) -> list[str]:
+def training_class_names(source: LabelledSet) -> list[str]:
     """The words of a set's classes, without background, in the order of the batches' labels."""
     return [name for name, taught in zip(source.names, source.taught, strict=True) if taught]
 
@@ -65,16 +65,16 @@ class LabelledBatches:
         self._sampler = SetSampler([len(source.dataset) for source in found], [sum(s.taught) for s in found])
         self._rows = [_rows(source) for source in found]
 
-    def __call__(self, turn: StepGenerator) -> Batch:
+    def __call__(self, generator: StepGenerator) -> Batch:
         different = self._batch if self._mixed else 1
-        chosen = self._sampler.draw_sets(different, turn) * (self._batch // different)
-        images, labels = zip(*(self._view(number, turn) for number in chosen), strict=True)
+        chosen = self._sampler.draw_sets(different, generator) * (self._batch // different)
+        images, labels = zip(*(self._view(number, generator) for number in chosen), strict=True)
         return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": chosen}
 
-    def _view(self, number: int, turn: StepGenerator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _view(self, number: int, generator: StepGenerator) -> tuple[torch.Tensor, torch.Tensor]:
         source = self._sets[number]
-        pixels, labels = source.load(source.dataset.samples[self._sampler.draw_photo(number, turn)])
-        return augment(pixels, self._rows[number][labels], self._views, turn)
+        pixels, labels = source.load(source.dataset.samples[self._sampler.draw_photo(number, generator)])
+        return augment(pixels, self._rows[number][labels], self._views, generator)
 
 
 def _rows(source: LabelledSet) -> np.ndarray:

@@ -33,7 +33,7 @@ LIKELIEST = 50
 _ENDINGS = ("", "s", "es")
 
 
-class Matcher:
+class NounMatcher:
     """Finds, for the nouns of a photo, the regions that show them."""
 
     def __init__(self, maker: ProposalGenerator, image_tower: ImageTower, text_tower: TextTower) -> None:

@@ -29,19 +29,19 @@ from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.settings import check_at_least, describe_weights
 from train.sed import initial_model, recipes
-from train.sed.losses import Ignore
-from train.sed.recipes import RECIPES, TINY, Recipe
+from train.sed.losses import IgnoreRule
+from train.sed.recipes import RECIPES, TINY, SEDRecipe
 from train.sed.saving import FILE, save_sed
-from train.sed.training import TOWER, Training, decays
+from train.sed.training import TOWER, SEDTraining, decays
 
 SMOKE_PHOTOS = 8
 
 
 @dataclass(frozen=True)
-class Config:
+class SEDConfig:
     """Everything that decides the weights."""
 
-    recipe: Recipe
+    recipe: SEDRecipe
     photos: dict[str, int]
 
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip", metavar="ID|FILE", help="weights to begin with: an id of the catalogue, or a file")
     parser.add_argument(
         "--ignore",
-        choices=get_args(Ignore),
+        choices=get_args(IgnoreRule),
         default="zeros",
         help="what unlabelled pixels teach: that no class is there, as published, or nothing (default: %(default)s)",
     )
@@ -75,7 +75,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
     clip = _clip(recipe).to(state.device)
     named = recipe if chosen.smoke else replace(recipe, clip=describe_weights(recipe.clip))
-    config = Config(named, {source.name: len(source.dataset) for source in found})
+    config = SEDConfig(named, {source.name: len(source.dataset) for source in found})
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
@@ -98,7 +98,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _recipe(chosen: argparse.Namespace) -> Recipe:
+def _recipe(chosen: argparse.Namespace) -> SEDRecipe:
     recipe = replace(RECIPES[chosen.size], ignore=chosen.ignore)
     recipe = replace(recipe, clip=chosen.clip or recipe.clip)
     recipe = recipes.smoke(recipe) if chosen.smoke else recipe
@@ -107,17 +107,17 @@ def _recipe(chosen: argparse.Namespace) -> Recipe:
     return replace(recipe, schedule=schedule, batch=recipe.batch if chosen.batch is None else chosen.batch)
 
 
-def _clip(recipe: Recipe) -> open_clip.CLIP:
+def _clip(recipe: SEDRecipe) -> open_clip.CLIP:
     if recipe.architecture == TINY:
         return initial_model.tiny_clip(recipe.schedule.seed)
     return initial_model.load_initial_clip(recipe.architecture, recipe.clip)
 
 
-def _training(recipe: Recipe, clip: open_clip.CLIP, found: Sequence[labelled_batches.LabelledSet]) -> Training:
+def _training(recipe: SEDRecipe, clip: open_clip.CLIP, found: Sequence[labelled_batches.LabelledSet]) -> SEDTraining:
     """The model as it begins."""
-    texts = [embed_words(clip, labelled_batches.taught_names(source)) for source in found]
+    texts = [embed_words(clip, labelled_batches.training_class_names(source)) for source in found]
     torch.manual_seed(recipe.schedule.seed)
-    return Training(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
+    return SEDTraining(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
 
 
 if __name__ == "__main__":

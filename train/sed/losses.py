@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from eval.datasets.base import IGNORE
 
-Ignore = Literal["zeros", "masked"]
+IgnoreRule = Literal["zeros", "masked"]
 """What pixels with the label IGNORE teach: "zeros", that no class is there, as published; or "masked", nothing."""
 
 _NAMES = ("before stage 1", "after stage 1", "after stage 2", "result")
 
 
-def losses(logits: Sequence[Tensor], labels: Tensor, ignore: Ignore = "zeros") -> dict[str, Tensor]:
+def sed_losses(logits: Sequence[Tensor], labels: Tensor, ignore: IgnoreRule = "zeros") -> dict[str, Tensor]:
     """The four losses, each a float32 scalar of weight 1: a mean over pixels and classes, at the labels' resolution.
 
     Args:
@@ -34,7 +34,7 @@ def losses(logits: Sequence[Tensor], labels: Tensor, ignore: Ignore = "zeros") -
         }
 
 
-def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore: Ignore = "zeros") -> Tensor:
+def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore: IgnoreRule = "zeros") -> Tensor:
     """The mean over the pixels that count, and over all classes; 0 where no pixel counts. Arguments as in `losses`.
 
     In full resolution the logits of an image may be half a gigabyte: at most those of one image exist at a time, in

@@ -7,7 +7,7 @@ from ovseg_demo.methods.sed.decoder import DecoderSizes
 from ovseg_demo.methods.sed.loading import ARCHITECTURES
 from train.common.augmentation import AugmentationSettings
 from train.common.schedule import Schedule
-from train.sed.losses import Ignore
+from train.sed.losses import IgnoreRule
 
 TINY = "tiny"
 """The architecture of `initial_model.tiny_clip`."""
@@ -16,7 +16,7 @@ _VIEWS = AugmentationSettings(side=768, shortest=(768,), longest=2666)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SEDRecipe:
     """Everything about a training but its data.
 
     Attributes:
@@ -39,7 +39,7 @@ class Recipe:
     pooling: int = 2
     views: AugmentationSettings = _VIEWS
     batch: int = 4
-    ignore: Ignore = "zeros"
+    ignore: IgnoreRule = "zeros"
 
 
 _SCHEDULE = Schedule(
@@ -54,13 +54,13 @@ _SCHEDULE = Schedule(
 )
 
 RECIPES = {
-    "b": Recipe(
+    "b": SEDRecipe(
         architecture="convnext_base_w_320",
         clip="clip-convnext-base-w-320",
         sizes=ARCHITECTURES["convnext_base_w_320"],
         schedule=_SCHEDULE,
     ),
-    "l": Recipe(
+    "l": SEDRecipe(
         architecture="convnext_large_d_320",
         clip="clip-convnext-large-d-320",
         sizes=ARCHITECTURES["convnext_large_d_320"],
@@ -70,7 +70,7 @@ RECIPES = {
 """By the size of their CLIP."""
 
 
-def smoke(recipe: Recipe) -> Recipe:
+def smoke(recipe: SEDRecipe) -> SEDRecipe:
     """A recipe made so small that it is done in seconds; its model is good for nothing."""
     return replace(
         recipe,

@@ -11,13 +11,13 @@ from ovseg_demo.models.clip.convnext import hierarchical_features
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from train.common.sampling import Batch
 from train.common.schedule import Decays, decay_all_but, parameters_held_by
-from train.sed.losses import Ignore, losses
+from train.sed.losses import IgnoreRule, sed_losses
 
 TOWER = "visual"
 """What the names of the image tower's parameters begin with."""
 
 
-class Training(nn.Module):
+class SEDTraining(nn.Module):
     """The image tower of a CLIP, the decoder, and the texts of each set: all that learns, and what it is compared with.
 
     The tower learns through the cost map alone: the features that the decoder takes from its earlier stages are
@@ -32,7 +32,7 @@ class Training(nn.Module):
     """
 
     def __init__(
-        self, visual: TimmModel, decoder: Decoder, texts: Sequence[Tensor], pooling: int, ignore: Ignore
+        self, visual: TimmModel, decoder: Decoder, texts: Sequence[Tensor], pooling: int, ignore: IgnoreRule
     ) -> None:
         super().__init__()
         self.visual, self.decoder = visual, decoder
@@ -49,7 +49,7 @@ class Training(nn.Module):
         with torch.autocast(self.mean.device.type, enabled=False):  # few digits of cosines would be left
             cost = cost_map(found.dense.float(), texts)
         logits = self.decoder(cost, [skip.detach() for skip in found.skips], self._pooling)
-        return losses(logits, batch["labels"], self._ignore)
+        return sed_losses(logits, batch["labels"], self._ignore)
 
 
 def decays(module: nn.Module) -> Decays:

@@ -35,20 +35,20 @@ from train.common.schedule import decay_all_but
 from train.common.settings import check_at_least, describe_file, describe_weights
 from train.tagclip import initial_model, recipes
 from train.tagclip.class_split import hide_unseen, seen_classes
-from train.tagclip.losses import Form
-from train.tagclip.recipes import TINY, Benchmark, Model, Recipe, Setting
+from train.tagclip.losses import LossForm
+from train.tagclip.recipes import TINY, Benchmark, ModelName, TagCLIPRecipe, TrainingSetting
 from train.tagclip.saving import FILE, save_tagclip
-from train.tagclip.training import Plan, Training
+from train.tagclip.training import TagCLIPTraining, UnseenHandling
 
 PROTOCOLS = ("published", "strict")
 SMOKE_PHOTOS = 8
 
 
 @dataclass(frozen=True)
-class Config:
+class TagCLIPConfig:
     """Everything that decides the weights."""
 
-    recipe: Recipe
+    recipe: TagCLIPRecipe
     setting: str
     protocol: str
     unseen: tuple[str, ...]
@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.labelled_argument_parser("train.tagclip", __doc__.splitlines()[0])
-    parser.add_argument("--model", choices=get_args(Model), default="tagclip", help="default: %(default)s")
+    parser.add_argument("--model", choices=get_args(ModelName), default="tagclip", help="default: %(default)s")
     parser.add_argument(
         "--setting",
-        choices=get_args(Setting),
+        choices=get_args(TrainingSetting),
         default="inductive",
         help="what is known of unseen classes in training: nothing, their words, or all (default: %(default)s)",
     )
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unseen", metavar="WORDS", help="classes that are unseen, parted by commas")
     parser.add_argument(
-        "--recipe", choices=get_args(Form), help="whose losses: the published code's (default) or the paper's"
+        "--recipe", choices=get_args(LossForm), help="whose losses: the published code's (default) or the paper's"
     )
     parser.add_argument(
         "--protocol",
@@ -103,11 +103,11 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     check_at_least(1, batch=recipe.batch, stop_after=chosen.stop_after)
     check_at_least(0, workers=chosen.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    plan = Plan(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
+    plan = UnseenHandling(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
     found, seen = _sets(chosen, unseen, plan)
     clip, decoder = _model(recipe, chosen.start)
     clip.to(state.device)
-    config = Config(
+    config = TagCLIPConfig(
         replace(recipe, clip=describe_file(chosen.start) if chosen.start else _named(recipe.clip)),
         chosen.setting,
         chosen.protocol,
@@ -119,11 +119,11 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         print(folder.text())
     if state.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
-    names = [labelled_batches.taught_names(source) for source in found]
+    names = [labelled_batches.training_class_names(source) for source in found]
     texts = [mean_direction(embed_prompts(clip, each, recipe.templates)) for each in names]
     flags = [torch.tensor(each, device=state.device) for each in seen]
     trained = fit(
-        Training(clip.visual, decoder, texts, flags, plan),
+        TagCLIPTraining(clip.visual, decoder, texts, flags, plan),
         labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
@@ -150,7 +150,7 @@ def _check(chosen: argparse.Namespace) -> None:
         raise TrainingError("ZegCLIP's losses are the same in paper and code; leave --recipe paper out.")
 
 
-def _recipe(chosen: argparse.Namespace) -> Recipe:
+def _recipe(chosen: argparse.Namespace) -> TagCLIPRecipe:
     recipe = recipes.published(_benchmark(chosen), chosen.setting, chosen.model)
     recipe = recipes.smoke(recipe) if chosen.smoke else replace(recipe, clip=chosen.clip or recipe.clip)
     schedule = recipe.schedule if chosen.steps is None else recipe.schedule.shortened(chosen.steps)
@@ -176,7 +176,7 @@ def _unseen(chosen: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _sets(
-    chosen: argparse.Namespace, unseen: Sequence[str], plan: Plan
+    chosen: argparse.Namespace, unseen: Sequence[str], plan: UnseenHandling
 ) -> tuple[list[LabelledSet], list[tuple[bool, ...]]]:
     """What is learnt from, and of each set which of its classes are seen."""
     found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
@@ -190,7 +190,7 @@ def _named(clip: str) -> str:
     return clip if clip == TINY else describe_weights(clip)
 
 
-def _model(recipe: Recipe, begin: Path | None) -> tuple[open_clip.CLIP, Decoder]:
+def _model(recipe: TagCLIPRecipe, begin: Path | None) -> tuple[open_clip.CLIP, Decoder]:
     """As they begin. Raises TrainingError for a model to begin with that is not of the recipe."""
     if begin is None:
         seed, prompts = recipe.schedule.seed, recipe.prompts

@@ -10,7 +10,7 @@ import numpy as np
 from eval.datasets.base import IGNORE
 from ovseg_demo.vocabulary import comparison_key
 from train.common.image_sets import LabelledSet
-from train.common.labelled_batches import taught_names
+from train.common.labelled_batches import training_class_names
 from train.common.run_folder import TrainingError
 
 
@@ -20,17 +20,17 @@ def seen_classes(found: Sequence[LabelledSet], unseen: Sequence[str], all_there:
     Raises TrainingError when words are given but no set has any of them, or with `all_there` one of them; and when a
     set has no others or shows none of them.
     """
-    known = {comparison_key(name) for source in found for name in taught_names(source)}
+    known = {comparison_key(name) for source in found for name in training_class_names(source)}
     missing = [word for word in unseen if comparison_key(word) not in known]
     if all_there and missing:
         raise TrainingError(f"No set has a class of the name {', '.join(missing)}, which is to be unseen.")
     hidden = set(map(comparison_key, unseen))
-    seen = [tuple(comparison_key(name) not in hidden for name in taught_names(source)) for source in found]
+    seen = [tuple(comparison_key(name) not in hidden for name in training_class_names(source)) for source in found]
     if unseen and all(map(all, seen)):
         told = ", ".join(unseen)
         raise TrainingError(f"No set has a class of the unseen ones ({told}); name others with --unseen.")
     for source, flags in zip(found, seen, strict=True):
-        names = {name for name, flag in zip(taught_names(source), flags, strict=True) if flag}
+        names = {name for name, flag in zip(training_class_names(source), flags, strict=True) if flag}
         shown = [index for index, name in enumerate(source.names) if name in names]
         if not any(np.isin(source.dataset.load_labels(sample), shown).any() for sample in source.dataset):
             raise TrainingError(f"No mask of {source.name} shows a seen class.")
@@ -48,7 +48,7 @@ def hide_unseen(source: LabelledSet, seen: Sequence[bool], transductive: bool) -
         transductive: whether all of these get the label of some unseen class, as pixels that self-training is to label;
             else IGNORE.
     """
-    unseen = [name for name, flag in zip(taught_names(source), seen, strict=True) if not flag]
+    unseen = [name for name, flag in zip(training_class_names(source), seen, strict=True) if not flag]
     if not unseen:
         return source
     rows = [index for index, name in enumerate(source.names) if name in unseen]

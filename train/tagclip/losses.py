@@ -25,7 +25,7 @@ from ovseg_demo.methods.tagclip.decoder import MaskLogits
 from ovseg_demo.methods.tagclip.scores import enlarge
 from train.common.losses import dice_loss
 
-Form = Literal["code", "paper"]
+LossForm = Literal["code", "paper"]
 
 UNSEEN = -3
 """The label of pixels whose class is not asked for, because it counts as unseen."""
@@ -34,7 +34,7 @@ _ALPHA, _GAMMA = 0.25, 2.0
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossTerms:
     """What the loss is made of.
 
     Attributes:
@@ -44,14 +44,14 @@ class Terms:
             else they teach nothing.
     """
 
-    form: Form = "code"
+    form: LossForm = "code"
     masks: float = 20.0
     dice: float = 1.0
     trusty: float = 10.0
     unlabelled: bool = True
 
 
-def losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Terms) -> dict[str, Tensor]:
+def tagclip_losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: LossTerms) -> dict[str, Tensor]:
     """The weighted losses, float32 scalars: "masks", "dice", with the paper "classes", with a trusty token "trusty".
 
     Each is the mean over pixels, and for Dice the one number, of every mask, summed over masks and images and divided
@@ -75,7 +75,7 @@ def losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Terms) -> 
 
 
 def _of_image(
-    classes: Tensor, trusty: Tensor | None, labels: Tensor, unseen: Tensor, counted: Tensor, terms: Terms
+    classes: Tensor, trusty: Tensor | None, labels: Tensor, unseen: Tensor, counted: Tensor, terms: LossTerms
 ) -> dict[str, Tensor]:
     """The sums over one image: logits (C, h, w) and (1, h, w), and (H, W) of what pixels show."""
     masks = enlarge(classes, labels.shape)

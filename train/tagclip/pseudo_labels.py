@@ -14,7 +14,7 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, enlarge
 from train.tagclip.losses import UNSEEN
 
-_STAND_INS = 0.25
+_PSEUDO_UNSEEN_SHARE = 0.25
 """The share of unseen classes: 5 of 20 in VOC."""
 
 
@@ -27,7 +27,7 @@ def draw_pseudo_unseen(labels: Tensor) -> Tensor:
     there = there[there >= 0]
     if len(there) < 2:
         return there[:0]
-    drawn = torch.randperm(len(there))[: max(1, round(_STAND_INS * len(there)))]
+    drawn = torch.randperm(len(there))[: max(1, round(_PSEUDO_UNSEEN_SHARE * len(there)))]
     return there[drawn.to(there.device)]
 
 

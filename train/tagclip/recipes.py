@@ -7,17 +7,17 @@ from ovseg_demo.methods.tagclip.decoder import DecoderSizes
 from ovseg_demo.methods.tagclip.training_info import Templates
 from train.common.augmentation import AugmentationSettings
 from train.common.schedule import Schedule
-from train.tagclip.losses import Terms
+from train.tagclip.losses import LossTerms
 
 Benchmark = Literal["voc", "coco"]
-Setting = Literal["inductive", "transductive", "supervised"]
-Model = Literal["tagclip", "zegclip"]
+TrainingSetting = Literal["inductive", "transductive", "supervised"]
+ModelName = Literal["tagclip", "zegclip"]
 
 TINY = "tiny"
 """The CLIP of `initial_model.tiny_clip`."""
 
-_SIZES, _TERMS = DecoderSizes(), Terms()
-_ZEGCLIP_SIZES, _ZEGCLIP_TERMS = DecoderSizes(learner=False, trusty=False), Terms(masks=100.0)
+_SIZES, _TERMS = DecoderSizes(), LossTerms()
+_ZEGCLIP_SIZES, _ZEGCLIP_TERMS = DecoderSizes(learner=False, trusty=False), LossTerms(masks=100.0)
 
 # mmsegmentation's Resize of (2048, 512) by a factor from 0.5 to 2; its long side binds beyond 1 : 4 only.
 _VIEWS = AugmentationSettings(
@@ -26,7 +26,7 @@ _VIEWS = AugmentationSettings(
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TagCLIPRecipe:
     """Everything about a training but its data and what it may know of unseen classes.
 
     Attributes:
@@ -45,7 +45,7 @@ class Recipe:
     schedule: Schedule
     clip: str = "clip-vit-b16"
     sizes: DecoderSizes = _SIZES
-    terms: Terms = _TERMS
+    terms: LossTerms = _TERMS
     views: AugmentationSettings = _VIEWS
     batch: int = 16
 
@@ -61,13 +61,13 @@ _SCHEDULE = Schedule(
     averaging=0.0,
     save_every=500,
 )
-_RECIPES: dict[Benchmark, Recipe] = {
-    "voc": Recipe(10, "photo", _SCHEDULE),
-    "coco": Recipe(100, "scenes", replace(_SCHEDULE, steps=80_000)),
+_RECIPES: dict[Benchmark, TagCLIPRecipe] = {
+    "voc": TagCLIPRecipe(10, "photo", _SCHEDULE),
+    "coco": TagCLIPRecipe(100, "scenes", replace(_SCHEDULE, steps=80_000)),
 }
 
 
-def published(benchmark: Benchmark, setting: Setting, model: Model) -> Recipe:
+def published(benchmark: Benchmark, setting: TrainingSetting, model: ModelName) -> TagCLIPRecipe:
     """The recipe by which a model was trained for VOC or COCO-Stuff.
 
     Self-training has half of the steps. For VOC only inductive training has the trusty token.
@@ -80,7 +80,7 @@ def published(benchmark: Benchmark, setting: Setting, model: Model) -> Recipe:
     return replace(recipe, sizes=replace(_SIZES, trusty=benchmark == "coco" or setting == "inductive"))
 
 
-def smoke(recipe: Recipe) -> Recipe:
+def smoke(recipe: TagCLIPRecipe) -> TagCLIPRecipe:
     """A recipe made so small that it is done in seconds; its model is good for nothing."""
     return replace(
         recipe,

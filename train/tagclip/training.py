@@ -10,12 +10,12 @@ from ovseg_demo.methods.tagclip.decoder import Decoder
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from train.common.sampling import Batch
-from train.tagclip.losses import UNSEEN, Terms, losses
+from train.tagclip.losses import UNSEEN, LossTerms, tagclip_losses
 from train.tagclip.pseudo_labels import draw_pseudo_unseen, pseudo_label, relabel
 
 
 @dataclass(frozen=True)
-class Plan:
+class UnseenHandling:
     """How unseen classes are treated.
 
     Attributes:
@@ -26,10 +26,10 @@ class Plan:
 
     transductive: bool
     strict: bool
-    terms: Terms
+    terms: LossTerms
 
 
-class Training(nn.Module):
+class TagCLIPTraining(nn.Module):
     """The image tower, of which only the prompts learn, the decoder, and the texts of each set.
 
     Args:
@@ -41,7 +41,12 @@ class Training(nn.Module):
     """
 
     def __init__(
-        self, visual: PromptedTower, decoder: Decoder, texts: Sequence[Tensor], seen: Sequence[Tensor], plan: Plan
+        self,
+        visual: PromptedTower,
+        decoder: Decoder,
+        texts: Sequence[Tensor],
+        seen: Sequence[Tensor],
+        plan: UnseenHandling,
     ) -> None:
         super().__init__()
         for name, parameter in visual.named_parameters():
@@ -62,7 +67,7 @@ class Training(nn.Module):
         if plan.transductive:
             labels = pseudo_label(logits.classes, labels, seen, plan.strict)
         unseen = (labels == UNSEEN) | (labels >= 0) & ~seen[asked][labels.clamp(min=0)]
-        return losses(logits, labels, unseen, plan.terms)
+        return tagclip_losses(logits, labels, unseen, plan.terms)
 
     def _asked(self, labels: Tensor, seen: Tensor) -> Tensor:
         """The classes whose words the decoder gets, int64 (K,), ascending."""

@@ -31,7 +31,7 @@ def turn(step: int = 0, process: int = 0) -> StepGenerator:
 
 def test_every_set_has_its_own_words_and_held_out_photos_are_left_out(folder):
     found = sets.find_labelled_sets(folder, [])
-    assert [(source.name, sets.taught_names(source)) for source in found] == [
+    assert [(source.name, sets.training_class_names(source)) for source in found] == [
         ("animals_train", ["cat", "dog"]),
         ("street_train", STREET),
     ]
@@ -76,7 +76,7 @@ def coco(root: Path, labels: np.ndarray) -> None:
 def test_coco_stuff_is_read_as_detectron2_keeps_it(tmp_path):
     coco(tmp_path, two_halves(170, 255))
     [source] = sets.find_labelled_sets(tmp_path, ["coco_stuff_171_train"])
-    assert len(sets.taught_names(source)) == 171
+    assert len(sets.training_class_names(source)) == 171
     assert source.keys == [HELD_OUT[0]], "its validation split is what is held out"
     batch = sets.LabelledBatches([source], VIEWS, 4)(turn())
     assert set(batch["labels"].unique().tolist()) <= {-1, 170}
@@ -99,7 +99,7 @@ def test_voc_is_read_as_its_devkit_keeps_it_and_its_background_is_no_class(tmp_p
         Image.fromarray(two_halves(20, 0)).save(home / labels / f"{key}.png")
     (home / "ImageSets/Segmentation" / f"{listed}.txt").write_text("b\n")
     [source] = sets.find_labelled_sets(tmp_path, [name])
-    names = sets.taught_names(source)
+    names = sets.training_class_names(source)
     assert (len(names), names[0], names[-1]) == (20, "aeroplane", "tvmonitor")
     assert source.keys == ["b"]
     batch = sets.LabelledBatches([source], VIEWS, 8)(turn())

@@ -6,7 +6,7 @@ from PIL import Image
 from ovseg_demo.models.mini.heads import DenseHead
 from tests.helpers.mini_data import CHANNELS, KEYS, VOC, Colours, spelling, two_halves, write_labelled_set
 from train.common import image_sets
-from train.mini.heads.dense import STRIDE, DenseBatchSizes, DenseData, DenseTraining
+from train.mini.heads.dense import STRIDE, DenseBatches, DenseBatchSizes, DenseTraining
 from train.mini.lexicon import Lexicon
 from train.mini.lexicon import drop_restricted as kept_from
 
@@ -14,14 +14,14 @@ SIZES = DenseBatchSizes(windows=4, side=64, places=30, distractors=20)
 PLACES = (64 // STRIDE) ** 2
 
 
-def data(folder, restricted: bool = False, sizes: DenseBatchSizes = SIZES) -> DenseData:
+def data(folder, restricted: bool = False, sizes: DenseBatchSizes = SIZES) -> DenseBatches:
     found, _ = image_sets.find_sets(folder)
     lexicon = Lexicon([name for source in found for name in source.names if name != "background"], spelling, False)
     found = [kept_from(source) for source in found] if restricted else found
-    return DenseData(found, lexicon, Colours(), sizes)
+    return DenseBatches(found, lexicon, Colours(), sizes)
 
 
-def drawn(data: DenseData, seed: int = 0) -> dict:
+def drawn(data: DenseBatches, seed: int = 0) -> dict:
     return data(torch.Generator().manual_seed(seed))
 
 

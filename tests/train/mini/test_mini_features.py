@@ -31,7 +31,7 @@ def sets(tmp_path):
 
 def test_every_taught_region_has_its_views(sets, folder):
     tower = Colours()
-    found = features.regions(sets[0], tower, folder)
+    found = features.encode_regions(sets[0], tower, folder)
     each = len(views.REGION_VIEWS)
     assert found.features.shape == (2, each, 1280)
     assert found.logits.shape == (2, each, 1000)
@@ -48,9 +48,9 @@ def test_every_taught_region_has_its_views(sets, folder):
 
 
 def test_batches_change_nothing(sets, folder, tmp_path, monkeypatch):
-    together = features.photos(sets[1], Colours(), folder)
+    together = features.encode_photos(sets[1], Colours(), folder)
     monkeypatch.setattr(features, "_BATCH", 1)
-    alone = features.photos(sets[1], Colours(), RunFolder(tmp_path / "again", {}))
+    alone = features.encode_photos(sets[1], Colours(), RunFolder(tmp_path / "again", {}))
     assert together.features.shape == (2, len(views.PHOTO_VIEWS), 1280)
     assert together.photos.tolist() == [0, 1]
     torch.testing.assert_close(vars(together), vars(alone))
@@ -58,15 +58,15 @@ def test_batches_change_nothing(sets, folder, tmp_path, monkeypatch):
 
 def test_what_is_there_is_not_made_again(sets, folder):
     tower = Colours()
-    first, seen = features.photos(sets[1], tower, folder), tower.seen
-    torch.testing.assert_close(vars(features.photos(sets[1], tower, folder)), vars(first), rtol=0, atol=0)
+    first, seen = features.encode_photos(sets[1], tower, folder), tower.seen
+    torch.testing.assert_close(vars(features.encode_photos(sets[1], tower, folder)), vars(first), rtol=0, atol=0)
     assert tower.seen == seen > 0
 
 
 def test_features_can_be_trained_on(sets, folder):
     weight = torch.ones(1280, requires_grad=True)
     for _ in ("made", "read"):
-        (features.photos(sets[1], Colours(), folder).features.float() @ weight).sum().backward()
+        (features.encode_photos(sets[1], Colours(), folder).features.float() @ weight).sum().backward()
     assert weight.grad.any()
 
 
@@ -76,7 +76,7 @@ def test_a_set_without_regions_is_empty(tmp_path, folder):
     )
     [masks], _ = image_sets.find_sets(tmp_path / "data")
     for _ in ("made", "read"):
-        found = features.regions(masks, Colours(), folder)
+        found = features.encode_regions(masks, Colours(), folder)
         assert found.features.flatten(0, 1).shape == (0, 1280)
         assert found.logits.flatten(0, 1).shape == (0, 1000)
         assert found.photos.dtype == found.classes.dtype == torch.int64
@@ -85,15 +85,15 @@ def test_a_set_without_regions_is_empty(tmp_path, folder):
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", "half", "other"])
 def test_a_damaged_file_is_told_in_one_line(sets, folder, content):
-    features.photos(sets[1], Colours(), folder)
+    features.encode_photos(sets[1], Colours(), folder)
     path = folder.path / "b_train.safetensors"
     if content == "other":
         content = save({"weights": torch.ones(2)})
     path.write_bytes(path.read_bytes()[:2000] if content == "half" else content)
     with pytest.raises(TrainingError, match=r"^\S+b_train\.safetensors is damaged; delete it, and it is made again\.$"):
-        features.photos(sets[1], Colours(), folder)
+        features.encode_photos(sets[1], Colours(), folder)
     path.unlink()
-    assert len(features.photos(sets[1], Colours(), folder).photos) == 2
+    assert len(features.encode_photos(sets[1], Colours(), folder).photos) == 2
 
 
 def test_a_process_that_is_stopped_leaves_no_file(sets, folder):
@@ -102,7 +102,7 @@ def test_a_process_that_is_stopped_leaves_no_file(sets, folder):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        features.photos(sets[1], Stopped(), folder)
+        features.encode_photos(sets[1], Stopped(), folder)
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
 
 

@@ -7,7 +7,7 @@ from tests.helpers.mini_data import spelling
 from train.common.run_folder import TrainingError
 from train.mini.heads import regions
 from train.mini.heads.features import ViewFeatures
-from train.mini.heads.regions import RegionBatchSizes, RegionData, RegionTargets, RegionTraining
+from train.mini.heads.regions import RegionBatches, RegionBatchSizes, RegionTargets, RegionTraining
 from train.mini.lexicon import Lexicon
 
 SIZES = RegionBatchSizes(regions=64, captions=8, distractors=20)
@@ -37,12 +37,12 @@ def captions() -> list[tuple[ViewFeatures, torch.Tensor]]:
     return [(views(20, 2, 2), spelling([f"caption {i}" for i in range(60)]).view(20, 3, 384).half())]
 
 
-def drawn(data: RegionData, seed: int = 0) -> dict:
+def drawn(data: RegionBatches, seed: int = 0) -> dict:
     return data(torch.Generator().manual_seed(seed))
 
 
 def test_a_batch_has_regions_with_their_own_words(lessons, captions, lexicon):
-    data = RegionData(lessons, captions, lexicon, SIZES)
+    data = RegionBatches(lessons, captions, lexicon, SIZES)
     owner = {}
     for lesson in lessons:
         for features, word in zip(lesson.views.features, lesson.words, strict=True):
@@ -63,7 +63,7 @@ def test_a_batch_has_regions_with_their_own_words(lessons, captions, lexicon):
 
 
 def test_the_generator_alone_decides_a_batch(lessons, captions, lexicon):
-    data = RegionData(lessons, captions, lexicon, SIZES)
+    data = RegionBatches(lessons, captions, lexicon, SIZES)
     torch.manual_seed(1)
     first = drawn(data)
     torch.manual_seed(2)
@@ -72,7 +72,7 @@ def test_the_generator_alone_decides_a_batch(lessons, captions, lexicon):
 
 
 def test_guessed_words_only_exclude_imagenets(lessons, lexicon):
-    data = RegionData(lessons, [], lexicon, SIZES)
+    data = RegionBatches(lessons, [], lexicon, SIZES)
     batch = drawn(data, 3)
     weak = torch.tensor([tuple(f[:5].tolist()) for f in lessons[1].views.features.flatten(0, 1).float()])
     for feature, word, excluded in zip(batch["features"], batch["words"], batch["not_negatives"], strict=True):
@@ -83,7 +83,7 @@ def test_guessed_words_only_exclude_imagenets(lessons, lexicon):
 
 def test_photos_come_with_a_caption_of_their_own(lessons, captions, lexicon):
     [(photos, texts)] = captions
-    batch = drawn(RegionData(lessons, captions, lexicon, SIZES))
+    batch = drawn(RegionBatches(lessons, captions, lexicon, SIZES))
     assert batch["photos"].shape == (8, 1280)
     numbers = set()
     for feature, caption in zip(batch["photos"].half(), batch["captions"].half(), strict=True):
@@ -94,7 +94,7 @@ def test_photos_come_with_a_caption_of_their_own(lessons, captions, lexicon):
 
 
 def test_sets_without_captions_train_without(lessons, lexicon):
-    data = RegionData(lessons, [], lexicon, SIZES)
+    data = RegionBatches(lessons, [], lexicon, SIZES)
     assert not data.captioned
     losses = RegionTraining(ProjectionHead(1280, 384, 16), lexicon)(drawn(data))
     assert losses.keys() == {"words", "distillation"}
@@ -103,12 +103,12 @@ def test_sets_without_captions_train_without(lessons, lexicon):
 def test_no_region_to_learn_from_is_an_error_of_one_line(lexicon):
     for lesson in (RegionTargets(views(2, 1), ("umbrella", "sofa")), RegionTargets(views(0, 1), ())):
         with pytest.raises(TrainingError, match=r"^No region in the data has a word to be learnt\.$"):
-            RegionData([lesson], [], lexicon, SIZES)
+            RegionBatches([lesson], [], lexicon, SIZES)
 
 
 def test_words_that_are_no_negatives_cost_nothing(lessons, captions, lexicon):
     training = RegionTraining(ProjectionHead(1280, 384, 16), lexicon)
-    batch = drawn(RegionData(lessons, captions, lexicon, SIZES))
+    batch = drawn(RegionBatches(lessons, captions, lexicon, SIZES))
     batch["not_negatives"][:, 5] = True
 
     def gradient(texts):
@@ -125,7 +125,7 @@ def test_words_that_are_no_negatives_cost_nothing(lessons, captions, lexicon):
 
 def test_training_lowers_every_loss(lessons, captions, lexicon):
     torch.manual_seed(0)
-    data = RegionData(lessons, captions, lexicon, SIZES)
+    data = RegionBatches(lessons, captions, lexicon, SIZES)
     training = RegionTraining(ProjectionHead(1280, 384, 32), lexicon)
     training.head.standardise(data.features)
     optimizer = torch.optim.AdamW(training.parameters(), 1e-3)
@@ -144,22 +144,22 @@ def test_captions_are_told_apart_both_ways():
     captions = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     scale, logits = torch.tensor(5.0), 5 * photos @ captions.T
     told = [-logits.log_softmax(axis).diagonal().mean() for axis in (0, 1)]
-    torch.testing.assert_close(regions.contrastive(photos, captions, scale), sum(told) / 2)
+    torch.testing.assert_close(regions.contrastive_loss(photos, captions, scale), sum(told) / 2)
 
 
 def test_distillation_is_least_where_the_teacher_is_matched():
     teacher = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0)) * 4 + 7
     matched = regions.TEACHER_SCALE * (teacher - teacher.mean(1, keepdim=True)) / teacher.std(1, keepdim=True)
-    assert regions.distillation(matched, teacher).item() == pytest.approx(0, abs=1e-5)
-    assert regions.distillation(matched, 3 * teacher - 2).item() == pytest.approx(0, abs=1e-5)
-    assert regions.distillation(matched.flip(1), teacher) > 0.5
+    assert regions.distillation_loss(matched, teacher).item() == pytest.approx(0, abs=1e-5)
+    assert regions.distillation_loss(matched, 3 * teacher - 2).item() == pytest.approx(0, abs=1e-5)
+    assert regions.distillation_loss(matched.flip(1), teacher) > 0.5
 
 
 def test_smoothing_takes_no_notice_of_excluded_candidates():
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     excluded = torch.tensor([[False] * 5, [False, True, False, True, False], [True, True, True, True, False]])
     right = torch.tensor([1, 2, 4])
-    found = regions.smoothed(logits, right, excluded)
+    found = regions.smoothed_cross_entropy(logits, right, excluded)
     each = [
         F.cross_entropy(row[~out][None], torch.tensor([int((~out)[:own].sum())]), label_smoothing=0.05)
         for row, out, own in zip(logits, excluded, right.tolist(), strict=True)

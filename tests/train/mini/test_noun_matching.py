@@ -10,7 +10,7 @@ from ovseg_demo.proposals.base import MaskProposals
 from tests.helpers.mini_data import shrunk
 from train.common.image_sets import DescribedSet
 from train.mini import views
-from train.mini.noun_matching import NOUNS, Matcher
+from train.mini.noun_matching import NOUNS, NounMatcher
 
 
 class Halves:
@@ -32,8 +32,8 @@ class Nothing:
 
 
 @pytest.fixture(scope="module")
-def matcher() -> Matcher:
-    return Matcher(Halves(), ImageTower(), TextTower())
+def matcher() -> NounMatcher:
+    return NounMatcher(Halves(), ImageTower(), TextTower())
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def pizzas(tmp_path) -> Path:
     return tmp_path / "pizzas.png"
 
 
-def found(matcher: Matcher, *captions: str) -> list[str]:
+def found(matcher: NounMatcher, *captions: str) -> list[str]:
     return [NOUNS[row] for row in matcher.nouns(captions)]
 
 
@@ -87,5 +87,5 @@ def test_a_noun_is_matched_where_it_is_likely(matcher, pizzas):
 
 
 def test_without_masks_nothing_is_matched(matcher, pizzas):
-    nothing = Matcher(Nothing(), matcher._tower, TextTower())
+    nothing = NounMatcher(Nothing(), matcher._tower, TextTower())
     assert list(nothing.matches(DescribedSet("any", (pizzas,), (("pizza",),), False))) == [[]]

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.mini import DECODER_SIZES, FOLD
 from train.mini.sed import initialisation
-from train.mini.sed.training import Training, choice, known_cross_entropy
+from train.mini.sed.training import SEDMiniTraining, balanced_binary_cross_entropy, balanced_class_cross_entropy
 
 T, SIDES = 5, (3, 4)
 
@@ -58,7 +58,7 @@ def test_a_class_that_is_everywhere_stays_above_one_that_is_nowhere(decoder, inp
 def test_every_parameter_learns(decoder, inputs):
     cost, skips = inputs
     targets = (torch.rand(T, *(8 * side for side in SIDES)) < 0.3).float()
-    training = Training(decoder)
+    training = SEDMiniTraining(decoder)
     batch = {"cost": [cost], "skips": [skips], "targets": [targets], "counted": [targets >= 0]}
     optimizer = torch.optim.SGD(training.parameters(), 0.1)
     for _ in range(2):  # the last head begins with weights of zero for most of its inputs
@@ -74,16 +74,16 @@ def test_only_what_is_known_counts():
     targets = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
     counted = torch.tensor([[[True, False]], [[False, True]]])
     expected = (torch.tensor(2.0).log() + F.softplus(torch.tensor(-8.0))) / 2
-    torch.testing.assert_close(known_cross_entropy(logits, targets, counted), expected)
-    assert known_cross_entropy(logits, targets, torch.zeros_like(counted)) == 0
+    torch.testing.assert_close(balanced_binary_cross_entropy(logits, targets, counted), expected)
+    assert balanced_binary_cross_entropy(logits, targets, torch.zeros_like(counted)) == 0
 
 
 def test_coarser_logits_are_judged_at_the_resolution_of_the_targets():
     targets = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]).expand(1, 4, 4)
     right = torch.tensor([[[9.0, -9.0]]]).expand(1, 2, 2)
     counted = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert known_cross_entropy(right, targets, counted) < 0.1
-    assert known_cross_entropy(-right, targets, counted) > 5
+    assert balanced_binary_cross_entropy(right, targets, counted) < 0.1
+    assert balanced_binary_cross_entropy(-right, targets, counted) > 5
 
 
 def test_the_choice_weighs_classes_by_the_root_of_their_places():
@@ -92,12 +92,14 @@ def test_the_choice_weighs_classes_by_the_root_of_their_places():
     targets = torch.tensor([[[1.0, 1, 1, 1, 0]], [[0, 0, 0, 0, 1.0]]])
     right, undecided = F.softplus(torch.tensor(-3.0)), torch.tensor(2.0).log()
     counted = torch.ones_like(targets, dtype=torch.bool)
-    torch.testing.assert_close(choice(logits, targets, counted), (4 / 2 * right + undecided) / (4 / 2 + 1))
+    torch.testing.assert_close(
+        balanced_class_cross_entropy(logits, targets, counted), (4 / 2 * right + undecided) / (4 / 2 + 1)
+    )
 
 
 def test_the_choice_is_among_what_counts_and_needs_a_class():
     logits, targets = torch.tensor([[[0.0]], [[9.0]]]), torch.tensor([[[1.0]], [[0.0]]])
     among = torch.tensor([[[True]], [[True]]])
-    assert choice(logits, targets, among) > 8
-    assert choice(logits, targets, among & torch.tensor([[[True]], [[False]]])) < 1e-3
-    assert choice(logits, torch.zeros_like(targets), among) == 0
+    assert balanced_class_cross_entropy(logits, targets, among) > 8
+    assert balanced_class_cross_entropy(logits, targets, among & torch.tensor([[[True]], [[False]]])) < 1e-3
+    assert balanced_class_cross_entropy(logits, torch.zeros_like(targets), among) == 0

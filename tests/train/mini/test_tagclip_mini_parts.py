@@ -18,8 +18,8 @@ from train.common.labelled_batches import BACKGROUND
 from train.mini.tagclip.batches import SplitSet, WindowBatches
 from train.mini.tagclip.experiments import VARIANTS
 from train.mini.tagclip.initialisation import GAIN, anchor_projection, initialise_model
-from train.mini.tagclip.measurement import WEIGHTINGS, Counted, _count_trust
-from train.mini.tagclip.training import Training, Trusty
+from train.mini.tagclip.measurement import WEIGHTINGS, SegmentationCounts, _count_trust
+from train.mini.tagclip.training import TagCLIPMiniTraining, TrustyLoss
 from train.tagclip.losses import UNSEEN
 
 
@@ -85,7 +85,7 @@ CHANCE = -np.log(0.5) * 0.5**2
 
 @pytest.mark.parametrize(("background", "wanted"), [(False, (0.9 + 3 * 0.1) / 4), (True, (2 * 0.9 + 0.1) / 3)])
 def test_what_is_to_look_new_counts_by_alpha_in_the_trusty_loss(background, wanted):
-    training = Training(torch.nn.Identity(), torch.zeros(1, 384), Trusty(0.9, background))
+    training = TagCLIPMiniTraining(torch.nn.Identity(), torch.zeros(1, 384), TrustyLoss(0.9, background))
     labels = torch.tensor([[[UNSEEN, 0], [BACKGROUND, -1]]])
     assert training._novelty(torch.zeros(1, 2, 2), labels).item() == pytest.approx(CHANCE * wanted)
 
@@ -97,7 +97,7 @@ def test_unseen_pixels_teach_nothing_about_the_masks_of_seen_classes():
     model.adapter, model.decoder = lambda *_: None, lambda *_: MaskLogits(logits, None)
     labels = torch.tensor([[[0, UNSEEN], [BACKGROUND, -1]]])
     batch = {"anchors": None, "coarse": None, "fine": None, "labels": labels}
-    sum(Training(model, torch.zeros(2, 384), Trusty())(batch).values()).backward()
+    sum(TagCLIPMiniTraining(model, torch.zeros(2, 384), TrustyLoss())(batch).values()).backward()
     assert (logits.grad[0].abs().amax(0) > 0).tolist() == [[True, False], [True, False]]
 
 
@@ -110,15 +110,15 @@ def test_only_a_decoder_with_a_trusty_token_has_its_loss():
     }
     batch["labels"] = torch.tensor([[0, 1], [UNSEEN, BACKGROUND]]).expand(2, 2, 2)
     for name, variant in VARIANTS.items():
-        found = Training(MiniTagCLIPModel(variant.sizes), F.normalize(torch.randn(2, 384), dim=1), variant.trusty)(
-            batch
-        )
+        found = TagCLIPMiniTraining(
+            MiniTagCLIPModel(variant.sizes), F.normalize(torch.randn(2, 384), dim=1), variant.trusty
+        )(batch)
         assert found.keys() == {"masks", "dice"} | ({"trusty"} if variant.sizes.trusty else set()), name
         assert all(value.isfinite() and value > 0 for value in found.values())
 
 
 def test_the_area_is_how_often_an_unseen_pixel_looks_newer():
-    counted = Counted({title: Confusion(2) for title in WEIGHTINGS})
+    counted = SegmentationCounts({title: Confusion(2) for title in WEIGHTINGS})
     trusty = np.array([[0.1, 0.3], [0.2, 0.9]])
     _count_trust(counted.trusty, trusty, np.array([[0, 0], [1, 1]]), np.array([True, False]))
     assert counted.area() == pytest.approx(3 / 4)
@@ -128,7 +128,7 @@ def test_the_area_is_how_often_an_unseen_pixel_looks_newer():
 
 
 def test_numbers_are_of_the_split():
-    counted = Counted({title: Confusion(3) for title in WEIGHTINGS})
+    counted = SegmentationCounts({title: Confusion(3) for title in WEIGHTINGS})
     counted.confusions["none"].add(np.array([[0, 0, 1, 2]]), np.array([[0, 0, 1, 0]]))
     pixels, seen, unseen, harmonic = counted.numbers("none", (True, True, False))
     assert (pixels, unseen, harmonic) == (75, 0, 0)

@@ -16,17 +16,17 @@ from tests.helpers.pairs_data import COLOURS, folder_of, pair
 from train.common.run_folder import TrainingError
 from train.common.sampling import StepGenerator
 from train.ovseg.clip import adaptation, initial_model
-from train.ovseg.clip.adaptation import Adaptation, retrieval
+from train.ovseg.clip.adaptation import AdaptationTraining, retrieval_accuracy
 from train.ovseg.clip.pair_batches import PairBatches, region_of_pair
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 WORDS = list(COLOURS)
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Shards:
+def shards(tmp_path_factory) -> PairShards:
     pairs = [pair(WORDS[n % 4], f"set/{n}", (20 + n, 30), n) for n in range(21)]
-    return Shards(folder_of(tmp_path_factory.mktemp("pairs"), pairs))
+    return PairShards(folder_of(tmp_path_factory.mktemp("pairs"), pairs))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def clip():
     return initial_model.tiny_clip(0)
 
 
-def batches(shards: Shards, size: int = 3, side: int = 64) -> PairBatches:
+def batches(shards: PairShards, size: int = 3, side: int = 64) -> PairBatches:
     return PairBatches(shards, np.arange(1, 21), size, side, SimpleTokenizer(), 0)
 
 
@@ -75,7 +75,7 @@ def test_an_epoch_has_every_pair_once_over_all_processes(shards, monkeypatch, pr
     data, seen = batches(shards), []
     steps = data.steps(processes)
     assert steps == 20 // (3 * processes)
-    monkeypatch.setattr(Shards, "__getitem__", lambda self, index: seen.append(index) or pair("grass"))
+    monkeypatch.setattr(PairShards, "__getitem__", lambda self, index: seen.append(index) or pair("grass"))
     epochs = []
     for epoch in range(2):
         seen.clear()
@@ -107,8 +107,8 @@ def trained(module: torch.nn.Module) -> set[str]:
     return {name for name, value in module.named_parameters() if value.requires_grad}
 
 
-def gradients(clip, shards, prompts: bool) -> tuple[Adaptation, float]:
-    module = Adaptation(clip, prompts)
+def gradients(clip, shards, prompts: bool) -> tuple[AdaptationTraining, float]:
+    module = AdaptationTraining(clip, prompts)
     loss = module(batches(shards, 8)(StepGenerator(0, 0, 0, 1)))["contrastive"]
     loss.backward()
     return module, loss.item()
@@ -139,7 +139,7 @@ def test_the_scale_stays_below_100(clip, shards):
 def test_the_loss_is_symmetric_and_contrastive(clip, shards):
     batch = batches(shards, 8)(StepGenerator(0, 0, 0, 1))
     with torch.no_grad():
-        loss = Adaptation(clip, False)(batch)["contrastive"]
+        loss = AdaptationTraining(clip, False)(batch)["contrastive"]
         regions = F.normalize(clip.visual(batch["crops"]), dim=-1)
         logits = clip.logit_scale.exp() * regions @ F.normalize(clip.encode_text(batch["tokens"]), dim=-1).T
     both = [F.cross_entropy(each, torch.arange(8)) for each in (logits, logits.T)]
@@ -156,7 +156,7 @@ def test_the_logits_are_float32_in_mixed_precision(clip, shards, monkeypatch):
             return found
 
     monkeypatch.setattr(adaptation, "ClipLoss", Watched)
-    module = Adaptation(clip, False)
+    module = AdaptationTraining(clip, False)
     with torch.autocast("cpu", torch.bfloat16):
         assert clip.visual(torch.zeros(1, 3, 64, 64)).dtype == torch.bfloat16
         module(batches(shards)(StepGenerator(0, 0, 0, 1)))
@@ -167,12 +167,12 @@ def test_regions_learn_their_words(clip, shards):
     regions = [region_of_pair(shards[row], 64) for row in range(4)]
     crops, masks = (torch.stack(each) for each in zip(*regions, strict=True))
     batch = {"crops": crops, "masks": masks, "tokens": SimpleTokenizer()(WORDS)}
-    before = retrieval(clip, shards, range(21), SimpleTokenizer())
-    module = Adaptation(clip, False)
+    before = retrieval_accuracy(clip, shards, range(21), SimpleTokenizer())
+    module = AdaptationTraining(clip, False)
     optimizer = torch.optim.AdamW([v for v in module.parameters() if v.requires_grad], 2e-3)
     for _ in range(25):
         optimizer.zero_grad()
         module(batch)["contrastive"].backward()
         optimizer.step()
-    after = retrieval(clip, shards, range(21), SimpleTokenizer())
+    after = retrieval_accuracy(clip, shards, range(21), SimpleTokenizer())
     assert before < 0.5 < 0.7 < after, "of four regions the model learns the colours of all"

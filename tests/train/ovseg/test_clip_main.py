@@ -20,9 +20,9 @@ from tests.helpers.processes import run_in_two_processes
 from train.common.sampling import StepGenerator
 from train.ovseg.clip import __main__ as command
 from train.ovseg.clip import initial_model
-from train.ovseg.clip.adaptation import Adaptation
+from train.ovseg.clip.adaptation import AdaptationTraining
 from train.ovseg.clip.pair_batches import PairBatches
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 WORDS = list(COLOURS)
 PAIRS = [pair(WORDS[n % 4], f"set/{n}", (20 + n, 30), n) for n in range(16)]
@@ -200,13 +200,13 @@ def test_processes_train_on_one_batch(pairs, tmp_path):
             torch.testing.assert_close(found[0][1][name], value.grad, rtol=1e-3, atol=1e-6)
 
 
-def adaptation() -> Adaptation:
+def adaptation() -> AdaptationTraining:
     PartialState(cpu=True)
-    return Adaptation(initial_model.tiny_clip(0), False)
+    return AdaptationTraining(initial_model.tiny_clip(0), False)
 
 
 def batch(pairs: Path, process: int) -> dict:
-    return PairBatches(Shards(pairs), np.arange(16), 4, 64, SimpleTokenizer(), 0)(StepGenerator(0, 0, process, 2))
+    return PairBatches(PairShards(pairs), np.arange(16), 4, 64, SimpleTokenizer(), 0)(StepGenerator(0, 0, process, 2))
 
 
 def train_one_step_in_a_group(pairs: Path, out: Path) -> None:

@@ -55,7 +55,7 @@ def test_segments_are_shrunk_to_each_fourth_pixel():
 def test_the_assignment_is_the_cheapest_of_all():
     logits, masks, [segments] = drawn(5, [1, 5, 4, 32, 3])
     small = segments.shrunk(masks.shape[2:])
-    found = matcher.cost(logits[0], masks[0], segments.classes, small)
+    found = matcher.matching_cost(logits[0], masks[0], segments.classes, small)
     queries, targets = matcher.match_queries(logits[0], masks[0], segments.classes, small)
     columns = torch.arange(len(segments.classes))
     cheapest = min(found[list(rows), columns].sum() for rows in permutations(range(5), len(columns)))

@@ -161,7 +161,7 @@ def test_what_is_measured_is_what_is_there():
     assert evaluate.best_overlaps(masks, torch.full((1, 5), -1)).tolist() == []
     logits = torch.tensor([[9.0, 0, 0], [0, 2, 9]])
     scores = 20 * (2 * masks.float() - 1)
-    assert evaluate.named(logits, scores).tolist() == [[0, 0, 0, 1, 1]]
+    assert evaluate.label_map(logits, scores).tolist() == [[0, 0, 0, 1, 1]]
 
 
 def test_other_settings_in_one_folder_are_refused(whole, data, capsys):

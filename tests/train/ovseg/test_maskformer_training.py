@@ -23,7 +23,7 @@ from train.ovseg.maskformer import class_embeddings, join_checkpoints, trained_m
 from train.ovseg.maskformer.initial_weights import initialise
 from train.ovseg.maskformer.losses import Segments, layer_losses, mask_count
 from train.ovseg.maskformer.recipes import RECIPES, shortened, smoke
-from train.ovseg.maskformer.training import Training, class_logits, decays
+from train.ovseg.maskformer.training import MaskFormerTraining, class_logits, decays
 
 TINY = {name: smoke(recipe) for name, recipe in RECIPES.items()}
 
@@ -32,9 +32,9 @@ def words(count: int, width: int = 16) -> torch.Tensor:
     return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(count)), dim=1)
 
 
-def training(backbone: str = "swinb") -> Training:
+def training(backbone: str = "swinb") -> MaskFormerTraining:
     torch.manual_seed(0)
-    return Training(TINY[backbone].architecture.build(16), [words(3), words(5)])
+    return MaskFormerTraining(TINY[backbone].architecture.build(16), [words(3), words(5)])
 
 
 def batch() -> dict:
@@ -120,7 +120,7 @@ def test_norms_embeddings_and_tables_do_not_decay():
 
 
 def test_no_object_begins_as_long_as_a_text():
-    assert 0.5 < Training(TINY["swinb"].architecture.build(384), [words(2, 384)]).non_object.norm() < 1.5
+    assert 0.5 < MaskFormerTraining(TINY["swinb"].architecture.build(384), [words(2, 384)]).non_object.norm() < 1.5
 
 
 def test_texts_are_neither_trained_nor_stored():
@@ -140,7 +140,9 @@ def test_a_file_holds_the_model_under_published_names(tmp_path):
     torch.manual_seed(1)
     full = replace(RECIPES["r101c"].architecture, backbone_sizes={"width": 8})
     trained_model.save_maskformer(
-        RunFolder(tmp_path / "full", {}), Training(full.build(16), [words(2)]), replace(recipe, architecture=full)
+        RunFolder(tmp_path / "full", {}),
+        MaskFormerTraining(full.build(16), [words(2)]),
+        replace(recipe, architecture=full),
     )
     assert set(reading.read_weights(tmp_path / "full" / trained_model.FILE)) == published
 

@@ -14,7 +14,7 @@ from tests.helpers.mini_data import KEYS, two_halves, write_described_set, write
 from tests.helpers.pairs_data import ByColour, Quarters, quarters
 from tests.helpers.processes import kill_during, run_in_two_processes
 from train.ovseg.pairs import __main__ as command
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 CAPTIONS = [["Grass .", "Snow on the water ."], ["The water is blue ."], ["Go !"], ["Snow ."], ["Grass and snow ."]]
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_shards_a_report_and_a_page(whole):
     assert counts["photos_with_pairs"] == 4
     assert dict(counts["most_frequent"]) == {"grass": 2, "snow": 2, "water": 1}
     assert counts["proposals"] == "quarters"
-    found = Shards(whole)
+    found = PairShards(whole)
     assert found.photos.tolist() == [0, 1, 3, 4, 4]
 
 
@@ -80,7 +80,7 @@ def test_five_captions_have_all_that_one_has(whole, data, tmp_path):
     assert run(data, tmp_path, "--captions", "five") == 0
     one, five = (
         {(p["photo"], p["word"], *p["box"]) for p in map(s.facts, range(len(s)))}
-        for s in map(Shards, (whole, tmp_path))
+        for s in map(PairShards, (whole, tmp_path))
     )
     assert one < five
     assert {word for _, word, *_ in five - one} == {"snow", "water"}
@@ -88,13 +88,13 @@ def test_five_captions_have_all_that_one_has(whole, data, tmp_path):
 
 def test_labels_are_a_source_too(data, tmp_path):
     assert run(data, tmp_path, "--source", "masks") == 0
-    found = Shards(tmp_path)
+    found = PairShards(tmp_path)
     assert [found.facts(index)["word"] for index in range(len(found))] == ["road", "sky"]
     assert json.loads((tmp_path / "config.json").read_text())["photos"] == {"street_train": 1}
 
 
 def test_a_run_that_was_interrupted_goes_on(whole, data, tmp_path, monkeypatch, capsys):
-    pairs, seen = command.Captioned.pairs, []
+    pairs, seen = command.CaptionPairs.pairs, []
 
     def interrupted(self, number):
         seen.append(number)
@@ -102,7 +102,7 @@ def test_a_run_that_was_interrupted_goes_on(whole, data, tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return pairs(self, number)
 
-    monkeypatch.setattr(command.Captioned, "pairs", interrupted)
+    monkeypatch.setattr(command.CaptionPairs, "pairs", interrupted)
     assert run(data, tmp_path) == 130
     assert "goes on from the last shard" in capsys.readouterr().err
     assert sorted(content(tmp_path)) == ["config.json", "pairs-000000.tar"]
@@ -175,7 +175,7 @@ def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_described_set(tmp_path / "told_train", "captions", {"a": ["A pizza on a table ."]})
     assert run(tmp_path, tmp_path / "out", "--smoke", "--proposals", "fast") == 0
-    found = Shards(tmp_path / "out")
+    found = PairShards(tmp_path / "out")
     assert {found.facts(index)["word"] for index in range(len(found))} == {"pizza", "table"}
     assert np.isfinite([found.facts(index)["score"] for index in range(len(found))]).all()
 

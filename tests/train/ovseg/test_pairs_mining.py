@@ -10,7 +10,7 @@ from eval.datasets.base import DatasetError
 from tests.helpers.mini_data import HELD_OUT, KEYS, two_halves, write_labelled_set
 from tests.helpers.pairs_data import ByColour, Quarters, quarters
 from train.common.image_sets import described_sets, labelled_sets
-from train.ovseg.pairs.mining import Captioned, Matcher, Named
+from train.ovseg.pairs.mining import CaptionPairs, LabelPairs, WordMatcher
 
 CAPTIONS = ["Grass by the water .", "Snow ; grass .", "nothing"]
 
@@ -35,7 +35,7 @@ def captioned(tmp_path):
 
 def test_each_word_gets_the_region_that_is_most_like_it(captioned):
     vlm = ByColour()
-    source = Captioned(captioned, 5, Words(), Matcher(Quarters(), vlm))
+    source = CaptionPairs(captioned, 5, Words(), WordMatcher(Quarters(), vlm))
     assert len(source) == 2
     found = {pair.word: pair for pair in source.pairs(0)}
     assert {word: pair.box for word, pair in found.items()} == {
@@ -59,7 +59,7 @@ def test_each_word_gets_the_region_that_is_most_like_it(captioned):
 
 
 def test_one_caption_is_the_first(captioned):
-    source = Captioned(captioned, 1, Words(), Matcher(Quarters(), ByColour()))
+    source = CaptionPairs(captioned, 1, Words(), WordMatcher(Quarters(), ByColour()))
     assert {pair.word for pair in source.pairs(0)} == {"grass", "water"}
 
 
@@ -72,13 +72,13 @@ def test_a_photo_without_masks_has_no_pairs(captioned):
             found = super().propose(image, report)
             return type(found)(found.packed[:1], found.scores[:1], found.width)
 
-    source = Captioned(captioned, 5, Words(), Matcher(Small(), ByColour()))
+    source = CaptionPairs(captioned, 5, Words(), WordMatcher(Small(), ByColour()))
     assert source.pairs(0) == []
 
 
 def test_a_photo_that_cannot_be_read_is_named(captioned):
     captioned[0].photos[0].write_bytes(b"no photo")
-    source = Captioned(captioned, 5, Words(), Matcher(Quarters(), ByColour()))
+    source = CaptionPairs(captioned, 5, Words(), WordMatcher(Quarters(), ByColour()))
     with pytest.raises(DatasetError, match=r"told_train/images/a\.jpg cannot be used"):
         source.pairs(0)
 
@@ -87,7 +87,7 @@ def test_labels_are_regions_but_background_is_not(tmp_path):
     names = ["cat", "sofa", "background"]
     masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 1)}
     write_labelled_set(tmp_path / "some_train", names, masks)
-    source = Named(labelled_sets(tmp_path))
+    source = LabelPairs(labelled_sets(tmp_path))
     assert len(source) == 2, "photos that are held out are not mined"
     found = source.pairs(0)
     assert [(pair.word, pair.box, pair.score, pair.caption) for pair in found] == [

@@ -6,12 +6,12 @@ import pytest
 
 from train.common.run_folder import TrainingError
 from train.ovseg.pairs import nouns
-from train.ovseg.pairs.nouns import Parser
+from train.ovseg.pairs.nouns import NounParser
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
+def parser() -> NounParser:
+    return NounParser()
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_a_missing_parser_is_told(monkeypatch):
     with pytest.raises(
         TrainingError, match=r"^train\.ovseg\.pairs needs more .*: pip install -r requirements-train\.txt$"
     ):
-        Parser()
+        NounParser()

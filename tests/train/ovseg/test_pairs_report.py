@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.pairs_data import COLOURS, folder_of, pair
 from train.common.run_folder import RunFolder, TrainingError
 from train.ovseg.pairs import report
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 EVIL = "<script>alert('&')</script>"
 
@@ -17,12 +17,12 @@ EVIL = "<script>alert('&')</script>"
 @pytest.fixture
 def shards(tmp_path):
     words = ["grass", "water", "grass", EVIL, "snow"]
-    return Shards(folder_of(tmp_path, [pair(word, f"set/{EVIL}", seed=n) for n, word in enumerate(words)]))
+    return PairShards(folder_of(tmp_path, [pair(word, f"set/{EVIL}", seed=n) for n, word in enumerate(words)]))
 
 
 def page(shards) -> str:
     counts = {"clip": EVIL} | report.summary(shards, 4)
-    return report.html(counts, report.sampled(shards, 40, lambda _: np.full((80, 90, 3), 100, np.uint8)))
+    return report.html(counts, report.sample_photos(shards, 40, lambda _: np.full((80, 90, 3), 100, np.uint8)))
 
 
 def test_pairs_words_and_photos_are_counted(shards):
@@ -51,7 +51,7 @@ def test_the_page_escapes_and_needs_no_other_file(shards):
 
 
 def test_a_sample_is_spread_over_the_photos(shards):
-    chosen = [pairs for _, pairs in report.sampled(shards, 2, lambda number: np.zeros((1, 1, 3), np.uint8))]
+    chosen = [pairs for _, pairs in report.sample_photos(shards, 2, lambda number: np.zeros((1, 1, 3), np.uint8))]
     assert [[pair.word for pair in pairs] for pairs in chosen] == [["grass", "water"], ["snow"]]
 
 
@@ -68,7 +68,7 @@ def test_what_is_outside_the_mask_is_dark_beyond_an_outline():
 def test_three_files_are_written(shards, tmp_path):
     folder = RunFolder(tmp_path / "run", {})
     counts = report.summary(shards, 4)
-    report.write(folder, counts, page(shards))
+    report.write_report(folder, counts, page(shards))
     assert json.loads((folder.path / "report.json").read_text())["pairs"] == 5
     assert (folder.path / "report.md").read_text() == report.markdown(counts)
     assert (folder.path / "samples.html").read_text() == page(shards)
@@ -80,7 +80,7 @@ def test_finished_pairs_are_told_from_others(tmp_path):
         for name, seed in (("one", 0), ("same", 0), ("other", 9))
     )
     assert (one / "report.json").read_text() == (other / "report.json").read_text()
-    (found, digest), (_, repeated), (_, different) = map(report.finished, (one, same, other))
+    (found, digest), (_, repeated), (_, different) = map(report.finished_pairs, (one, same, other))
     assert len(found) == 4
     assert digest == repeated != different
 
@@ -90,11 +90,11 @@ def test_unfinished_pairs_are_refused(shards, tmp_path, content):
     told = tmp_path / "report.json"
     told.unlink() if content is None else told.write_bytes(content)
     with pytest.raises(TrainingError, match=r"holds no finished pairs; python -m train\.ovseg\.pairs makes them"):
-        report.finished(tmp_path)
+        report.finished_pairs(tmp_path)
 
 
 def test_a_missing_shard_is_told(tmp_path):
     folder_of(tmp_path, [pair("grass", seed=n) for n in range(10)])
     (tmp_path / "pairs-000001.tar").unlink()
     with pytest.raises(TrainingError, match=r"holds 8 pairs, but should hold 10; the command that made them makes"):
-        report.finished(tmp_path)
+        report.finished_pairs(tmp_path)

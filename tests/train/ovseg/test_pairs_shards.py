@@ -10,7 +10,7 @@ import webdataset
 from tests.helpers.pairs_data import folder_of, pair
 from train.common.run_folder import RunFolder, TrainingError
 from train.ovseg.pairs import shards
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 PAIRS = [
     pair(word, f"set/{n}", (20 + 3 * n, 33), n) for n, word in enumerate(["red", "grass", "water", "snow", "dög|"])
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_pairs_are_read_as_they_were_written(folder):
-    found = Shards(folder)
+    found = PairShards(folder)
     assert len(found) == 5
     assert found.photos.tolist() == [0, 1, 2, 3, 4]
     for index in (4, 0, 2):
@@ -54,11 +54,11 @@ def test_webdataset_streams_them(folder):
 def test_a_shard_of_photos_without_pairs_is_empty(tmp_path):
     shards.write_shards(RunFolder(tmp_path, {}), 0, {0: [], 1: []})
     with pytest.raises(TrainingError, match=r"holds no pairs\.$"):
-        Shards(tmp_path)
+        PairShards(tmp_path)
     shards.write_shards(RunFolder(tmp_path, {}), 1, {2: [], 3: PAIRS[:2]})
-    assert Shards(tmp_path).photos.tolist() == [3, 3]
+    assert PairShards(tmp_path).photos.tolist() == [3, 3]
     with pytest.raises(TrainingError, match="holds no pairs"):
-        Shards(tmp_path / "nowhere")
+        PairShards(tmp_path / "nowhere")
 
 
 def test_the_same_pairs_make_the_same_bytes(tmp_path):
@@ -68,7 +68,7 @@ def test_the_same_pairs_make_the_same_bytes(tmp_path):
 
 def test_reading_needs_no_library_and_writing_says_which(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    assert Shards(folder)[1].word == "grass"
+    assert PairShards(folder)[1].word == "grass"
     with pytest.raises(
         TrainingError, match=r"^train\.ovseg\.pairs needs more libraries \(.*webdataset.*\): pip install -r"
     ):
@@ -89,15 +89,15 @@ def test_a_full_disk_leaves_no_shard(tmp_path, monkeypatch):
             shards.write_shards(folder, 0, {0: PAIRS})
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     shards.write_shards(folder, 0, {0: PAIRS})
-    assert len(Shards(tmp_path)) == 5
+    assert len(PairShards(tmp_path)) == 5
 
 
 def test_damaged_shards_are_named(folder):
     whole = (folder / "pairs-000000.tar").read_bytes()
     (folder / "pairs-000000.tar").write_bytes(whole[:700])
     with pytest.raises(TrainingError, match=r"pairs-000000\.tar is damaged; delete it"):
-        Shards(folder)
+        PairShards(folder)
     (folder / "pairs-000000.tar").write_bytes(whole.replace(json.dumps("grass").encode(), b'"grass' + b" "))
-    found = Shards(folder)
+    found = PairShards(folder)
     with pytest.raises(TrainingError, match=r"pairs-000000\.tar is damaged"):
         found[1]

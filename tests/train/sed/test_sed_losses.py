@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from eval.datasets.base import IGNORE
 from train.common.labelled_batches import BACKGROUND
-from train.sed.losses import losses, mean_cross_entropy
+from train.sed.losses import mean_cross_entropy, sed_losses
 
 CLASSES, SIZE = 5, (48, 80)
 
@@ -31,7 +31,7 @@ def written_out(logits: Tensor, labels: Tensor, ignore: str) -> Tensor:
 @pytest.mark.parametrize("ignore", ["zeros", "masked"])
 def test_losses_and_gradients_are_those_of_the_formula(ignore):
     logits, labels = drawn()
-    found = losses(logits, labels, ignore)
+    found = sed_losses(logits, labels, ignore)
     assert list(found) == ["before stage 1", "after stage 1", "after stage 2", "result"]
     expected = [written_out(each, labels, ignore) for each in logits]
     torch.testing.assert_close(torch.stack(list(found.values())), torch.stack(expected))
@@ -62,7 +62,7 @@ def test_background_teaches_absence(ignore):
 @pytest.mark.parametrize("ignore", ["zeros", "masked"])
 def test_a_photo_without_labels_gives_a_finite_loss(ignore):
     logits, labels = drawn()
-    found = losses(logits, torch.full_like(labels, IGNORE), ignore)
+    found = sed_losses(logits, torch.full_like(labels, IGNORE), ignore)
     expected = [0.0] * 4 if ignore == "masked" else [F.softplus(each).mean().item() for each in map(upsampled, logits)]
     assert [value.item() for value in found.values()] == pytest.approx(expected)
     sum(found.values()).backward()
@@ -77,15 +77,15 @@ def test_nothing_of_full_resolution_is_kept_for_the_backward_pass():
     logits, labels = drawn()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
-        sum(losses(logits, labels).values())
+        sum(sed_losses(logits, labels).values())
     # The logits of an image as they come, its labels, and which of them count.
     assert 0 < max(kept) < CLASSES * SIZE[0] * SIZE[1]
 
 
 def test_losses_are_computed_in_full_precision():
     logits, labels = drawn()
-    plain = losses([each.bfloat16() for each in logits], labels)
+    plain = sed_losses([each.bfloat16() for each in logits], labels)
     with torch.autocast("cpu", torch.bfloat16):
-        found = losses([each.bfloat16() for each in logits], labels)
+        found = sed_losses([each.bfloat16() for each in logits], labels)
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert {name: value.item() for name, value in found.items()} == {n: value.item() for n, value in plain.items()}

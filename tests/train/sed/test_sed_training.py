@@ -17,9 +17,9 @@ from ovseg_demo.weights import catalogue, reading
 from train.common.run_folder import RunFolder
 from train.common.schedule import parameter_groups
 from train.sed import initial_model, saving
-from train.sed.losses import losses
+from train.sed.losses import sed_losses
 from train.sed.recipes import RECIPES, smoke
-from train.sed.training import TOWER, Training, decays
+from train.sed.training import TOWER, SEDTraining, decays
 
 TINY = smoke(RECIPES["b"])
 WORDS = (["cat", "dog", "sky-other"], ["road", "tree"])
@@ -30,11 +30,11 @@ def clip() -> open_clip.CLIP:
     return initial_model.tiny_clip(0)
 
 
-def training(clip: open_clip.CLIP, ignore: str = "zeros") -> Training:
+def training(clip: open_clip.CLIP, ignore: str = "zeros") -> SEDTraining:
     clip.zero_grad()
     torch.manual_seed(0)
     texts = [embed_words(clip, words) for words in WORDS]
-    return Training(clip.visual, Decoder(TINY.sizes), texts, TINY.pooling, ignore)
+    return SEDTraining(clip.visual, Decoder(TINY.sizes), texts, TINY.pooling, ignore)
 
 
 def batch(number: int = 0) -> dict:
@@ -77,7 +77,7 @@ def test_losses_are_those_of_the_batchs_own_words(clip, number, ignore):
     found = hierarchical_features(clip.visual, (given["images"] - mean) / std)
     logits = net.decoder(cost_map(found.dense, embed_words(clip, WORDS[number])), found.skips, pooling=2)
     assert logits[0].shape[1] == len(WORDS[number])
-    expected = losses(logits, given["labels"], ignore)
+    expected = sed_losses(logits, given["labels"], ignore)
     for name, value in net(given).items():
         torch.testing.assert_close(value, expected[name])
 

@@ -10,10 +10,10 @@ from ovseg_demo.methods.tagclip.decoder import MaskLogits
 from tests.helpers.oracle import drawn, fixture
 from train.common.labelled_batches import BACKGROUND
 from train.tagclip import losses as module
-from train.tagclip.losses import UNSEEN, Terms, losses
+from train.tagclip.losses import UNSEEN, LossTerms, tagclip_losses
 
 SEEN, HIDDEN = (0, 1, 3, 4, 6), (2, 5)
-PAPER, STRICT = Terms(form="paper"), Terms(unlabelled=False)
+PAPER, STRICT = LossTerms(form="paper"), LossTerms(unlabelled=False)
 
 
 def given(trusty: bool = True) -> tuple[MaskLogits, Tensor, Tensor, Tensor]:
@@ -31,11 +31,11 @@ def given(trusty: bool = True) -> tuple[MaskLogits, Tensor, Tensor, Tensor]:
     return logits, labels, labels == UNSEEN, leaf
 
 
-@pytest.mark.parametrize(("model", "terms"), [("tagclip", Terms()), ("zegclip", Terms(masks=100.0))])
+@pytest.mark.parametrize(("model", "terms"), [("tagclip", LossTerms()), ("zegclip", LossTerms(masks=100.0))])
 def test_losses_and_gradients_are_those_of_the_published_code(model, terms):
     known = fixture("tagclip_losses.json")
     logits, labels, unseen, leaf = given(trusty=model == "tagclip")
-    found = losses(logits, labels, unseen, terms)
+    found = tagclip_losses(logits, labels, unseen, terms)
     names = {"masks": "loss_mask", "dice": "loss_dice", "trusty": "loss_disc"}
     assert {names[name]: value.item() for name, value in found.items()} == pytest.approx(known[model], rel=1e-6)
     [gradient] = torch.autograd.grad(sum(found.values()), leaf)
@@ -54,7 +54,7 @@ def dice(masks: Tensor, truth: Tensor) -> Tensor:
 
 def test_the_papers_losses_are_those_of_its_formulas():
     logits, labels, unseen, _ = given()
-    found = losses(logits, labels, unseen, PAPER)
+    found = tagclip_losses(logits, labels, unseen, PAPER)
     count = sum(len(set(SEEN_ROWS) & set(each.unique().tolist())) for each in labels)
     trusted = 1 - enlarged(logits.trusty[:, None], labels)[:, 0].sigmoid()
     seen = (labels >= 0).float()
@@ -62,7 +62,7 @@ def test_the_papers_losses_are_those_of_its_formulas():
     truth = (labels[:, None] == torch.arange(5)[:, None, None]).float()
     crossed = F.binary_cross_entropy(enlarged(logits.classes, labels).sigmoid(), truth, reduction="none")
     assert found["classes"].item() == pytest.approx(crossed.mean((2, 3)).sum().item() / count, rel=1e-5)
-    as_published = losses(logits, labels, unseen, Terms())
+    as_published = tagclip_losses(logits, labels, unseen, LossTerms())
     assert "classes" not in as_published
     for name in ("masks", "dice"):
         assert torch.equal(found[name], as_published[name])
@@ -78,7 +78,9 @@ def test_classes_that_count_as_unseen_are_no_seen_ones_though_they_have_labels(f
     labelled = torch.where(unseen, 3, labels)
     count = sum(len(set(SEEN_ROWS) & set(each.unique().tolist())) for each in labels)
     more = sum(len(set(SEEN_ROWS) & set(each.unique().tolist())) for each in labelled)
-    [without, with_labels] = (losses(logits, each, unseen, Terms(form))["trusty"] for each in (labels, labelled))
+    [without, with_labels] = (
+        tagclip_losses(logits, each, unseen, LossTerms(form))["trusty"] for each in (labels, labelled)
+    )
     assert (with_labels * more).item() == pytest.approx((without * count).item())
     assert more == count + 1, "the third image, which showed no seen class"
 
@@ -88,7 +90,9 @@ def test_unlabelled_pixels_teach_absence_or_nothing(form):
     logits, labels, unseen, leaf = given()
     labels[:, :, 12:], unseen[:, :, 12:] = IGNORE, False
     taught, masked = (
-        torch.autograd.grad(sum(losses(logits, labels, unseen, Terms(form, unlabelled=way)).values()), leaf)[0]
+        torch.autograd.grad(
+            sum(tagclip_losses(logits, labels, unseen, LossTerms(form, unlabelled=way)).values()), leaf
+        )[0]
         for way in (True, False)
     )
     beyond = taught[..., 3]  # pixels from column 15 on, at least, depend on this column of logits alone
@@ -99,7 +103,7 @@ def test_unlabelled_pixels_teach_absence_or_nothing(form):
 
 def test_strict_losses_are_means_over_what_is_labelled():
     logits, labels, unseen, _ = given()
-    found = losses(logits, labels, unseen, STRICT)
+    found = tagclip_losses(logits, labels, unseen, STRICT)
     expected = {"masks": 0.0, "dice": 0.0, "trusty": 0.0}
     count = 0
     for classes, trusty, own, new in zip(logits.classes, logits.trusty, labels, unseen, strict=True):
@@ -120,12 +124,12 @@ def test_strict_losses_are_means_over_what_is_labelled():
         assert found[name].item() == pytest.approx(value.item() / count, rel=1e-4)
 
 
-@pytest.mark.parametrize("terms", [Terms(), PAPER, STRICT])
+@pytest.mark.parametrize("terms", [LossTerms(), PAPER, STRICT])
 @pytest.mark.parametrize("label", [IGNORE, BACKGROUND, UNSEEN])
 def test_a_batch_that_shows_no_class_gives_finite_losses(terms, label):
     logits, labels, _, leaf = given()
     labels = torch.full_like(labels, label)
-    found = losses(logits, labels, labels == UNSEEN, terms)
+    found = tagclip_losses(logits, labels, labels == UNSEEN, terms)
     assert found["dice"].item() == 0
     sum(found.values()).backward()
     assert leaf.grad.isfinite().all()
@@ -133,10 +137,10 @@ def test_a_batch_that_shows_no_class_gives_finite_losses(terms, label):
 
 def test_losses_are_divided_by_the_mean_number_of_classes_over_processes(monkeypatch):
     logits, labels, unseen, _ = given()
-    alone = losses(logits, labels, unseen, Terms())
+    alone = tagclip_losses(logits, labels, unseen, LossTerms())
     given_up = []
     monkeypatch.setattr(module, "reduce", lambda count, how: given_up.append((count.item(), how)) or count / 2)
-    spread = losses(logits, labels, unseen, Terms())
+    spread = tagclip_losses(logits, labels, unseen, LossTerms())
     assert given_up == [(10.0, "mean")], "five seen classes in each of two images"
     assert {name: value.item() for name, value in spread.items()} == pytest.approx(
         {name: 2 * value.item() for name, value in alone.items()}
@@ -147,15 +151,15 @@ def test_nothing_of_full_resolution_is_kept_for_the_backward_pass():
     logits, labels, unseen, _ = given()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
-        sum(losses(logits, labels, unseen, Terms()).values())
+        sum(tagclip_losses(logits, labels, unseen, LossTerms()).values())
     assert 0 < max(kept) <= labels[0].numel()
 
 
 def test_losses_are_computed_in_full_precision():
     logits, labels, unseen, _ = given()
     short = MaskLogits(logits.classes.bfloat16(), logits.trusty.bfloat16())
-    plain = losses(short, labels, unseen, Terms())
+    plain = tagclip_losses(short, labels, unseen, LossTerms())
     with torch.autocast("cpu", torch.bfloat16):
-        found = losses(short, labels, unseen, Terms())
+        found = tagclip_losses(short, labels, unseen, LossTerms())
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert {name: value.item() for name, value in found.items()} == {n: value.item() for n, value in plain.items()}

@@ -21,14 +21,14 @@ from ovseg_demo.weights import catalogue, reading
 from train.common.labelled_batches import BACKGROUND
 from train.common.run_folder import RunFolder
 from train.tagclip import initial_model, recipes, saving, training
-from train.tagclip.losses import UNSEEN, Terms
+from train.tagclip.losses import UNSEEN, LossTerms
 from train.tagclip.recipes import smoke
-from train.tagclip.training import Plan, Training
+from train.tagclip.training import TagCLIPTraining, UnseenHandling
 
 WORDS = (["cat", "dog", "sheep", "horse", "train"], ["road", "tree"])
 SEEN = (torch.tensor([True, True, False, True, False]), torch.tensor([True, True]))
-PUBLISHED, STRICT = Plan(False, False, Terms()), Plan(False, True, Terms(unlabelled=False))
-SELF_TAUGHT = Plan(True, False, Terms())
+PUBLISHED, STRICT = UnseenHandling(False, False, LossTerms()), UnseenHandling(False, True, LossTerms(unlabelled=False))
+SELF_TAUGHT = UnseenHandling(True, False, LossTerms())
 TINY = smoke(recipes.published("voc", "inductive", "tagclip"))
 
 
@@ -37,11 +37,11 @@ def clip() -> open_clip.CLIP:
     return initial_model.tiny_clip(TINY.prompts, 0)
 
 
-def made(clip: open_clip.CLIP, plan: Plan = PUBLISHED, sizes=TINY.sizes, seen=SEEN) -> Training:
+def made(clip: open_clip.CLIP, plan: UnseenHandling = PUBLISHED, sizes=TINY.sizes, seen=SEEN) -> TagCLIPTraining:
     """With texts that differ, which those of a random text tower hardly do."""
     torch.manual_seed(0)
     texts = [F.normalize(torch.randn(len(words), 64), dim=-1) for words in WORDS]
-    return Training(clip.visual, Decoder(sizes), texts, seen, plan)
+    return TagCLIPTraining(clip.visual, Decoder(sizes), texts, seen, plan)
 
 
 def batch(number: int = 0, *, last: int = 4) -> dict:
@@ -59,23 +59,23 @@ def batch(number: int = 0, *, last: int = 4) -> dict:
     return {"images": images, "labels": torch.where(labels == 4, last, labels), "sets": [number] * 2}
 
 
-def told(monkeypatch, net: Training, given: dict) -> dict:
+def told(monkeypatch, net: TagCLIPTraining, given: dict) -> dict:
     """What the decoder is asked for and the losses are told."""
     seen = {}
-    forward, losses = net.decoder.forward, training.losses
+    forward, losses = net.decoder.forward, training.tagclip_losses
 
     def watched(encoded, texts: Tensor) -> MaskLogits:
         seen["texts"] = texts
         seen["logits"] = forward(encoded, texts)
         return seen["logits"]
 
-    def asked(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Terms) -> dict:
+    def asked(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: LossTerms) -> dict:
         seen.update(labels=labels, unseen=unseen, terms=terms)
         return losses(logits, labels, unseen, terms)
 
     with monkeypatch.context() as patched:
         patched.setattr(net.decoder, "forward", watched)
-        patched.setattr(training, "losses", asked)
+        patched.setattr(training, "tagclip_losses", asked)
         seen["losses"] = net(given)
     return seen
 
@@ -90,7 +90,7 @@ def test_the_recipes_are_the_published_ones(benchmark, prompts, steps):
     assert (schedule.warmup, schedule.decay, schedule.averaging, schedule.clip) == (1500, "poly", 0, None)
     assert (schedule.betas, schedule.epsilon) == ((0.9, 0.999), 1e-8)
     assert (views.side, views.shortest[0], views.shortest[-1], views.largest_share) == (512, 256, 1024, 0.75)
-    assert recipe.terms == Terms("code", 20, 1, 10, unlabelled=True)
+    assert recipe.terms == LossTerms("code", 20, 1, 10, unlabelled=True)
     assert recipe.clip in catalogue.entries()
     shorter = recipes.published(benchmark, "transductive", "tagclip").schedule
     assert (shorter.steps, shorter.warmup) == (steps // 2, 1500)
@@ -123,7 +123,7 @@ def test_as_many_numbers_learn_as_in_the_published_models():
         with torch.device("meta"):
             clip = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"))
             tower = PromptedTower(clip.visual, prompts)
-            net = Training(
+            net = TagCLIPTraining(
                 tower,
                 Decoder(recipes.published("voc", "inductive", "tagclip").sizes),
                 [torch.zeros(1)],
@@ -202,7 +202,7 @@ def test_without_a_trusty_token_nothing_stands_in(clip, monkeypatch):
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_strict_losses_read_nothing_where_labels_are_hidden(clip, monkeypatch, form):
     """Whatever the masks say there: the logits under such pixels get no gradient."""
-    net = made(clip, Plan(False, True, Terms(form, unlabelled=False))).eval()
+    net = made(clip, UnseenHandling(False, True, LossTerms(form, unlabelled=False))).eval()
     seen = told(monkeypatch, net, hidden(batch()))
     logits = seen["logits"].classes, seen["logits"].trusty
     for gradient in torch.autograd.grad(sum(seen["losses"].values()), logits):
@@ -247,7 +247,7 @@ def test_pseudo_labels_teach_unseen_classes(clip, monkeypatch):
 
 
 def test_strict_self_training_does_not_know_where_unseen_classes_are(clip, monkeypatch):
-    net = made(clip, Plan(True, True, Terms(unlabelled=False))).eval()
+    net = made(clip, UnseenHandling(True, True, LossTerms(unlabelled=False))).eval()
     labels = batch()["labels"]
     nowhere = torch.isin(labels, torch.tensor([2, 4, IGNORE]))
     seen = told(monkeypatch, net, batch() | {"labels": torch.where(nowhere, 2, labels)})
@@ -265,7 +265,7 @@ def test_supervised_training_shows_everything(clip, monkeypatch):
     assert len(seen["texts"]) == 5
 
 
-def trained(net: Training, given: dict, steps: int) -> Tensor:
+def trained(net: TagCLIPTraining, given: dict, steps: int) -> Tensor:
     """The losses of every step (steps, L)."""
     optimizer = torch.optim.AdamW([value for value in net.train().parameters() if value.requires_grad], 2e-3)
     found = []
@@ -279,7 +279,7 @@ def trained(net: Training, given: dict, steps: int) -> Tensor:
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("plan", [PUBLISHED, Plan(False, False, Terms("paper"))])
+@pytest.mark.parametrize("plan", [PUBLISHED, UnseenHandling(False, False, LossTerms("paper"))])
 def test_masks_and_the_trusty_map_learn(clip, plan):
     found = trained(made(clip, plan), batch(), 60)
     assert (found[-5:].mean(0) < 0.7 * found[:5].mean(0)).all()

@@ -39,7 +39,7 @@ from train.mini import views
 from train.mini.conversion import half_precision
 from train.mini.heads import dense, features, regions
 from train.mini.lexicon import Lexicon, drop_restricted
-from train.mini.noun_matching import NOUNS, Matcher
+from train.mini.noun_matching import NOUNS, NounMatcher
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
 DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
@@ -56,7 +56,7 @@ NOUN_PHOTOS = 300
 
 
 @dataclass(frozen=True)
-class Config:
+class HeadsConfig:
     """Everything that decides the weights."""
 
     restricted: bool
@@ -69,7 +69,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedHead:
     """A head, the scale of its logits in training, and the mean (384,) of what it says of training photos."""
 
     head: nn.Module
@@ -113,7 +113,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     with state.main_process_first():
         lessons, captions = _lessons(config, labelled, taught, described, towers, stored)
     lexicon = Lexicon([word for lesson in lessons for word in lesson.words], towers[1], config.restricted)
-    data = regions.RegionData(lessons, captions, lexicon, config.region_sizes)
+    data = regions.RegionBatches(lessons, captions, lexicon, config.region_sizes)
     projection = _projection(config, folder, data, lexicon)
     lexicon = Lexicon(_words(taught, described), towers[1], config.restricted)
     dense_head = _dense(config, folder, taught, towers[0], lexicon)
@@ -122,10 +122,10 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> Config:
+def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
     photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
     schedules = (replace(s, seed=chosen.seed, precision=chosen.precision) for s in (PROJECTION, DENSE))
-    config = Config(
+    config = HeadsConfig(
         chosen.restricted, photos, *schedules, NOUN_PHOTOS, regions.RegionBatchSizes(), dense.DenseBatchSizes()
     )
     if not chosen.smoke:
@@ -148,7 +148,7 @@ def _words(labelled: Sequence[LabelledSet], described: Sequence[DescribedSet]) -
 
 
 def _lessons(
-    config: Config,
+    config: HeadsConfig,
     labelled: Sequence[LabelledSet],
     taught: Sequence[LabelledSet],
     described: Sequence[DescribedSet],
@@ -158,25 +158,25 @@ def _lessons(
     """Regions and whole photos with words; photos with the embeddings of their captions."""
     image_tower, text_tower = towers
     lessons = [
-        _taken(full, part, features.regions(full, image_tower, stored))
+        _taken(full, part, features.encode_regions(full, image_tower, stored))
         for full, part in zip(labelled, taught, strict=True)
     ]
     captions = []
     for source in described:
-        views = features.photos(source, image_tower, stored)
+        views = features.encode_photos(source, image_tower, stored)
         if source.tags:
             lessons.append(regions.RegionTargets(views, tuple(tags[0] for tags in source.texts)))
             continue
         captions.append((views, _captions(source, text_tower)))
-        matcher = Matcher(
+        matcher = NounMatcher(
             SamMaskGenerator(mobile_sam.load_mobile_sam(device=image_tower.device), "fast"), image_tower, text_tower
         )
-        matched = features.nouns(source, matcher, config.noun_photos, image_tower, stored)
+        matched = features.encode_matched_nouns(source, matcher, config.noun_photos, image_tower, stored)
         lessons.append(regions.RegionTargets(matched, tuple(NOUNS[row] for row in matched.classes), weak=True))
     return lessons, captions
 
 
-def _projection(config: Config, folder: RunFolder, data: regions.RegionData, lexicon: Lexicon) -> Trained:
+def _projection(config: HeadsConfig, folder: RunFolder, data: regions.RegionBatches, lexicon: Lexicon) -> TrainedHead:
     """Train the projection head."""
     torch.manual_seed(config.projection_schedule.seed)  # what came before differs when a run goes on
     head = ProjectionHead(ImageTower.WIDTH, TextTower.WIDTH, HIDDEN, DROPOUT)
@@ -185,18 +185,20 @@ def _projection(config: Config, folder: RunFolder, data: regions.RegionData, lex
     training = regions.RegionTraining(head, lexicon)
     training.caption_scale.requires_grad_(data.captioned)  # several processes wait for the gradient of all they train
     fit(training, data, config.projection_schedule, stage, title="projection head")
-    return Trained(head, training.word_scale.exp().item(), _mean(head, data.features))
+    return TrainedHead(head, training.word_scale.exp().item(), _mean(head, data.features))
 
 
 def _dense(
-    config: Config, folder: RunFolder, taught: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
-) -> Trained:
+    config: HeadsConfig, folder: RunFolder, taught: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
+) -> TrainedHead:
     """Train the dense head on labelled photos."""
     stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
-    return Trained(*dense.train_dense_head(taught, lexicon, tower, config.window_sizes, config.dense_schedule, stage))
+    return TrainedHead(
+        *dense.train_dense_head(taught, lexicon, tower, config.window_sizes, config.dense_schedule, stage)
+    )
 
 
-def _export(folder: RunFolder, projection: Trained, dense_head: Trained) -> None:
+def _export(folder: RunFolder, projection: TrainedHead, dense_head: TrainedHead) -> None:
     """Write OUT/mini-heads.safetensors and print its line for the catalogue."""
     heads = Heads()
     for name, trained, weight in (("projection", projection, PROJECTION_WEIGHT), ("dense", dense_head, 1.0)):

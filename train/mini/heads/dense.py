@@ -55,7 +55,7 @@ def train_dense_head(
     title: str = "dense head",
 ) -> tuple[DenseHead, float, Tensor]:
     """A head trained on labelled photos, the scale of its logits, and the mean (384,) of what it says of windows."""
-    data = DenseData(taught, lexicon, tower, sizes)
+    data = DenseBatches(taught, lexicon, tower, sizes)
     torch.manual_seed(schedule.seed)
     training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
     fit(training, data, schedule, folder, title=title)
@@ -66,7 +66,7 @@ def train_dense_head(
     return training.head, training.scale.exp().item(), mean
 
 
-class DenseData:
+class DenseBatches:
     """Draws batches from labelled sets; sets of more photos and of more classes are drawn more often."""
 
     def __init__(

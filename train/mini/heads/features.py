@@ -16,7 +16,7 @@ from train.common.image_sets import SMALLEST_REGION, DescribedSet, LabelledSet, 
 from train.common.run_folder import RunFolder
 from train.mini import views
 from train.mini.feature_cache import FeatureCache
-from train.mini.noun_matching import Matcher
+from train.mini.noun_matching import NounMatcher
 
 _BATCH = 32
 
@@ -42,17 +42,19 @@ class ViewFeatures:
         return ViewFeatures(self.features[kept], self.logits[kept], self.photos[kept], self.classes[kept])
 
 
-def regions(source: LabelledSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+def encode_regions(source: LabelledSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
     """Views of every region of a set."""
     return _kept(folder, source.name, _region_views(source), len(source.dataset), tower)
 
 
-def photos(source: DescribedSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+def encode_photos(source: DescribedSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
     """Views of every photo of a set."""
     return _kept(folder, source.name, _photo_views(source), len(source.photos), tower)
 
 
-def nouns(source: DescribedSet, matcher: Matcher, count: int, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
+def encode_matched_nouns(
+    source: DescribedSet, matcher: NounMatcher, count: int, tower: ImageTower, folder: RunFolder
+) -> ViewFeatures:
     """Views of the regions that were matched to nouns of captions, their classes being rows of NOUNS.
 
     Finding masks is slow, so only the `count` photos with the rarest nouns are searched.

@@ -50,7 +50,7 @@ class RegionTargets:
     weak: bool = False
 
 
-class RegionData:
+class RegionBatches:
     """Draws batches, rare words more often than their share.
 
     Args:
@@ -141,17 +141,17 @@ class RegionTraining(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         embedded, scale = self.head(batch["features"]), self.word_scale.exp()
         logits = scale * embedded @ batch["texts"].T
-        losses = {"words": smoothed(logits, batch["words"], batch["not_negatives"])}
+        losses = {"words": smoothed_cross_entropy(logits, batch["words"], batch["not_negatives"])}
         teacher = batch["logits"]
         if "photos" in batch:
             photos = self.head(batch["photos"])
-            losses["captions"] = contrastive(photos, batch["captions"], self.caption_scale.exp())
+            losses["captions"] = contrastive_loss(photos, batch["captions"], self.caption_scale.exp())
             embedded, teacher = torch.cat([embedded, photos]), torch.cat([teacher, batch["photo_logits"]])
-        losses["distillation"] = distillation(scale * embedded @ self.imagenet.T, teacher)
+        losses["distillation"] = distillation_loss(scale * embedded @ self.imagenet.T, teacher)
         return losses
 
 
-def smoothed(logits: Tensor, right: Tensor, excluded: Tensor) -> Tensor:
+def smoothed_cross_entropy(logits: Tensor, right: Tensor, excluded: Tensor) -> Tensor:
     """Cross entropy with label smoothing over the candidates that bool (N, C) does not exclude."""
     told = logits.masked_fill(excluded, -torch.inf).log_softmax(1)
     own = told.gather(1, right[:, None]).mean()
@@ -159,13 +159,13 @@ def smoothed(logits: Tensor, right: Tensor, excluded: Tensor) -> Tensor:
     return -(1 - _SMOOTHING) * own - _SMOOTHING * every
 
 
-def contrastive(photos: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
+def contrastive_loss(photos: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
     """The symmetric loss of CLIP between unit vectors (N, D) and (N, D) of which equal rows belong together."""
     logits, own = scale * photos @ captions.T, torch.arange(len(photos), device=photos.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
+def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     """Divergence from the teacher's softmax, its logits (N, 1000) standardised within each row as for the anchors."""
     spread, mean = torch.std_mean(teacher, 1, keepdim=True)
     target = (TEACHER_SCALE * (teacher - mean) / spread).softmax(1)

@@ -35,7 +35,7 @@ from train.mini.heads import dense
 from train.mini.lexicon import Lexicon
 from train.mini.sed import batches, cross_fitting, initialisation
 from train.mini.sed.multi_scale_views import MultiScaleViews
-from train.mini.sed.training import Training
+from train.mini.sed.training import SEDMiniTraining
 from train.mini.sed.weight_interpolation import interpolate_weights
 
 FILE = "sed-mini.safetensors"
@@ -48,7 +48,7 @@ SMOKE_PHOTOS = 6
 
 
 @dataclass(frozen=True)
-class Config:
+class SEDMiniConfig:
     """Everything that decides the weights."""
 
     photos: dict[str, int]
@@ -97,7 +97,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     initialisation.initialise_decoder(decoder)
     begun = {name: value.clone() for name, value in decoder.state_dict().items()}
     stage = RunFolder(folder.path / "decoder", asdict(config.schedule))
-    trained = fit(Training(decoder), drawn, config.schedule, stage, title="decoder")
+    trained = fit(SEDMiniTraining(decoder), drawn, config.schedule, stage, title="decoder")
     if state.is_main_process:
         folder.replace(
             FILE,
@@ -110,9 +110,9 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _config(chosen: argparse.Namespace, photos: dict[str, int]) -> Config:
+def _config(chosen: argparse.Namespace, photos: dict[str, int]) -> SEDMiniConfig:
     schedules = [replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (HEAD, DECODER)]
-    config = Config(photos, schedules[0], dense.DenseBatchSizes(), schedules[1], batches.BatchSizes())
+    config = SEDMiniConfig(photos, schedules[0], dense.DenseBatchSizes(), schedules[1], batches.BatchSizes())
     if not chosen.smoke:
         return config
     short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}

@@ -11,7 +11,7 @@ _NAMES = ("before stage 1", "after stage 1", "after stage 2", "result", "choice"
 _TINY = 1e-6
 
 
-class Training(nn.Module):
+class SEDMiniTraining(nn.Module):
     """The four binary cross entropies of SED (Xie et al., CVPR 2024, section 3.4), and the cross entropy of the result.
 
     All are taken at stride 4, where it is known what a place shows. The last is not SED's: it asks for the best of the
@@ -32,11 +32,11 @@ class Training(nn.Module):
 
     def _losses(self, cost: Tensor, skips: list[Tensor], targets: Tensor, counted: Tensor) -> Tensor:
         logits = [each[0] for each in self.decoder(cost[None], [level[None] for level in skips])]
-        known = [known_cross_entropy(each, targets, counted) for each in logits]
-        return torch.stack([*known, choice(logits[-1], targets, counted)])
+        known = [balanced_binary_cross_entropy(each, targets, counted) for each in logits]
+        return torch.stack([*known, balanced_class_cross_entropy(logits[-1], targets, counted)])
 
 
-def known_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+def balanced_binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """The mean binary cross entropy over what counts, places weighted by `evened`; 0 where nothing counts.
 
     Args:
@@ -45,22 +45,22 @@ def known_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Ten
         counted: bool (T, H, W).
     """
     fine = F.interpolate(logits[None], targets.shape[1:], mode="bilinear", align_corners=False)[0]
-    weights = counted * evened(targets)
+    weights = counted * inverse_root_frequencies(targets)
     each = F.binary_cross_entropy_with_logits(fine, targets, reduction="none")
     return (each * weights).sum() / weights.sum().clamp(min=_TINY)
 
 
-def choice(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+def balanced_class_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """The mean cross entropy of the places that show a class, weighted by `evened`; 0 where none does.
 
     Arguments as above, in one size; where a class does not count, it is no candidate.
     """
-    weights = evened(targets) * targets.sum(0)
+    weights = inverse_root_frequencies(targets) * targets.sum(0)
     each = F.cross_entropy(logits.masked_fill(~counted, -1e4)[None], targets.argmax(0)[None], reduction="none")[0]
     return (each * weights).sum() / weights.sum().clamp(min=_TINY)
 
 
-def evened(targets: Tensor) -> Tensor:
+def inverse_root_frequencies(targets: Tensor) -> Tensor:
     """Weights of places (H, W): one over the root of how many show the same class, or like it none of them (T, H, W).
 
     So small things count for more than their area, as in the training of the mini model's dense head.

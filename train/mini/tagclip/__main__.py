@@ -33,7 +33,7 @@ from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.mini.tagclip import experiments, report
 from train.mini.tagclip.experiments import UNSEEN, VARIANTS, TrainingRun
-from train.mini.tagclip.measurement import measure
+from train.mini.tagclip.measurement import measure_models
 from train.mini.tagclip.windows import EncodedWindows
 
 VIEWS = 3
@@ -95,7 +95,7 @@ def _measured(trained: dict[TrainingRun, Path], data: Path, limit: int | None, v
         taught = {_alike(name) for name in lesson.seen}
         seen = [_alike(name) in taught for name in dataset.vocabulary.names]
         print(f"\n{lesson.source.name}, measured on {dataset.name} ({len(dataset)} photos)\n")
-        print(report.table(measure(models, dataset, seen, vlm), seen), flush=True)
+        print(report.results_table(measure_models(models, dataset, seen, vlm), seen), flush=True)
 
 
 def _unseen_photos(name: str, data: Path, limit: int | None) -> list[Dataset]:

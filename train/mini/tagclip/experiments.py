@@ -19,7 +19,7 @@ from train.common.schedule import Schedule
 from train.mini.conversion import half_precision
 from train.mini.tagclip import initialisation
 from train.mini.tagclip.batches import SplitSet, WindowBatches, embed_class_names
-from train.mini.tagclip.training import Training, Trusty
+from train.mini.tagclip.training import TagCLIPMiniTraining, TrustyLoss
 
 FILE = "tagclip-mini.safetensors"
 
@@ -55,14 +55,14 @@ class Variant:
 
     title: str
     sizes: DecoderSizes
-    trusty: Trusty = field(default_factory=Trusty)
+    trusty: TrustyLoss = field(default_factory=TrustyLoss)
 
 
 VARIANTS = {
     "tagclip": Variant("TagCLIP", DECODER_SIZES),
     "zegclip": Variant("ZegCLIP", replace(DECODER_SIZES, learner=False, trusty=False)),
-    "shipped": Variant("TagCLIP, background new too", DECODER_SIZES, Trusty(alpha=0.5, background=True)),
-    "published": Variant("TagCLIP, α as published", DECODER_SIZES, Trusty(alpha=0.25)),
+    "shipped": Variant("TagCLIP, background new too", DECODER_SIZES, TrustyLoss(alpha=0.5, background=True)),
+    "published": Variant("TagCLIP, α as published", DECODER_SIZES, TrustyLoss(alpha=0.25)),
 }
 
 
@@ -126,7 +126,7 @@ def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out:
     torch.manual_seed(run.schedule.seed)
     model = MiniTagCLIPModel(variant.sizes)
     initialisation.initialise_model(model)
-    training = Training(model, embed_class_names(tower, run.lesson.seen), variant.trusty)
+    training = TagCLIPMiniTraining(model, embed_class_names(tower, run.lesson.seen), variant.trusty)
     data = WindowBatches(views, run.lesson.rows(), run.batch)
     fit(training, data, run.schedule, folder, rates={"model.decoder": DECODER_RATE}, title=run.name)
     about = TrainingInfo(

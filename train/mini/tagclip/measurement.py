@@ -30,7 +30,7 @@ _BINS = 200
 
 
 @dataclass
-class Counted:
+class SegmentationCounts:
     """What was counted of one model on one set.
 
     Attributes:
@@ -63,9 +63,9 @@ class Counted:
 
 
 @torch.inference_mode()
-def measure(
+def measure_models(
     models: Mapping[str, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
-) -> dict[str, Counted]:
+) -> dict[str, SegmentationCounts]:
     """Of each model; every photo is read once.
 
     Args:
@@ -78,7 +78,7 @@ def measure(
     """
     texts = vlm.embed_texts(dataset.vocabulary.names)
     known = np.array(seen)
-    counted = {name: Counted({title: Confusion(len(seen)) for title in WEIGHTINGS}) for name in models}
+    counted = {name: SegmentationCounts({title: Confusion(len(seen)) for title in WEIGHTINGS}) for name in models}
     for sample in tqdm(dataset, desc=f"measuring on {dataset.name}", unit="photo", disable=None):
         photo = vlm.embed_image(open_photo(sample.image).pixels)
         labels = dataset.load_labels(sample)

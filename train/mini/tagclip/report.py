@@ -7,12 +7,12 @@ import numpy as np
 
 from eval import markdown
 from train.mini.tagclip.experiments import VARIANTS, TrainingRun
-from train.mini.tagclip.measurement import WEIGHTINGS, Counted
+from train.mini.tagclip.measurement import WEIGHTINGS, SegmentationCounts
 
 _HEAD = ("decoder", "seeds", "weighting", "pAcc", "mIoU(S)", "mIoU(U)", "hIoU", "AUC of the map", "map on S / U")
 
 
-def table(counted: Mapping[TrainingRun, Counted], seen: Sequence[bool]) -> str:
+def results_table(counted: Mapping[TrainingRun, SegmentationCounts], seen: Sequence[bool]) -> str:
     """Markdown, in percent."""
     rows = []
     for variant, some in groupby(sorted(counted, key=_order), key=lambda run: run.variant):
@@ -29,7 +29,7 @@ def _order(run: TrainingRun) -> int:
     return list(VARIANTS).index(run.variant)
 
 
-def _trust(found: Sequence[Counted]) -> tuple[str, str]:
+def _trust(found: Sequence[SegmentationCounts]) -> tuple[str, str]:
     if not all(each.trusty.any() for each in found):
         return "", ""
     seen, unseen = np.mean([each.trust() for each in found], 0)

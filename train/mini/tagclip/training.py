@@ -15,14 +15,14 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
 from ovseg_demo.methods.tagclip.scores import enlarge
 from train.common.sampling import Batch
-from train.tagclip.losses import UNSEEN, Terms, losses
+from train.tagclip.losses import UNSEEN, LossTerms, tagclip_losses
 
 _GAMMA = 2.0
-_TERMS = Terms(unlabelled=False)
+_TERMS = LossTerms(unlabelled=False)
 
 
 @dataclass(frozen=True)
-class Trusty:
+class TrustyLoss:
     """What the trusty map learns.
 
     Attributes:
@@ -35,7 +35,7 @@ class Trusty:
     background: bool = False
 
 
-class Training(nn.Module):
+class TagCLIPMiniTraining(nn.Module):
     """The model with its losses on the words of the seen classes.
 
     Args:
@@ -44,7 +44,7 @@ class Training(nn.Module):
         trusty: what the trusty map learns.
     """
 
-    def __init__(self, model: MiniTagCLIPModel, texts: Tensor, trusty: Trusty) -> None:
+    def __init__(self, model: MiniTagCLIPModel, texts: Tensor, trusty: TrustyLoss) -> None:
         super().__init__()
         self.model, self._trusty = model, trusty
         self.register_buffer("texts", texts, persistent=False)
@@ -56,7 +56,7 @@ class Training(nn.Module):
         logits = self.model.decoder(encoded, self.texts)
         unseen = labels == UNSEEN
         shown = labels.masked_fill(unseen, IGNORE)
-        found = losses(replace(logits, trusty=None), shown, unseen, _TERMS)
+        found = tagclip_losses(replace(logits, trusty=None), shown, unseen, _TERMS)
         if logits.trusty is not None:
             found["trusty"] = _TERMS.trusty * self._novelty(logits.trusty, labels)
         return found

@@ -30,7 +30,7 @@ from train.common.run_folder import RunFolder, TrainingError
 from train.common.schedule import Schedule
 from train.common.settings import check_at_least, describe_weights
 from train.ovseg.clip import initial_model
-from train.ovseg.clip.adaptation import Adaptation, retrieval
+from train.ovseg.clip.adaptation import AdaptationTraining, retrieval_accuracy
 from train.ovseg.clip.pair_batches import PairBatches
 from train.ovseg.pairs import report
 
@@ -47,7 +47,7 @@ SMOKE_RATES = {"full": 1e-3, "prompts": 0.05}
 
 
 @dataclass(frozen=True)
-class Config:
+class AdaptationConfig:
     """Everything that decides the weights.
 
     Attributes:
@@ -99,7 +99,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     check_at_least(0, workers=chosen.workers, seed=chosen.seed)
     if chosen.template.count("{}") != 1:
         raise TrainingError(f"template is '{chosen.template}', but must have one {{}}, where the word goes.")
-    shards, digest = report.finished(chosen.pairs)
+    shards, digest = report.finished_pairs(chosen.pairs)
     clip = initial_model.tiny_clip(chosen.seed) if chosen.smoke else initial_model.load_initial_clip(chosen.clip)
     if "full" in VARIANTS[chosen.variant] and clip.visual.mask_embedding is not None:
         raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
@@ -117,15 +117,15 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     steps = chosen.epochs * batches.steps(state.num_processes)
     schedules = {stage: _schedule(stage, steps, chosen) for stage in VARIANTS[chosen.variant]}
     name = "tiny" if chosen.smoke else describe_weights(chosen.clip)
-    config = Config(name, chosen.template, len(shards), digest, len(held_out), size, schedules)
+    config = AdaptationConfig(name, chosen.template, len(shards), digest, len(held_out), size, schedules)
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     clip.to(state.device)
-    found = [("start", retrieval(clip, shards, held_out, batches.text))]
+    found = [("start", retrieval_accuracy(clip, shards, held_out, batches.text))]
     for stage, schedule in schedules.items():
         _adapt(clip, stage, schedule, batches, folder, chosen.workers)
-        found.append((stage, retrieval(clip, shards, held_out, batches.text)))
+        found.append((stage, retrieval_accuracy(clip, shards, held_out, batches.text)))
     if state.is_main_process:
         rows = [(name, f"{100 * share:.1f}") for name, share in found]
         print(table(("weights", f"top-1 % of {len(held_out)} held-out pairs"), rows))
@@ -168,7 +168,7 @@ def _adapt(
         torch.manual_seed(schedule.seed)  # what came before differs when a run goes on
         clip.visual.start_prompts()
     stored = RunFolder(folder.path / stage, asdict(schedule))
-    fit(Adaptation(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
+    fit(AdaptationTraining(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
     weights = {name: value.contiguous().cpu() for name, value in clip.state_dict().items()}
     folder.replace(f"{stage}.safetensors", lambda file: file.write(save(weights)))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ovseg_demo.models.clip.text import encode_texts
 from train.common.sampling import Batch
 from train.ovseg.clip.pair_batches import Tokenizer, region_of_pair
-from train.ovseg.pairs.shards import Shards
+from train.ovseg.pairs.shards import PairShards
 
 HIGHEST_SCALE = math.log(100)
 """The logarithm that CLIP's learned scale is kept below (Radford et al. 2021, section 2.5)."""
@@ -21,7 +21,7 @@ HIGHEST_SCALE = math.log(100)
 _MEASURED = 256
 
 
-class Adaptation(nn.Module):
+class AdaptationTraining(nn.Module):
     """The symmetric contrastive loss between masked regions and their words, over the batches of all processes.
 
     Args:
@@ -52,7 +52,7 @@ class Adaptation(nn.Module):
 
 
 @torch.inference_mode()
-def retrieval(clip: open_clip.CLIP, shards: Shards, rows: Sequence[int], text: Tokenizer) -> float:
+def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: Sequence[int], text: Tokenizer) -> float:
     """The share of pairs whose own word is the most similar of all different words among 256 pairs.
 
     Masks are given to the tower where it has prompts.

@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD, normalise
 from train.common.run_folder import TrainingError
 from train.common.sampling import Batch, StepGenerator
-from train.ovseg.pairs.shards import Pair, Shards
+from train.ovseg.pairs.shards import Pair, PairShards
 
 SCALE, RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
 """Share of the region's area that a crop keeps, and its aspect ratio: open_clip's, by which OVSeg was trained. Of a
@@ -36,7 +36,7 @@ class PairBatches:
         text: as given.
     """
 
-    def __init__(self, shards: Shards, rows: np.ndarray, size: int, side: int, text: Tokenizer, seed: int) -> None:
+    def __init__(self, shards: PairShards, rows: np.ndarray, size: int, side: int, text: Tokenizer, seed: int) -> None:
         self._shards, self._rows, self._size, self._side = shards, rows, size, side
         self.text, self._seed = text, seed
         self._order = lru_cache(1)(self._shuffled)
@@ -51,12 +51,12 @@ class PairBatches:
             )
         return steps
 
-    def __call__(self, turn: StepGenerator) -> Batch:
+    def __call__(self, generator: StepGenerator) -> Batch:
         """Crops, float32 (B, 3, S, S), masks, bool (B, S, S), and tokens, int64 (B, 77)."""
-        epoch, step = divmod(turn.step, self.steps(turn.processes))
-        first = (step * turn.processes + turn.process) * self._size
+        epoch, step = divmod(generator.step, self.steps(generator.processes))
+        first = (step * generator.processes + generator.process) * self._size
         pairs = [self._shards[int(index)] for index in self._order(epoch)[first : first + self._size]]
-        regions = [region_of_pair(pair, self._side, turn) for pair in pairs]
+        regions = [region_of_pair(pair, self._side, generator) for pair in pairs]
         crops, masks = (torch.stack(each) for each in zip(*regions, strict=True))
         return {"crops": crops, "masks": masks, "tokens": self.text([pair.word for pair in pairs])}
 

@@ -29,18 +29,18 @@ from train.common.settings import check_at_least, describe_file, describe_weight
 from train.ovseg.maskformer import recipes
 from train.ovseg.maskformer.class_embeddings import create_class_embedder
 from train.ovseg.maskformer.initial_weights import initialise
-from train.ovseg.maskformer.recipes import RECIPES, Recipe
+from train.ovseg.maskformer.recipes import RECIPES, MaskFormerRecipe
 from train.ovseg.maskformer.trained_model import FILE, save_maskformer
-from train.ovseg.maskformer.training import Training, decays
+from train.ovseg.maskformer.training import MaskFormerTraining, decays
 
 SMOKE_PHOTOS = 8
 
 
 @dataclass(frozen=True)
-class Config:
+class MaskFormerConfig:
     """Everything that decides the weights."""
 
-    recipe: Recipe
+    recipe: MaskFormerRecipe
     init: str | None
     photos: dict[str, int]
 
@@ -72,7 +72,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         )
     share = command.per_process_batch(recipe.batch, state.num_processes)
     found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
-    config = Config(
+    config = MaskFormerConfig(
         replace(recipe, clip=describe_weights(recipe.clip)),
         chosen.init and describe_file(chosen.init),
         {source.name: len(source.dataset) for source in found},
@@ -97,7 +97,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _recipe(chosen: argparse.Namespace) -> Recipe:
+def _recipe(chosen: argparse.Namespace) -> MaskFormerRecipe:
     recipe = RECIPES[chosen.backbone]
     recipe = recipes.shortened(recipes.smoke(recipe) if chosen.smoke else recipe, chosen.steps, chosen.batch)
     recipe = replace(recipe, clip=chosen.clip or recipe.clip)
@@ -105,13 +105,13 @@ def _recipe(chosen: argparse.Namespace) -> Recipe:
 
 
 def _training(
-    recipe: Recipe, found: Sequence[labelled_batches.LabelledSet], init: Path | None, device: torch.device
-) -> Training:
+    recipe: MaskFormerRecipe, found: Sequence[labelled_batches.LabelledSet], init: Path | None, device: torch.device
+) -> MaskFormerTraining:
     """The model as it begins."""
     embed = create_class_embedder(recipe.clip, device)
-    texts = [embed(labelled_batches.taught_names(source)) for source in found]
+    texts = [embed(labelled_batches.training_class_names(source)) for source in found]
     torch.manual_seed(recipe.schedule.seed)
-    training = Training(recipe.architecture.build(texts[0].shape[1]), texts)
+    training = MaskFormerTraining(recipe.architecture.build(texts[0].shape[1]), texts)
     if init is not None:
         initialise(training.model, init)
         for part in recipe.frozen:  # without weights to keep, nothing is frozen

@@ -36,7 +36,7 @@ _ALL = "all"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What was measured.
 
     Attributes:
@@ -53,7 +53,7 @@ class Measured:
 
 
 @torch.inference_mode()
-def measure(trained: TrainedMaskFormer, dataset: Dataset, device: str | torch.device = "cpu") -> Measured:
+def measure_maskformer(trained: TrainedMaskFormer, dataset: Dataset, device: str | torch.device = "cpu") -> Measurement:
     """Read every photo of a set. Raises UserErrors for photos and label files that cannot be used."""
     source = LabelledSet(dataset.name, dataset, (True,) * len(dataset.vocabulary))
     reader = MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)
@@ -65,12 +65,12 @@ def measure(trained: TrainedMaskFormer, dataset: Dataset, device: str | torch.de
         reading = reader.read(pixels)
         logits = class_logits(reading.classes.cpu(), vocabulary)
         masks = F.interpolate(torch.cat([*reading.masks()]).cpu()[None], labels.shape, mode="bilinear")[0]
-        confusion.add(labels, named(logits, masks))
+        confusion.add(labels, label_map(logits, masks))
         overlaps.append(best_overlaps(masks > 0, torch.from_numpy(labels)))
-    return Measured(torch.cat(overlaps), confusion.scores())
+    return Measurement(torch.cat(overlaps), confusion.scores())
 
 
-def named(logits: Tensor, masks: Tensor) -> np.ndarray:
+def label_map(logits: Tensor, masks: Tensor) -> np.ndarray:
     """The class of every pixel, int64 (H, W): the sum over queries of probability times mask is highest.
 
     Args:
@@ -97,7 +97,7 @@ def best_overlaps(masks: Tensor, labels: Tensor) -> Tensor:
     return (common / union.clamp(min=1)).amax(0)
 
 
-def table(measured: Measured) -> str:
+def results_table(measured: Measurement) -> str:
     """The Markdown table, in percent."""
     cells = {f"recall at IoU {level}": measured.recall(level) for level in LEVELS}
     cells |= {f"mIoU ({rule})": measured.scores.means[rule].miou for rule in (UNION, GROUND_TRUTH)}
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     check_device(chosen.device)
     dataset = _part(datasets.open("folder_named", chosen.data), chosen.part)
-    print(table(measure(load_trained_maskformer(chosen.weights), dataset, chosen.device)))
+    print(results_table(measure_maskformer(load_trained_maskformer(chosen.weights), dataset, chosen.device)))
     return 0
 
 

@@ -20,12 +20,12 @@ def match_queries(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tens
         classes: int64 (N,), the segments' classes.
         segments: bool (N, h, w).
     """
-    found = cost(logits, masks, classes, segments).nan_to_num()  # the loss tells of numbers that are none
+    found = matching_cost(logits, masks, classes, segments).nan_to_num()  # the loss tells of numbers that are none
     queries, targets = linear_sum_assignment(found.cpu())
     return torch.from_numpy(queries), torch.from_numpy(targets)
 
 
-def cost(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> Tensor:
+def matching_cost(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> Tensor:
     """The cost (Q, N) of each pair: 20 * focal - probability + dice."""
     predicted, wanted = masks.flatten(1), segments.flatten(1).to(masks)
     probabilities = logits.softmax(1)[:, classes]

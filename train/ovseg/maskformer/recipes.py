@@ -29,7 +29,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MaskFormerRecipe:
     """Everything about a training but its data and its texts.
 
     Attributes:
@@ -65,7 +65,7 @@ _SCHEDULE = Schedule(
 )
 
 RECIPES = {
-    "r101c": Recipe(
+    "r101c": MaskFormerRecipe(
         architecture=Architecture("r101c"),
         schedule=_SCHEDULE,
         backbone_rate=0.1,
@@ -75,7 +75,7 @@ RECIPES = {
         shown=(512, 2048),
         clip="clip-vit-b16",
     ),
-    "swinb": Recipe(
+    "swinb": MaskFormerRecipe(
         architecture=Architecture("swinb"),
         schedule=replace(_SCHEDULE, learning_rate=6e-5, weight_decay=0.01),
         backbone_rate=1.0,
@@ -85,7 +85,7 @@ RECIPES = {
         shown=(640, 2560),
         clip="clip-vit-l14",
     ),
-    "small": Recipe(
+    "small": MaskFormerRecipe(
         architecture=Architecture(
             "swinb",
             {"width": 32, "depths": (2, 2, 2, 2), "heads": (1, 2, 4, 8), "window": 8, "drop_path": 0.1},
@@ -110,7 +110,7 @@ _TINY_BACKBONES = {
 }
 
 
-def smoke(recipe: Recipe) -> Recipe:
+def smoke(recipe: MaskFormerRecipe) -> MaskFormerRecipe:
     """A recipe made so small that it is done in a minute; its model is good for nothing."""
     architecture = recipe.architecture
     return replace(
@@ -128,7 +128,7 @@ def smoke(recipe: Recipe) -> Recipe:
     )
 
 
-def shortened(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:
+def shortened(recipe: MaskFormerRecipe, steps: int | None, batch: int | None) -> MaskFormerRecipe:
     """With another number of steps, the warm-up being a tenth of them at most, and another batch; None leaves each."""
     if steps is not None:
         recipe = replace(recipe, schedule=recipe.schedule.shortened(steps))

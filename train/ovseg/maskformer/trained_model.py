@@ -13,8 +13,8 @@ from ovseg_demo.proposals.maskformer.checkpoint import NON_OBJECT
 from ovseg_demo.proposals.maskformer.model import MaskFormer
 from ovseg_demo.weights import loading, reading
 from train.common.run_folder import RunFolder
-from train.ovseg.maskformer.recipes import Architecture, Recipe
-from train.ovseg.maskformer.training import Training
+from train.ovseg.maskformer.recipes import Architecture, MaskFormerRecipe
+from train.ovseg.maskformer.training import MaskFormerTraining
 
 FILE = "maskformer.safetensors"
 
@@ -39,7 +39,7 @@ class TrainedMaskFormer:
     longest: int
 
 
-def save_maskformer(folder: RunFolder, training: Training, recipe: Recipe) -> None:
+def save_maskformer(folder: RunFolder, training: MaskFormerTraining, recipe: MaskFormerRecipe) -> None:
     """Write FILE into the folder of a run."""
     state = training.model.state_dict() | {NON_OBJECT: training.non_object}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -17,7 +17,7 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm)
 _TABLES = "relative_position_bias_table"
 
 
-class Training(nn.Module):
+class MaskFormerTraining(nn.Module):
     """A model, the learned embedding of "no object", and the texts of each set.
 
     Args:

@@ -26,8 +26,8 @@ from train.common.image_sets import described_sets, labelled_sets, open_photo
 from train.common.run_folder import RunFolder
 from train.common.settings import check_at_least, describe_weights
 from train.ovseg.pairs import proposals, report, shards
-from train.ovseg.pairs.mining import Captioned, Matcher, Named, Source
-from train.ovseg.pairs.nouns import Parser
+from train.ovseg.pairs.mining import CaptionPairs, LabelPairs, PairSource, WordMatcher
+from train.ovseg.pairs.nouns import NounParser
 from train.ovseg.pairs.optional_libraries import import_optional
 
 PHOTOS = 100
@@ -75,26 +75,26 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[Source, dict]:
+def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[PairSource, dict]:
     sets = described_sets(chosen.data, limit, ("captions",))
     if not sets:
         raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/ and captions.json.")
-    parser = Parser()
+    parser = NounParser()
     maker = proposals.create_proposal_generator(chosen.proposals, state.device)
-    matcher = Matcher(maker, factory.create_model(chosen.clip, str(state.device)))
+    matcher = WordMatcher(maker, factory.create_model(chosen.clip, str(state.device)))
     config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name}
     config |= {"clip": describe_weights(chosen.clip), "photos": {each.name: len(each.photos) for each in sets}}
-    return Captioned(sets, COUNTS[chosen.captions], parser, matcher), config
+    return CaptionPairs(sets, COUNTS[chosen.captions], parser, matcher), config
 
 
-def _named(chosen: argparse.Namespace, limit: int | None) -> tuple[Source, dict]:
+def _named(chosen: argparse.Namespace, limit: int | None) -> tuple[PairSource, dict]:
     sets = labelled_sets(chosen.data, limit)
     if not sets:
         raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/, masks/ and classes.json.")
-    return Named(sets), {"source": "masks", "photos": {each.name: len(each.dataset) for each in sets}}
+    return LabelPairs(sets), {"source": "masks", "photos": {each.name: len(each.dataset) for each in sets}}
 
 
-def _mine(source: Source, folder: RunFolder, size: int, state: PartialState) -> None:
+def _mine(source: PairSource, folder: RunFolder, size: int, state: PartialState) -> None:
     """Write the shards of this process that are missing."""
     mine = range(state.process_index, -(-len(source) // size), state.num_processes)
     missing = [number for number in mine if not shards.shard_path(folder, number).exists()]
@@ -110,11 +110,11 @@ def _mine(source: Source, folder: RunFolder, size: int, state: PartialState) -> 
             shards.write_shards(folder, number, pairs)
 
 
-def _report(source: Source, folder: RunFolder) -> None:
-    found = shards.Shards(folder.path)
+def _report(source: PairSource, folder: RunFolder) -> None:
+    found = shards.PairShards(folder.path)
     counts = folder.config | report.summary(found, len(source))
-    samples = report.sampled(found, SAMPLES, lambda photo: open_photo(source.photo(photo)).pixels)
-    report.write(folder, counts, report.html(counts, samples))
+    samples = report.sample_photos(found, SAMPLES, lambda photo: open_photo(source.photo(photo)).pixels)
+    report.write_report(folder, counts, report.html(counts, samples))
     print(report.markdown(counts))
 
 

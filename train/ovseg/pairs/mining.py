@@ -15,14 +15,14 @@ import torch
 from ovseg_demo.models.base import VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals, ProposalGenerator
 from train.common.image_sets import SMALLEST_REGION, DescribedSet, LabelledSet, open_photo
-from train.ovseg.pairs.nouns import Parser
+from train.ovseg.pairs.nouns import NounParser
 from train.ovseg.pairs.shards import Pair
 
 _DIGITS = 3
 """Of a score; later ones depend on the machine."""
 
 
-class Source(Protocol):
+class PairSource(Protocol):
     """Photos, by number, that pairs can be had of."""
 
     def __len__(self) -> int: ...
@@ -34,7 +34,7 @@ class Source(Protocol):
         """The pairs of a photo; there may be none. Raises DatasetError when it cannot be read."""
 
 
-class Captioned:
+class CaptionPairs:
     """Pairs from captions.
 
     Args:
@@ -44,7 +44,7 @@ class Captioned:
         matcher: finds the regions of these.
     """
 
-    def __init__(self, sets: Sequence[DescribedSet], count: int, parser: Parser, matcher: "Matcher") -> None:
+    def __init__(self, sets: Sequence[DescribedSet], count: int, parser: NounParser, matcher: "WordMatcher") -> None:
         self._photos = [
             (f"{source.name}/{path.stem}", path, texts[:count])
             for source in sets
@@ -64,7 +64,7 @@ class Captioned:
         return self._matcher.pairs(name, open_photo(path).pixels, words) if words else []
 
 
-class Named:
+class LabelPairs:
     """Pairs from labels: every class of every photo is a region, as in the released "coco_gt_171cls"."""
 
     def __init__(self, sets: Sequence[LabelledSet]) -> None:
@@ -84,7 +84,7 @@ class Named:
         return [_cut(name, pixels, m, source.names[i], "", 1.0) for i, m in masks if m.mean() >= SMALLEST_REGION]
 
 
-class Matcher:
+class WordMatcher:
     """Finds the region of each of some words.
 
     Args:

@@ -38,7 +38,7 @@ _NOUN = ("NOUN", "PROPN")
 _COMPOUNDS = frozenset(name for name in NOUNS if " " in name)
 
 
-class Parser:
+class NounParser:
     """Reads captions. A few hundred a second on one CPU core. Raises TrainingError where spaCy is not installed."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from eval.markdown import table
 from ovseg_demo.render import draw
 from train.common.run_folder import RunFolder, TrainingError
-from train.ovseg.pairs.shards import Pair, Shards
+from train.ovseg.pairs.shards import Pair, PairShards
 
 _COUNTS = "report.json"
 _FREQUENT = 30
@@ -32,7 +32,7 @@ figure { margin: 0; max-width: 200px } figcaption { overflow-wrap: anywhere } sm
 """
 
 
-def summary(shards: Shards, photos: int) -> dict[str, Any]:
+def summary(shards: PairShards, photos: int) -> dict[str, Any]:
     """The counts of a run over so many photos."""
     words = Counter(shards.facts(index)["word"] for index in range(len(shards)))
     return {
@@ -45,7 +45,7 @@ def summary(shards: Shards, photos: int) -> dict[str, Any]:
     }
 
 
-def write(folder: RunFolder, counts: Mapping[str, Any], page: str) -> None:
+def write_report(folder: RunFolder, counts: Mapping[str, Any], page: str) -> None:
     """Write report.md, samples.html and, which says that all is there, report.json."""
     files = {
         "report.md": markdown(counts),
@@ -56,7 +56,7 @@ def write(folder: RunFolder, counts: Mapping[str, Any], page: str) -> None:
         folder.replace(name, lambda file, text=text: file.write(text.encode("utf-8", "replace")))
 
 
-def finished(folder: Path) -> tuple[Shards, str]:
+def finished_pairs(folder: Path) -> tuple[PairShards, str]:
     """The pairs that a whole run has left in a folder, and a digest that differs from that of other pairs.
 
     Raises TrainingError when the run has not come to its end, or shards are missing or damaged.
@@ -68,7 +68,7 @@ def finished(folder: Path) -> tuple[Shards, str]:
         raise TrainingError(
             f"{folder} holds no finished pairs; python -m train.ovseg.pairs makes them, or goes on where it stopped."
         ) from error
-    shards = Shards(folder)
+    shards = PairShards(folder)
     if len(shards) != counted:
         raise TrainingError(
             f"{folder} holds {len(shards)} pairs, but should hold {counted}; the command that made them makes what is "
@@ -105,7 +105,9 @@ def html(counts: Mapping[str, Any], samples: Iterable[tuple[np.ndarray, Sequence
     )
 
 
-def sampled(shards: Shards, count: int, load: Callable[[int], np.ndarray]) -> Iterable[tuple[np.ndarray, list[Pair]]]:
+def sample_photos(
+    shards: PairShards, count: int, load: Callable[[int], np.ndarray]
+) -> Iterable[tuple[np.ndarray, list[Pair]]]:
     """Up to `count` photos with pairs, evenly spread, with all their pairs; `load` reads a photo by its number."""
     photos = np.unique(shards.photos)
     for photo in photos[np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)]:

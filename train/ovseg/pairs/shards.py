@@ -77,7 +77,7 @@ def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pa
         write_atomically(shard_path(folder, number), write)
 
 
-class Shards:
+class PairShards:
     """The pairs of all shards of a folder. Only where they lie is kept in memory; processes may share one.
 
     Attributes:
