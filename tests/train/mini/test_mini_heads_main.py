@@ -143,13 +143,13 @@ def test_a_restricted_run_shows_nothing_that_is_kept_from_it(whole, data, tmp_pa
 
     monkeypatch.setattr(command, "Lexicon", Listening)
     batches = []
-    original = command.regions.RegionData.__call__
+    original = command.regions.RegionBatches.__call__
 
     def drawing(data, generator):
         batches.append([data._lexicon.words[word] for word in original(data, generator)["words"]])
         return original(data, generator)
 
-    monkeypatch.setattr(command.regions.RegionData, "__call__", drawing)
+    monkeypatch.setattr(command.regions.RegionBatches, "__call__", drawing)
     matched = load_file(whole / "features/told_train-nouns.safetensors")["classes"]
     assert "pizza" in {command.NOUNS[row] for row in matched}
     assert run(data, tmp_path, *shared(whole), "--restricted") == 0
