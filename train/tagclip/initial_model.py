@@ -10,8 +10,9 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.image_encoder import build_prompted_clip
-from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 from ovseg_demo.models import factory
+from ovseg_demo.models.clip.positions import resize_positions
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.weights import loading, reading
 
@@ -39,9 +40,8 @@ def load_initial_clip(name: str, prompts: int, seed: int) -> open_clip.CLIP:
     config["vision_cfg"]["image_size"] = SIDE
     with torch.device("meta"):  # no time for random numbers that are overwritten
         clip = open_clip.CLIP(**config)
-    clip = load_clip_weights(
-        clip, state | {_POSITIONS: resize_positions(state[_POSITIONS], (SIDE // _PATCH,) * 2)}, name
-    )
+    positions = resize_positions(state[_POSITIONS], (SIDE // _PATCH, SIDE // _PATCH), "bilinear")
+    clip = load_clip_weights(clip, state | {_POSITIONS: positions}, name)
     return _prompted(clip, prompts, seed)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
@@ -16,7 +16,7 @@ from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows, PromptedTo
 from ovseg_demo.methods.tagclip.training_info import TEMPLATES, Templates
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
 from ovseg_demo.models import text_cache
-from ovseg_demo.models.clip.optimised import Precision, native_precision, replace_blocks
+from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.proposals.base import Report
@@ -64,11 +64,10 @@ class ClipWindowEncoder:
         self._templates: Templates = templates
         self.slow_texts = len(TEMPLATES[templates]) > 1
         self._model = build_prompted_clip(state, source)
-        replace_blocks(self._model.transformer.resblocks, "float32")
-        tower = OptimisedPromptedTower(self._model.visual, precision or native_precision(self._device))
-        self._model.visual = tower
-        self._model.eval().to(self._device)
-        self._side = tower.patch_size[0] * math.isqrt(len(tower.positional_embedding) - 1)
+        optimise(self._model.transformer, "float32")
+        optimise(self._model.visual, precision or native_precision(self._device))
+        self._model.to(self._device)
+        self._side = self._model.visual.image_size[0]
         self._store = text_cache.TextEmbeddingCache(self.name, TEMPLATES[templates])
 
     @torch.inference_mode()
@@ -114,18 +113,6 @@ def embed_prompts(clip: open_clip.CLIP, words: Sequence[str], templates: Templat
 def mean_direction(by_prompt: Tensor) -> Tensor:
     """Text embeddings (K, D) from those of prompts (K, P, D): unit vectors along their mean."""
     return F.normalize(by_prompt.mean(1), dim=-1)
-
-
-class OptimisedPromptedTower(PromptedTower):
-    """A tower whose blocks are replaced by those of `vlm.clip_inference`; the given one is used up."""
-
-    def __init__(self, tower: PromptedTower, precision: Precision) -> None:
-        super().__init__(tower, tower.prompt_embeddings.shape[1])
-        self.load_state_dict(tower.state_dict())
-        replace_blocks(self.transformer.resblocks, precision)
-
-    def _through(self, block: nn.Module, x: Tensor, prompts: Tensor) -> Tensor:
-        return block(torch.cat([x, prompts], 1), queries=x.shape[1])  # what a layer makes of prompts is not read
 
 
 def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:

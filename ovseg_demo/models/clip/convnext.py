@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_demo.models import text_cache
-from ovseg_demo.models.clip.optimised import Precision, native_precision, replace_blocks
+from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import load_clip_weights
@@ -116,7 +116,7 @@ class HierarchicalClip:
         self.name = f"{name} | imagenet"
         self._device = torch.device(device)
         self._model = build_convnext_clip(architecture, state, source).to(self._device)
-        replace_blocks(self._model.transformer.resblocks, "float32")
+        optimise(self._model.transformer, "float32")
         replace_convnext_blocks(self._model.visual, precision or native_precision(self._device))
         self._store = text_cache.TextEmbeddingCache(self.name, IMAGENET_TEMPLATES)
 

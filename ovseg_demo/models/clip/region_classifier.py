@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.models.clip.optimised import OptimisedMaskPromptedTower, Precision, native_precision, replace_blocks
+from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE
 from ovseg_demo.models.clip.text import encode_shared_prefixes
 from ovseg_demo.models.clip.weights import build_clip, clip_tensors
@@ -62,8 +62,8 @@ class ClipRegionClassifier:
         self._model = build_clip(architecture, clip_tensors(state), source)
         del state  # copied: 1.7 GB of a ViT-L/14 that the next lines need not be beside
         self._model.to(self._device)
-        replace_blocks(self._model.transformer.resblocks, "float32")
-        self._model.visual = OptimisedMaskPromptedTower(self._model.visual, precision or native_precision(self._device))
+        optimise(self._model.transformer, "float32")
+        optimise(self._model.visual, precision or native_precision(self._device))
         self._tokenizer = open_clip.get_tokenizer(architecture)
 
     def with_templates(self, templates: Sequence[str]) -> "ClipRegionClassifier":

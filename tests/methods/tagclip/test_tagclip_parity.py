@@ -7,10 +7,10 @@ import torch
 from ovseg_demo.methods.tagclip import image_encoder
 from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.image_encoder import OptimisedPromptedTower
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
+from ovseg_demo.models.clip.optimised import optimise
 from ovseg_demo.models.clip.text import encode_texts
 from ovseg_demo.runtime.fused_layers import fuse_layers
 from ovseg_demo.weights.loading import load_strict
@@ -34,9 +34,9 @@ def encoded(clip, request) -> EncodedWindows:
     """Of two images."""
     tower = clip.visual
     if request.param:
-        tower = OptimisedPromptedTower(
+        tower = optimise(
             image_encoder.build_prompted_clip(split_checkpoint(published("tagclip")).clip, "tiny").visual, "float32"
-        ).eval()
+        )
     with torch.inference_mode():
         return tower(drawn("pixels", (2, 3, SIDE, SIDE)))
 

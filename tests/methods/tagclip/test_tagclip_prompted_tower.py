@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from ovseg_demo.methods.tagclip import image_encoder
 from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
-from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
+from ovseg_demo.models.clip.optimised import optimise
+from ovseg_demo.models.clip.positions import resize_positions
 from ovseg_demo.weights.loading import load_strict
 from tests.helpers.oracle import drawn, fixture, sampled
 from tests.helpers.tagclip_models import PROMPTS, WIDTH, clip, published
@@ -31,8 +32,7 @@ def tower(state) -> PromptedTower:
 
 @pytest.fixture(params=[False, True], ids=["plain", "for inference"])
 def either(tower, request) -> PromptedTower:
-    made = image_encoder.OptimisedPromptedTower(tower, "float32").eval() if request.param else tower
-    return made.requires_grad_(False)
+    return (optimise(tower, "float32") if request.param else tower).requires_grad_(False)
 
 
 @pytest.mark.parametrize("case", REFERENCE, ids=lambda case: "{} x {}".format(*case["size"]))
@@ -83,7 +83,7 @@ def test_prompts_are_dropped_out_in_training_only(tower):
 def test_enlarged_positions_are_those_that_a_tower_reads_a_larger_image_with(tower):
     pixels = drawn("pixels", (1, 3, 48, 48))
     wanted = tower(pixels)
-    tower.positional_embedding = torch.nn.Parameter(resize_positions(tower.positional_embedding, (6, 6)))
+    tower.positional_embedding = torch.nn.Parameter(resize_positions(tower.positional_embedding, (6, 6), "bilinear"))
     assert tower.positional_embedding.shape == (37, 128)
     found = tower(pixels)
     torch.testing.assert_close(found.patches, wanted.patches)

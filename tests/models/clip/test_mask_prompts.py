@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ovseg_demo.models.clip.mask_prompts import DEPTH, kept_patches
+from ovseg_demo.models.clip.mask_prompts import DEPTH, patches_inside
 from ovseg_demo.models.clip.weights import build_clip
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
@@ -63,7 +63,7 @@ def test_one_mask_and_no_crop_are_enough(regions):
 def test_a_patch_is_kept_for_a_single_pixel():
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[0, 3, 4] = True  # the last row of the upper patches, the first column of the right ones
-    assert kept_patches(masks, (4, 4)).tolist() == [[False, True, False, False], [False] * 4]
+    assert patches_inside(masks, (4, 4)).tolist() == [[False, True, False, False], [False] * 4]
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def test_prompts_learn_where_a_mask_leaves_patches_out(regions):
     read = tower()
     read(crops, masks).sum().backward()
     learned = read.mask_embedding.grad.abs().sum(2) > 0
-    left_out = ~kept_patches(masks, read.patch_size).all(0)
+    left_out = ~patches_inside(masks, read.patch_size).all(0)
     assert learned.shape == (DEPTH, tiny_clip.PATCHES)
     assert 0 < left_out.sum() < tiny_clip.PATCHES
     assert (learned == left_out).all()

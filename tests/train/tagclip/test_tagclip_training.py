@@ -14,8 +14,9 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
 from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, embed_prompts, mean_direction
-from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower, resize_positions
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
+from ovseg_demo.models.clip.positions import resize_positions
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ovseg_demo.weights import catalogue, reading
 from train.common.labelled_batches import BACKGROUND
@@ -355,7 +356,7 @@ def test_a_plain_clip_is_enlarged_and_gets_fresh_prompts(clip, tmp_path, monkeyp
     monkeypatch.setitem(initial_model.factory.ARCHITECTURES, (64, 16), "ViT-B-16-quickgelu")
     found = initial_model.load_initial_clip(str(tmp_path / "plain.pt"), 3, 0)
     positions = found.visual.positional_embedding
-    assert torch.equal(positions, resize_positions(plain.visual.positional_embedding, (32, 32)))
+    assert torch.equal(positions, resize_positions(plain.visual.positional_embedding, (32, 32), "bilinear"))
     assert found.visual.prompt_embeddings.shape == (1, 3, 64)
     assert found.visual.deep_prompt_embeddings.shape == (1, 3, 64)
     assert found.visual.prompt_embeddings.std() > 0.01
