@@ -1,4 +1,4 @@
-"""Keep memory while a heavy stage runs, and give it back to the system when it is done."""
+"""The memory allocator: it keeps memory while a slow stage runs, and gives it back to the system afterwards."""
 
 import ctypes
 import sys
@@ -21,8 +21,9 @@ _LIBRARY = _glibc()
 def configure_allocator() -> None:
     """Let all threads allocate from two arenas, and let these keep what is freed until `trim_allocator`.
 
-    By default each thread has an arena of its own and keeps in it whatever it once needed, while large blocks go back
-    to the system at once; it clears every page that is asked for again, which made first results a third slower.
+    By default glibc gives each thread an arena of its own, which keeps all the memory that the thread once needed, and
+    returns large blocks to the system at once. The system clears every page before it hands the page out again, which
+    made first results a third slower. Does nothing without glibc.
     """
     if _LIBRARY:
         _LIBRARY.mallopt(_ARENA_MAX, 2)
@@ -31,6 +32,6 @@ def configure_allocator() -> None:
 
 
 def trim_allocator() -> None:
-    """Return what is free inside the process to the system; takes a few milliseconds."""
+    """Return memory that the process has freed to the system; takes a few milliseconds. Does nothing without glibc."""
     if _LIBRARY:
         _LIBRARY.malloc_trim(0)

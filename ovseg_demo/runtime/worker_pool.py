@@ -1,4 +1,4 @@
-"""Small pieces of work side by side, each on a core of its own."""
+"""A pool of worker threads for small pieces of work, each on a core of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -13,34 +13,47 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_WORKERS = 4
-"""Workers. Batches are small, and their pieces must still be worth having."""
+"""Most workers of a pool. Batches are small, and with more workers a piece would be too small to be worth sharing."""
 
 
 class WorkerPool:
-    """Some workers, or the caller alone where there is no pool."""
+    """Workers that run a function on many items at once; without an executor, the caller runs it item by item.
 
-    def __init__(self, workers: int = 1, pool: Executor | None = None) -> None:
+    Args:
+        workers: how many run at once.
+        executor: runs them; None for the caller alone.
+    """
+
+    def __init__(self, workers: int = 1, executor: Executor | None = None) -> None:
         self._workers = workers
-        self._pool = pool
+        self._executor = executor
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`work` of each item, in their order. Raises what `work` raises."""
-        if self._pool is None:
+        """What `work` returns for each item, in the order of the items; the workers run it in inference mode.
+
+        Raises:
+            Exception: whatever `work` raises first.
+        """
+        if self._executor is None:
             return [work(item) for item in items]
-        return list(self._pool.map(torch.inference_mode()(work), items))
+        return list(self._executor.map(torch.inference_mode()(work), items))
 
     def chunks(self, batch: Tensor) -> list[Tensor]:
-        """A batch (B, ...) cut into a piece a worker; fewer when it is small."""
-        return [piece for piece in batch.tensor_split(self._workers) if len(piece)]
+        """A batch (B, ...) split into one chunk (b, ...) for each worker; fewer chunks when B is smaller."""
+        return [chunk for chunk in batch.tensor_split(self._workers) if len(chunk)]
 
 
 @contextmanager
 def worker_pool(device: torch.device) -> Iterator[WorkerPool]:
-    """Workers that share torch's threads on a CPU; on another device the caller works alone.
+    """A pool of workers that divide torch's threads among them on a CPU; on another device the caller works alone.
 
     Single layers of small models do not keep two cores busy: when each core takes half of a batch, SAM's decoder needs
-    three quarters of the time that it needs when they share every layer (docs/speed.md). torch has one number of
-    threads for the whole process, so while a crew works, all else that the process does has as few.
+    three quarters of the time that it needs when the cores share every layer (docs/speed.md). torch has one number of
+    threads for the whole process, so while a pool is open, everything else in the process has as few threads as one
+    worker.
+
+    Args:
+        device: where the work is done.
     """
     threads = torch.get_num_threads()
     workers = min(threads, MAX_WORKERS)
@@ -56,5 +69,5 @@ def worker_pool(device: torch.device) -> Iterator[WorkerPool]:
 
 @cache
 def _executor(workers: int, threads: int) -> Executor:
-    """Workers that stay, with what oneDNN prepares for each, every one with so many threads of torch's."""
-    return ThreadPoolExecutor(workers, f"crew-{threads}", torch.set_num_threads, (threads,))
+    """Workers that stay for later pools, with what oneDNN has prepared for them; each has `threads` of torch's."""
+    return ThreadPoolExecutor(workers, f"worker-pool-{threads}", torch.set_num_threads, (threads,))

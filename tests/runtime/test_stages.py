@@ -8,8 +8,8 @@ from ovseg_demo.errors import Cancelled
 from ovseg_demo.runtime.stages import Cache, CancelFlag, Progress, SerialWorker, Stages, ignore_progress
 
 
-def stages(cache: Cache, listener=ignore_progress, turns: SerialWorker | None = None) -> Stages:
-    return Stages(cache, turns or SerialWorker(), listener)
+def stages(cache: Cache, listener=ignore_progress, worker: SerialWorker | None = None) -> Stages:
+    return Stages(cache, worker or SerialWorker(), listener)
 
 
 def block(size: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_what_exceeds_the_cache_is_not_kept():
     assert cache.get("a") is not None
 
 
-def test_a_heavy_stage_is_made_once_and_reported():
+def test_a_cached_stage_is_computed_once_and_reported():
     cache, news, made = Cache(1000), [], []
 
     def make(report):
@@ -60,7 +60,7 @@ def test_an_empty_result_is_cached_too():
     stages(cache).cached("Work", "key", lambda _: pytest.fail("made again"))
 
 
-def test_each_makes_only_what_is_missing():
+def test_a_cached_batch_computes_only_what_is_missing():
     cache, asked = Cache(1000), []
 
     def words(*names):
@@ -76,15 +76,15 @@ def test_each_makes_only_what_is_missing():
     assert asked == [["a", "b"], ["c"]]
 
 
-def test_a_failure_frees_the_turn_and_caches_nothing():
-    cache, turns = Cache(1000), SerialWorker()
+def test_a_failure_frees_the_worker_and_caches_nothing():
+    cache, worker = Cache(1000), SerialWorker()
     with pytest.raises(ZeroDivisionError):
-        stages(cache, turns=turns).cached("Work", "key", lambda _: 1 / 0)
-    assert stages(cache, turns=turns).cached("Work", "key", lambda _: block(3)).size == 3
+        stages(cache, worker=worker).cached("Work", "key", lambda _: 1 / 0)
+    assert stages(cache, worker=worker).cached("Work", "key", lambda _: block(3)).size == 3
 
 
 def test_cancelling_ends_work_and_waiting():
-    cache, turns = Cache(1000), SerialWorker()
+    cache, worker = Cache(1000), SerialWorker()
     flag = CancelFlag()
 
     def endless(report):
@@ -95,7 +95,7 @@ def test_cancelling_ends_work_and_waiting():
 
     def attempt(listener, errors):
         try:
-            stages(cache, listener, turns).cached("Work", "key", endless)
+            stages(cache, listener, worker).cached("Work", "key", endless)
         except Cancelled as error:
             errors.append(error)
 
@@ -113,8 +113,8 @@ def test_cancelling_ends_work_and_waiting():
     assert len(errors) == 2
 
 
-def test_waiting_is_told_and_then_over():
-    cache, turns, news = Cache(1000), SerialWorker(), []
+def test_waiting_is_reported_and_then_over():
+    cache, worker, news = Cache(1000), SerialWorker(), []
     inside, enough = threading.Event(), threading.Event()
 
     def slow(_):
@@ -127,16 +127,16 @@ def test_waiting_is_told_and_then_over():
         if progress.waiting:
             enough.set()
 
-    first = threading.Thread(target=lambda: stages(cache, turns=turns).cached("Work", "a", slow))
+    first = threading.Thread(target=lambda: stages(cache, worker=worker).cached("Work", "a", slow))
     first.start()
     inside.wait(30)
-    stages(cache, hear, turns).cached("Work", "b", lambda _: block(1))
+    stages(cache, hear, worker).cached("Work", "b", lambda _: block(1))
     first.join()
     assert Progress("Work", 0, waiting=True) in news
     assert news[-1] == Progress("Work", 1)
 
 
-def test_light_results_come_in_batches_and_can_be_cancelled():
+def test_fast_results_come_in_batches_and_can_be_cancelled():
     cache, flag = Cache(10**6), CancelFlag()
 
     def make(missing):
@@ -149,8 +149,8 @@ def test_light_results_come_in_batches_and_can_be_cancelled():
     assert cache.nbytes == 64
 
 
-def test_heavy_stages_take_turns():
-    cache, turns = Cache(1000), SerialWorker()
+def test_the_worker_computes_one_stage_at_a_time():
+    cache, worker = Cache(1000), SerialWorker()
     inside, most = [], []
 
     def make(_):
@@ -161,7 +161,7 @@ def test_heavy_stages_take_turns():
         return block(1)
 
     threads = [
-        threading.Thread(target=lambda key=key: stages(cache, turns=turns).cached("Work", key, make)) for key in "abc"
+        threading.Thread(target=lambda key=key: stages(cache, worker=worker).cached("Work", key, make)) for key in "abc"
     ]
     for thread in threads:
         thread.start()
@@ -170,8 +170,8 @@ def test_heavy_stages_take_turns():
     assert most == [1, 1, 1]
 
 
-def test_heavy_words_are_made_in_small_batches_each_in_its_turn():
-    turns, begun, go_on, batches = SerialWorker(), threading.Event(), threading.Event(), []
+def test_slow_results_are_computed_by_the_worker_in_small_batches():
+    worker, begun, go_on, batches = SerialWorker(), threading.Event(), threading.Event(), []
 
     def other():
         begun.set()
@@ -181,7 +181,7 @@ def test_heavy_words_are_made_in_small_batches_each_in_its_turn():
         batches.append((len(indices), go_on.is_set(), threading.current_thread()))
         return [block(1) for _ in indices]
 
-    busy = threading.Thread(target=lambda: turns.run(other, lambda: None))
+    busy = threading.Thread(target=lambda: worker.run(other, lambda: None))
     busy.start()
     assert begun.wait(10)
     news = []
@@ -191,7 +191,7 @@ def test_heavy_words_are_made_in_small_batches_each_in_its_turn():
         if progress.waiting:
             go_on.set()
 
-    stages(Cache(1000), listener, turns).cached_batch("Words", range(20), make, exclusive=True)
+    stages(Cache(1000), listener, worker).cached_batch("Words", range(20), make, exclusive=True)
     busy.join()
     assert [size for size, _, _ in batches] == [8, 8, 4]
     assert all(after for _, after, _ in batches)
