@@ -129,7 +129,7 @@ def _fetch(entry: catalogue.Checkpoint, file: Path | None) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        path = download.take(entry, file, show) if file else download.download(entry, show)
+        path = download.import_file(entry, file, show) if file else download.download(entry, show)
     print(path)
     return 0
 

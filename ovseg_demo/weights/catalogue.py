@@ -1,4 +1,4 @@
-"""Catalogue entry -> verified local file -> state dict -> module.
+"""The catalogue of weight files, and the verification of the files that are here.
 
 `checkpoints/catalogue.json` lists every weight file that the demo knows. A file counts as present when it
 lies in the checkpoints folder under its catalogued name; it is used only after its sha256 (or, where no hash
@@ -73,11 +73,12 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
+        """Where the file lies when it is present."""
         return (BUNDLED if self.bundled else FOLDER) / self.file
 
     @property
     def how_to_get(self) -> str:
-        """The command that brings the file here."""
+        """The command that downloads, makes or copies the file."""
         fetch = f"{COMMAND} checkpoints --download {self.id}"
         made = self.sources[0].removeprefix("build:")
         if made == self.sources[0]:
@@ -86,11 +87,12 @@ class Checkpoint:
 
     @property
     def present(self) -> bool:
+        """Whether a file of its name is in its folder; it need not be intact."""
         return self.path.is_file()
 
     @property
     def published(self) -> bool:
-        """Whether there is something to compare the file with: its size or a hash."""
+        """Whether its publisher, or the catalogue, states a size or a hash that the file must have."""
         return not (self.sha256 is None and self.size is None and self.md5_prefix is None)
 
 
@@ -102,7 +104,15 @@ def entries() -> dict[str, Checkpoint]:
 
 
 def get(checkpoint_id: str) -> Checkpoint:
-    """The catalogue entry of an id. Raises CheckpointError for an unknown id."""
+    """The catalogue entry of an id.
+
+    Raises:
+        CheckpointError: the id is unknown.
+
+    Example:
+        >>> get("mobile-sam").licence
+        'Apache-2.0'
+    """
     try:
         return entries()[checkpoint_id]
     except KeyError:
@@ -111,12 +121,16 @@ def get(checkpoint_id: str) -> Checkpoint:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 digest of a file."""
+    """The sha256 of a file in hex digits, computed once for each state of the file."""
     return _digest(path, "sha256")
 
 
 def verify(checkpoint: Checkpoint) -> Path:
-    """The path of a checkpoint that is as published. Raises CheckpointError otherwise."""
+    """The path of a checkpoint's file after it was compared with what is published.
+
+    Raises:
+        CheckpointError: the file is missing, or its size or a hash differs.
+    """
     if not checkpoint.present:
         path = checkpoint.path
         raise CheckpointError(f"{checkpoint.title} is not here: {path.name} is missing from {path.parent}.")
@@ -127,7 +141,12 @@ def verify(checkpoint: Checkpoint) -> Path:
 def check_published(path: Path, checkpoint: Checkpoint) -> None:
     """Compare a file with the size and the hashes that are published for a checkpoint.
 
-    Raises CheckpointError that says what differs.
+    Args:
+        path: the file, which may have any name.
+        checkpoint: states the size and the hashes; what it does not state is not compared.
+
+    Raises:
+        CheckpointError: says what differs.
     """
     size = path.stat().st_size
     if checkpoint.size is not None and size != checkpoint.size:
@@ -146,18 +165,23 @@ def check_published(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def check_content(path: Path, checkpoint: Checkpoint) -> None:
-    """Read a file and see that it holds the tensors that tell a checkpoint from the others.
+    """Check that a file holds the tensors by which a checkpoint is recognised.
 
-    Raises CheckpointError for a file without tensors, and for one that is something else: it says what, if that is in
-    the catalogue.
+    Args:
+        path: the file, which may have any name.
+        checkpoint: states names and shapes of these tensors.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds no tensors, or holds others; the error names the checkpoints of
+            the catalogue that the file looks like.
     """
     found = {name: list(tensor.shape) for name, tensor in named_tensors(read_weights(path)).items()}
     if not found:
         raise CheckpointError(f"{path.name} holds no tensors.")
     if not _fits(checkpoint, found):
         known = [f"{c.title} ({c.id})" for c in entries().values() if c.shapes and _fits(c, found)]
-        told = f"it looks like {' or '.join(known)}" if known else f"it lacks {' or '.join(checkpoint.shapes)}"
-        raise CheckpointError(f"{path.name} is not {checkpoint.title}: {told}.")
+        instead = f"it looks like {' or '.join(known)}" if known else f"it lacks {' or '.join(checkpoint.shapes)}"
+        raise CheckpointError(f"{path.name} is not {checkpoint.title}: {instead}.")
 
 
 def _fits(checkpoint: Checkpoint, shapes: Mapping[str, list[int]]) -> bool:
@@ -171,6 +195,6 @@ def _digest(path: Path, algorithm: str) -> str:
 
 @cache
 def _digest_once(path: Path, size: int, changed: int, algorithm: str) -> str:
-    """A file of two gigabytes takes seconds, and several methods may load it."""
+    """Cached, because a file of two gigabytes takes seconds and several methods may load it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()

@@ -1,8 +1,8 @@
-"""Fetch a catalogued checkpoint from the network, or take it from a file: verified, all or nothing.
+"""Download a catalogued checkpoint, or copy it from a file: verified, all or nothing.
 
-Everything unfinished lies in the folder ".download" beside the weight files, where nothing is loaded from; a file gets
-its name when it is complete and verified, in one step. gdown carries both the files of Google Drive and those of the
-Hugging Face Hub: huggingface_hub's own download begins anew after an interruption (its issue 4196), gdown's goes on.
+Unfinished files lie in the folder ".download" beside the weight files, from which nothing is loaded; a file gets its
+name when it is complete and verified, in one step. gdown downloads from Google Drive and from the Hugging Face Hub:
+huggingface_hub's own download begins anew after an interruption (its issue 4196), gdown's goes on.
 """
 
 import errno
@@ -23,39 +23,45 @@ from ovseg_demo.runtime.files import move_into_place
 from ovseg_demo.weights.catalogue import COMMAND, Checkpoint, check_content, check_published, verify
 
 Report = Callable[[int, int | None], None]
-"""Called with the bytes that are here and those of the whole file, None when unknown."""
+"""Called with the bytes that have arrived and the bytes of the whole file, None while these are unknown."""
 
 _RETRIES = 3
-_PATIENCE = 30
+_TIMEOUT_SECONDS = 30
 """Seconds without a byte after which the connection counts as lost."""
 
 _SHA256_DIGITS = 64
 _CHUNK = 4 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_DISK = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_ERRORS = (*_DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def download(checkpoint: Checkpoint, report: Report = lambda done, total: None) -> Path:
-    """The local path of a checkpoint, downloaded when it is not here or damaged.
+    """The local path of a checkpoint, which is downloaded when it is missing or damaged.
 
-    Its sources are tried in order. An interrupted download is resumed by the next call. The file appears under its name
-    only when it is complete and is what is published: by the catalogue's hashes, and by the one that the hub states.
+    Its sources are tried in order. The next call resumes an interrupted download. The file appears under its name only
+    when it is complete and has the size and the hashes that the catalogue and the Hugging Face Hub state.
 
-    Raises CheckpointError when no source has it, when the disk has no room, or when another process is fetching it.
+    Args:
+        checkpoint: an entry of the catalogue.
+        report: receives the progress, and may raise to interrupt the download.
+
+    Raises:
+        CheckpointError: no source has the file, the disk has no room or cannot be written, or another process is
+            downloading the file.
     """
     if checkpoint.sources[0].startswith("build:"):
         raise CheckpointError(f"{checkpoint.file} is not downloaded but made. Run: {checkpoint.how_to_get}")
-    if _is_good(checkpoint):
+    if _is_intact(checkpoint):
         return checkpoint.path
     failures = []
-    with _workplace(checkpoint) as folder:
+    with _unfinished_folder(checkpoint) as folder:
         for source in checkpoint.sources:
             try:
-                return _publish(_fetch(source, checkpoint, folder, report), checkpoint)
+                return _install(_fetch(source, checkpoint, folder, report), checkpoint)
             except Exception as error:  # the libraries let the errors of whichever HTTP client they use through
-                if isinstance(error, OSError) and error.errno in _DISK:
+                if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                     raise
-                failures.append(f"{_place(source)}: {_why(error)}")
+                failures.append(f"{_source_name(source)}: {_reason(error)}")
         begun = any(part.stat().st_size for part in folder.rglob("*.part"))
     kept = " What has arrived is kept, the same command goes on from there." if begun else ""
     raise CheckpointError(
@@ -64,28 +70,33 @@ def download(checkpoint: Checkpoint, report: Report = lambda done, total: None) 
     )
 
 
-def take(checkpoint: Checkpoint, file: Path, report: Report = lambda done, total: None) -> Path:
-    """The local path of a checkpoint, copied from a file of any name once that is found to be what is published.
+def import_file(checkpoint: Checkpoint, file: Path, report: Report = lambda done, total: None) -> Path:
+    """The local path of a checkpoint, copied from a file that has the size, hashes and tensors of the checkpoint.
 
-    Where nothing is published, it must hold the tensors that tell it from the other checkpoints.
+    Args:
+        checkpoint: an entry of the catalogue. What it does not state is not compared.
+        file: the file to copy, of any name.
+        report: receives the progress, and may raise to interrupt the copying.
 
-    Raises CheckpointError, and leaves everything as it was, when the file is something else or the disk has no room.
+    Raises:
+        CheckpointError: the file is something else, or the disk has no room or cannot be written. Everything is left as
+            it was.
     """
     check_content(file, checkpoint)
     check_published(file, checkpoint)
     if checkpoint.present and file.samefile(checkpoint.path):
         return checkpoint.path
-    with _workplace(checkpoint) as folder:
+    with _unfinished_folder(checkpoint) as folder:
         _check_room(folder, file.stat().st_size)
         copy = folder / "copy.part"
         try:
             _copy(file, copy, report)
-            return _publish(copy, checkpoint)
+            return _install(copy, checkpoint)
         finally:
             copy.unlink(missing_ok=True)
 
 
-def _is_good(checkpoint: Checkpoint) -> bool:
+def _is_intact(checkpoint: Checkpoint) -> bool:
     try:
         check_content(verify(checkpoint), checkpoint)
     except CheckpointError:
@@ -94,8 +105,8 @@ def _is_good(checkpoint: Checkpoint) -> bool:
 
 
 @contextmanager
-def _workplace(checkpoint: Checkpoint) -> Iterator[Path]:
-    """The folder of a checkpoint's unfinished files, held by this process alone; trouble with the disk is explained."""
+def _unfinished_folder(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The folder of a checkpoint's unfinished files, locked for this process; disk errors become CheckpointError."""
     root = checkpoint.path.parent / ".download"
     folder = root / checkpoint.id
     try:
@@ -111,13 +122,13 @@ def _workplace(checkpoint: Checkpoint) -> Iterator[Path]:
     except Timeout:
         raise CheckpointError(f"Another process is fetching {checkpoint.file}; wait until it is done.") from None
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL:
             raise CheckpointError(f"There is no room on the disk for {checkpoint.file}: {error.strerror}.") from error
         raise CheckpointError(f"{checkpoint.file} cannot be written into {root.parent}: {error.strerror}.") from error
 
 
 def _fetch(source: str, checkpoint: Checkpoint, folder: Path, report: Report) -> Path:
-    """The verified file of one source, not yet under its name."""
+    """The verified file from one source, still in the folder of unfinished files."""
     url, stated = _resolve(source, checkpoint)
     parts = folder / source.replace(":", "-").replace("/", "-")
     parts.mkdir(exist_ok=True)
@@ -125,7 +136,7 @@ def _fetch(source: str, checkpoint: Checkpoint, folder: Path, report: Report) ->
     here = sum(part.stat().st_size for part in parts.iterdir())
     if stated.size is not None:
         _check_room(folder, stated.size - here)
-    _transfer(url, arrived, _watching_room(folder, report))
+    _transfer(url, arrived, _checking_room(folder, report))
     try:
         check_published(arrived, stated)
         check_content(arrived, checkpoint)
@@ -136,7 +147,7 @@ def _fetch(source: str, checkpoint: Checkpoint, folder: Path, report: Report) ->
 
 
 def _resolve(source: str, checkpoint: Checkpoint) -> tuple[str, Checkpoint]:
-    """The address of a source, and the checkpoint with the size and hash that the source states where we know none."""
+    """The URL of a source, and the checkpoint with the source's size and hash where the catalogue states none."""
     kind, place = source.split(":", 1)
     if kind == "drive":
         return f"https://drive.google.com/uc?id={place}", checkpoint
@@ -149,7 +160,7 @@ def _resolve(source: str, checkpoint: Checkpoint) -> tuple[str, Checkpoint]:
 
 
 def _transfer(url: str, arrived: Path, report: Report) -> None:
-    """Bring a file here, going on with the part that an earlier call left."""
+    """Download a file, going on with the part that an earlier call left."""
     moved = False
 
     def watch(done: int, total: int | None) -> None:
@@ -165,7 +176,7 @@ def _transfer(url: str, arrived: Path, report: Report) -> None:
         use_cookies=False,
         resume=True,
         progress=watch,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT_SECONDS,
         retries=_RETRIES,
     )
     try:
@@ -180,8 +191,8 @@ def _transfer(url: str, arrived: Path, report: Report) -> None:
         run()
 
 
-def _watching_room(folder: Path, report: Report) -> Report:
-    """`report` that, when it first hears the whole file's size, also sees whether the disk has room for it."""
+def _checking_room(folder: Path, report: Report) -> Report:
+    """`report` which also checks, as soon as the size of the whole file is known, that the disk has room for it."""
     known = False
 
     def watch(done: int, total: int | None) -> None:
@@ -208,15 +219,15 @@ def _copy(file: Path, copy: Path, report: Report) -> None:
             report(target.tell(), total)
 
 
-def _publish(part: Path, checkpoint: Checkpoint) -> Path:
-    """Give a finished file its name: at once, and not before its bytes are on the disk."""
+def _install(part: Path, checkpoint: Checkpoint) -> Path:
+    """Give a finished file its name, and delete the folder of unfinished files."""
     part.chmod(0o644)
     move_into_place(part, checkpoint.path)
     shutil.rmtree(checkpoint.path.parent / ".download" / checkpoint.id)
     return checkpoint.path
 
 
-def _place(source: str) -> str:
+def _source_name(source: str) -> str:
     kind, place = source.split(":", 1)
     if kind == "drive":
         return f"Google Drive (file {place})"
@@ -224,7 +235,7 @@ def _place(source: str) -> str:
     return f"{owner}/{repo} on the Hugging Face Hub"
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, CheckpointError):
         return str(error).rstrip(".")
     if isinstance(error, gdown.FileURLRetrievalError):

@@ -1,7 +1,8 @@
-"""State dicts of the catalogue's checkpoints, loaded strictly: every tensor fits a module, or none is copied."""
+"""State dicts of the catalogue's checkpoints, loaded strictly: all tensors fit the module, or none is copied."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -9,21 +10,33 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.weights import catalogue
 from ovseg_demo.weights.reading import read_weights
 
+Module = TypeVar("Module", bound=nn.Module)
+
 _NAMES_SHOWN = 5
+"""Names that an error lists; of the others it tells how many there are."""
 
 
 def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
-    """The verified tensors of a checkpoint, in the precision of the file.
+    """The content of a verified checkpoint as `read_weights` returns it, in the precision of the file.
 
-    Raises CheckpointError when the file is missing, fails verification, or cannot be read.
+    Args:
+        checkpoint_id: its id in the catalogue.
+
+    Raises:
+        CheckpointError: the file is missing, fails verification, or cannot be read.
     """
     return read_weights(catalogue.verify(catalogue.get(checkpoint_id)))
 
 
 def tensor_table(published: Mapping, source: str) -> Mapping[str, Tensor]:
-    """The tensors of a file's content, which stand in it or under "model".
+    """The state dict in a file's content: the content itself, or its table "model".
 
-    Raises CheckpointError when there are none, or other things among them.
+    Args:
+        published: as `read_weights` returned it.
+        source: names the file in the error.
+
+    Raises:
+        CheckpointError: the table is empty, or holds something that is no tensor.
     """
     state = published.get("model", published)
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -32,24 +45,39 @@ def tensor_table(published: Mapping, source: str) -> Mapping[str, Tensor]:
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into `module`, every tensor or none.
+    """Copy a state dict into a module, all tensors or none.
 
-    Raises CheckpointError that names missing, extra and misshapen tensors.
+    Args:
+        module: has exactly the names and shapes of `state`.
+        state: tensors by name.
+        source: names the file in the error.
+
+    Raises:
+        CheckpointError: names the missing, the unexpected and the misshapen tensors.
     """
     check_state_dict(module.state_dict(), state, f"{source} does not fit {type(module).__name__}")
     module.load_state_dict(state)
 
 
 def check_state_dict(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], complaint: str) -> None:
-    """Raises CheckpointError, `complaint` and the names, unless names and shapes are the same."""
+    """Compare the names and shapes of two state dicts.
+
+    Args:
+        wanted: the names and shapes that are needed.
+        state: the names and shapes that are there.
+        complaint: the beginning of the error's sentence.
+
+    Raises:
+        CheckpointError: `complaint`, then the missing, the unexpected and the misshapen tensors.
+    """
     faults = [
         ("missing", sorted(wanted.keys() - state.keys())),
         ("unexpected", sorted(state.keys() - wanted.keys())),
         ("misshapen", sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)),
     ]
-    told = [f"{len(names)} {kind} ({_shortened(names)})" for kind, names in faults if names]
-    if told:
-        raise CheckpointError(f"{complaint}: {'; '.join(told)}.")
+    found = [f"{len(names)} {kind} ({_shortened(names)})" for kind, names in faults if names]
+    if found:
+        raise CheckpointError(f"{complaint}: {'; '.join(found)}.")
 
 
 def _shortened(names: list[str]) -> str:
@@ -57,8 +85,16 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def load_for_inference(module: nn.Module, checkpoint: str | Path) -> nn.Module:
-    """`module` ready for inference, in single precision, with the weights of a checkpoint's id or of a file."""
+def load_for_inference(module: Module, checkpoint: str | Path) -> Module:
+    """The module itself, ready for inference: with weights in single precision, evaluation mode, no gradients.
+
+    Args:
+        module: any module whose state dict is the checkpoint's.
+        checkpoint: an id of the catalogue, or the path of a file.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read, or does not fit the module.
+    """
     by_id = isinstance(checkpoint, str)
     state = load_state_dict(checkpoint) if by_id else read_weights(checkpoint)
     single = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

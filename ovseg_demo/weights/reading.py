@@ -15,13 +15,20 @@ from ovseg_demo.errors import CheckpointError
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a file holds: tensors by name, or tables of them such as {"model": {...}}, in the precision of the file.
+    """The content of a weight file: tensors by name, or tables of tensors such as {"model": {...}}.
 
-    Reads safetensors and what torch.save wrote, in its format of today (mapped into memory: a tensor takes room when
-    it is used) and that from before 2020. The name's suffix does not matter. Numbers of numpy, which training
-    frameworks leave beside the tensors, are read too; whatever else a pickle may ask for is refused.
+    Reads safetensors and files of torch.save, in the zip format of today (mapped into memory: a tensor takes room when
+    it is used) and in the format from before 2020. The suffix of the name does not matter. numpy's numbers, which
+    training frameworks save beside the tensors, are read too; whatever else a pickle may ask for is refused.
 
-    Raises CheckpointError when there is no such file or it cannot be read.
+    Args:
+        path: the file.
+
+    Returns:
+        The content; the tensors are on the CPU, in the precision of the file.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
@@ -41,10 +48,13 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of what `read_weights` returned, by name, out of their tables.
+    """All tensors of a file's content by name, those inside of tables included.
 
-    The prefix "module." of parallel training is left out.
-    Names that stand in two tables are returned once; use this to recognise a file, not to load it.
+    The prefix "module." of parallel training is removed. Of a name that stands in two tables one tensor is returned:
+    use this to recognise a file, not to load it.
+
+    Args:
+        content: as `read_weights` returned it.
     """
     tables = [content, *(value for value in content.values() if isinstance(value, Mapping))]
     named = (item for table in tables for item in table.items())
@@ -52,9 +62,10 @@ def named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself beside its tensors; nothing for a file of another format.
+    """The metadata of a safetensors file, text by name; empty for a file of another format.
 
-    The file must be one that `read_weights` reads.
+    Args:
+        path: a file that `read_weights` reads.
     """
     if _reader_of(path) is not load_file:
         return {}
@@ -88,8 +99,9 @@ def _load_pickle(path: Path, mmap: bool = False) -> Any:
 
 
 def _numpy_numbers() -> list[Any]:
-    """What a pickled scalar or array of plain numbers refers to: data only. Arrays of objects stay refused."""
-    makers = {np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]}
-    homes = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
-    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
-    return [np.ndarray, np.dtype, *kinds, *((maker, f"{home}.{maker.__name__}") for maker in makers for home in homes)]
+    """The classes and functions that a pickled scalar or array of plain numbers needs; arrays of objects need more."""
+    functions: set[Any] = {np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]}
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    named = [(function, f"{module}.{function.__name__}") for function in functions for module in modules]
+    return [np.ndarray, np.dtype, *dtypes, *named]

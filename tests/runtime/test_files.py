@@ -47,7 +47,7 @@ def test_a_failure_leaves_the_file_as_it_was_and_nothing_beside_it(path, shared,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_that_shows_only_at_the_end_is_told(path):
+def test_a_full_disk_that_shows_only_at_the_end_is_reported(path):
     path.with_name("file.txt.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, lambda file: file.write(b"after"))
@@ -62,7 +62,7 @@ def test_what_a_killed_process_left_is_overwritten(path):
     assert names(path) == ["file.txt"]
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "nowhere" / "file.txt", lambda file: file.write(b"after"))
 

@@ -41,24 +41,24 @@ def test_a_good_file_loads(entry):
     assert torch.equal(loading.load_state_dict("tiny")["weight"], torch.ones(2, 3))
 
 
-def test_an_unknown_id_is_told():
+def test_an_unknown_id_is_reported():
     with pytest.raises(CheckpointError, match="Unknown checkpoint 'nope'; known: mini-image"):
         catalogue.get("nope")
 
 
-def test_an_absent_file_is_told(entry):
+def test_an_absent_file_is_reported(entry):
     entry.path.unlink()
     with pytest.raises(CheckpointError, match=r"tiny\.safetensors is missing"):
         loading.load_state_dict("tiny")
 
 
-def test_a_truncated_file_is_told(entry):
+def test_a_truncated_file_is_reported(entry):
     entry.path.write_bytes(entry.path.read_bytes()[:-4])
     with pytest.raises(CheckpointError, match="damaged or incomplete"):
         loading.load_state_dict("tiny")
 
 
-def test_a_changed_file_is_told(entry):
+def test_a_changed_file_is_reported(entry):
     content = bytearray(entry.path.read_bytes())
     content[-1] ^= 1
     entry.path.write_bytes(content)
@@ -67,7 +67,7 @@ def test_a_changed_file_is_told(entry):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_rubbish_under_an_unhashed_name_is_told(tmp_path, monkeypatch, suffix):
+def test_rubbish_under_an_unhashed_name_is_reported(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     rubbish = Checkpoint("r", "Rubbish", f"r.{suffix}", "MIT", False, ())
     monkeypatch.setattr(catalogue, "entries", lambda: {"r": rubbish})
@@ -112,13 +112,13 @@ def test_a_folder_of_ones_own_leaves_the_bundled_files_alone(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("digits", "told"), [("", None), ("abcdef", "md5 begins with .* instead of the published abcdef")]
+    ("digits", "message"), [("", None), ("abcdef", "md5 begins with .* instead of the published abcdef")]
 )
-def test_the_first_digits_of_the_md5_are_compared(entry, digits, told):
+def test_the_first_digits_of_the_md5_are_compared(entry, digits, message):
     true = hashlib.md5(entry.path.read_bytes()).hexdigest()[:6]
     known = replace(entry, sha256=None, size=None, md5_prefix=digits or true)
-    if told:
-        with pytest.raises(CheckpointError, match=told):
+    if message:
+        with pytest.raises(CheckpointError, match=message):
             catalogue.check_published(entry.path, known)
     else:
         catalogue.check_published(entry.path, known)
@@ -135,16 +135,18 @@ def test_a_file_is_recognised_by_its_tensors(checkpoint, tmp_path):
     other = catalogue.get(
         "ovseg-swinb-vitl14" if checkpoint.shapes.keys() == {"visual.conv1.weight"} else "clip-vit-b16"
     )
-    with pytest.raises(CheckpointError, match=re.escape(f"other.pth is not {checkpoint.title}: it looks like")) as told:
+    with pytest.raises(
+        CheckpointError, match=re.escape(f"other.pth is not {checkpoint.title}: it looks like")
+    ) as message:
         catalogue.check_content(write(tmp_path / "other.pth", other.shapes), checkpoint)
-    assert f"{other.title} ({other.id})" in str(told.value)
+    assert f"{other.title} ({other.id})" in str(message.value)
 
 
 @pytest.mark.parametrize(
-    ("shapes", "told"), [({}, "holds no tensors"), ({"head.bias": [3]}, "it lacks visual.conv1.weight")]
+    ("shapes", "message"), [({}, "holds no tensors"), ({"head.bias": [3]}, "it lacks visual.conv1.weight")]
 )
-def test_a_file_of_something_else_is_told(tmp_path, shapes, told):
-    with pytest.raises(CheckpointError, match=told):
+def test_a_file_of_something_else_is_reported(tmp_path, shapes, message):
+    with pytest.raises(CheckpointError, match=message):
         catalogue.check_content(write(tmp_path / "a.pth", shapes), catalogue.get("clip-vit-l14"))
 
 

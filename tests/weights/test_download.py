@@ -260,11 +260,11 @@ def test_the_hash_that_the_hub_states_decides(entry, site):
 
 
 @pytest.mark.parametrize(
-    ("known", "told"),
+    ("known", "message"),
     [({"md5_prefix": "abcdef"}, "md5"), ({"sha256": "0" * 64}, "sha256"), ({"size": 5}, "instead of 5")],
 )
-def test_what_is_not_as_published_never_appears(entry, site, known, told):
-    with pytest.raises(CheckpointError, match=rf"{told}.*{told}"):
+def test_what_is_not_as_published_never_appears(entry, site, known, message):
+    with pytest.raises(CheckpointError, match=rf"{message}.*{message}"):
         download.download(replace(entry, **known))
     assert files(entry) == []
     assert len(site.asked["spaces"]) == len(site.asked["drive"]) == 1
@@ -295,24 +295,24 @@ def test_a_quota_page_is_no_file_and_costs_no_part(entry, site):
     assert site.asked["drive"][-1] == f"bytes={BLOCK}-"
 
 
-def test_a_page_in_place_of_the_file_is_told(entry, site):
+def test_a_page_in_place_of_the_file_is_reported(entry, site):
     site.content["spaces"] = b"<!DOCTYPE html><html>Sign in to this network</html>"
     with pytest.raises(CheckpointError, match="web page, not weights"):
         download.download(replace(entry, sources=(HUB,)))
     assert files(entry) == []
 
 
-def test_every_failure_is_told_in_one_line(entry, site):
+def test_every_failure_is_reported_in_one_line(entry, site):
     site.status = {"spaces": 503, "drive": 500}
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as message:
         download.download(entry)
-    text = str(told.value)
+    text = str(message.value)
     assert "owner/repo on the Hugging Face Hub: it answers 503; Google Drive (file 1cn-ohxgXDrDfkzC1QdO)" in text
     assert "python -m ovseg_demo checkpoints --download tiny --from FILE" in text
     assert "\n" not in text
 
 
-def test_no_network_is_told(entry, monkeypatch):
+def test_no_network_is_reported(entry, monkeypatch):
     def fail(*_, **__):
         raise requests.ConnectionError("Name or service not known")
 
@@ -344,7 +344,7 @@ class Room:
 
 
 @LINUX_ONLY
-def test_a_disk_that_fills_up_is_told(entry, site):
+def test_a_disk_that_fills_up_is_reported(entry, site):
     place = entry.path.parent / ".download/tiny" / DRIVE.replace(":", "-")
     place.mkdir(parents=True)
     (place / "tiny.pth12345678.part").symlink_to("/dev/full")
@@ -382,13 +382,13 @@ def copy(tmp_path) -> Path:
 def test_a_copy_is_taken(entry, copy, monkeypatch):
     monkeypatch.setattr(download, "_CHUNK", 1 << 20)
     heard = []
-    assert download.take(entry, copy, lambda *here: heard.append(here)) == entry.path
+    assert download.import_file(entry, copy, lambda *here: heard.append(here)) == entry.path
     assert entry.path.read_bytes() == copy.read_bytes()
     size = copy.stat().st_size
     assert heard == [(1 << 20, size), (size, size)]
     assert files(entry) == ["tiny.pth"]
     assert loads(entry)
-    assert download.take(entry, entry.path) == entry.path
+    assert download.import_file(entry, entry.path) == entry.path
 
 
 def test_a_copy_replaces_what_a_download_left(entry, copy, site):
@@ -396,12 +396,12 @@ def test_a_copy_replaces_what_a_download_left(entry, copy, site):
     site.status["drive"] = 404
     with pytest.raises(CheckpointError):
         download.download(entry)
-    download.take(entry, copy)
+    download.import_file(entry, copy)
     assert files(entry) == ["tiny.pth"]
 
 
 @pytest.mark.parametrize(
-    ("known", "told"),
+    ("known", "message"),
     [
         ({"size": 5}, "instead of 5"),
         ({"sha256": "0" * 64}, "sha256"),
@@ -409,17 +409,17 @@ def test_a_copy_replaces_what_a_download_left(entry, copy, site):
         ({"shapes": {"weight": [3, 3]}}, "is not Tiny: it looks like"),
     ],
 )
-def test_a_copy_that_is_something_else_is_refused(entry, copy, known, told):
-    with pytest.raises(CheckpointError, match=told):
-        download.take(replace(entry, **known), copy)
+def test_a_copy_that_is_something_else_is_refused(entry, copy, known, message):
+    with pytest.raises(CheckpointError, match=message):
+        download.import_file(replace(entry, **known), copy)
     assert not entry.path.parent.exists()
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"<html>", "web page"), (b"", "cannot be read"), (None, "no file")])
-def test_a_copy_without_weights_is_refused(entry, copy, content, told):
+@pytest.mark.parametrize(("content", "message"), [(b"<html>", "web page"), (b"", "cannot be read"), (None, "no file")])
+def test_a_copy_without_weights_is_refused(entry, copy, content, message):
     copy.unlink() if content is None else copy.write_bytes(content)
-    with pytest.raises(CheckpointError, match=told):
-        download.take(entry, copy)
+    with pytest.raises(CheckpointError, match=message):
+        download.import_file(entry, copy)
     assert not entry.path.parent.exists()
 
 
@@ -429,7 +429,7 @@ def test_a_copy_to_a_full_disk_leaves_nothing(entry, copy):
     place.mkdir(parents=True)
     (place / "copy.part").symlink_to("/dev/full")
     with pytest.raises(CheckpointError, match="no room on the disk"):
-        download.take(entry, copy)
+        download.import_file(entry, copy)
     assert files(entry) == []
     assert not place.exists()
 
@@ -443,12 +443,12 @@ def test_an_interrupted_copy_leaves_what_was_there(entry, copy, interruption):
         raise interruption
 
     with pytest.raises((KeyboardInterrupt, CheckpointError)):
-        download.take(entry, copy, stop)
+        download.import_file(entry, copy, stop)
     assert files(entry) == ["tiny.pth"]
     assert entry.path.read_bytes() == b"before"
 
 
-def test_a_folder_that_cannot_be_written_is_told(entry, copy):
+def test_a_folder_that_cannot_be_written_is_reported(entry, copy):
     entry.path.parent.write_text("a file where the folder should be")
     with pytest.raises(CheckpointError, match="cannot be written into"):
-        download.take(entry, copy)
+        download.import_file(entry, copy)
