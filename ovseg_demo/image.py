@@ -20,7 +20,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 """What people's photos come in. Pillow reads more, some of it by running other programs."""
 
 WORKING_SIDE = 1024
-"""Longest side, in pixels, that the models see: the input size of SAM, so more would be thrown away."""
+"""Longest side, in pixels, of what the page shows and of results, and the input size of SAM and of the mini model."""
+
+READING_SIDE = 2560
+"""Longest side, in pixels, that a published model may see: no published model reads more pixels of a longer side."""
 
 
 @dataclass(frozen=True)
@@ -28,37 +31,55 @@ class Photo:
     """A decoded image, upright, bounded in size.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, longest side at most WORKING_SIDE.
+        pixels: uint8 (H, W, 3), RGB: what the page shows, at the size of results; longest side at most WORKING_SIDE
+            unless a larger one was asked for.
         original_size: (H, W) of the upright image before bounding, the size of exported results.
-        notes: sentences on what was done to it that a person may not expect.
+        notes: sentences on what was done to the image that a person may not expect.
+        full: uint8 (H', W', 3), RGB, the same image with a longest side of at most READING_SIDE, for models that
+            resize photos themselves; None where `pixels` has all pixels that were kept.
     """
 
     pixels: np.ndarray
     original_size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    full: np.ndarray | None = None
+
+    def pixels_for(self, longest: int) -> np.ndarray:
+        """The pixels for a model that wants a longest side of at most `longest` pixels: uint8 (H, W, 3), RGB.
+
+        Only two sizes are kept, so this is `full` for a model that wants more than `pixels` has, and else `pixels`,
+        which may be larger than wanted where a larger size was asked for in `load`.
+        """
+        return self.pixels if self.full is None or longest <= max(self.pixels.shape[:2]) else self.full
 
     @cached_property
     def key(self) -> str:
-        """Content hash: equal for equal pixels, whatever the file was called."""
-        digest = hashlib.blake2b(self.pixels.tobytes(), digest_size=16)
-        digest.update(repr(self.pixels.shape).encode())
+        """Content hash: equal for equal pixels at equal sizes, whatever the file was called."""
+        all_pixels = self.pixels if self.full is None else self.full
+        digest = hashlib.blake2b(np.ascontiguousarray(all_pixels), digest_size=16)
+        digest.update(repr((all_pixels.shape, self.pixels.shape)).encode())
         return digest.hexdigest()
 
 
-def load(source: str | Path | bytes) -> Photo:
+def load(source: str | Path | bytes, longest: int = WORKING_SIDE) -> Photo:
     """Decode an image file or its bytes.
 
     Handles EXIF orientation, alpha (over white), palettes, CMYK, grey, 16-bit and float samples; of an animation
     the first frame is taken.
 
-    Raises ImageError when it cannot be read, is incomplete, or has more than MAX_PIXELS pixels.
+    Args:
+        source: path of a file, or its content.
+        longest: longest side, in pixels, of `Photo.pixels` and so of results; smaller images are not enlarged.
+            READING_SIDE measures published models without the loss of the bound of the page.
+
+    Raises ImageError when the image cannot be read, is incomplete, or has more than MAX_PIXELS pixels.
     """
     try:
         # Pillow's own warning about large images is superseded by our limit.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as opened:
-                return _decode(opened)
+                return _decode(opened, longest)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -75,14 +96,14 @@ def load(source: str | Path | bytes) -> Photo:
         raise ImageError("This image is corrupt or incomplete.") from error
 
 
-def from_array(pixels: np.ndarray) -> Photo:
-    """A photo from RGB pixels, uint8 (H, W, 3). Raises ImageError for another shape or type."""
+def from_array(pixels: np.ndarray, longest: int = WORKING_SIDE) -> Photo:
+    """A photo from RGB pixels, uint8 (H, W, 3); `longest` as of `load`. Raises ImageError for another shape or type."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ImageError(f"Expected RGB pixels, uint8 (H, W, 3); got {pixels.dtype} {pixels.shape}.")
-    return _bounded(Image.fromarray(pixels), pixels.shape[:2], ())
+    return _bounded(Image.fromarray(pixels), pixels.shape[:2], (), longest)
 
 
-def _decode(opened: Image.Image) -> Photo:
+def _decode(opened: Image.Image, longest: int) -> Photo:
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise ImageError(_too_large(width * height))
@@ -91,10 +112,11 @@ def _decode(opened: Image.Image) -> Photo:
         notes = (f"Only the first of {opened.n_frames} frames is used.",)
     turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     # A JPEG can be decoded at a fraction of its size, which saves most of the time and memory of a huge one.
-    opened.draft("RGB", (2 * WORKING_SIDE, 2 * WORKING_SIDE))
+    share = min(1.0, READING_SIDE / max(width, height))
+    opened.draft("RGB", (max(1, int(width * share)), max(1, int(height * share))))
     opened.load()
     upright = ImageOps.exif_transpose(opened)
-    return _bounded(_as_rgb(upright), (width, height) if turned else (height, width), notes)
+    return _bounded(_as_rgb(upright), (width, height) if turned else (height, width), notes, longest)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -120,14 +142,21 @@ def _eight_bit(samples: np.ndarray) -> np.ndarray:
     return np.round((samples - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
-def _bounded(image: Image.Image, original_size: tuple[int, int], notes: tuple[str, ...]) -> Photo:
-    scale = WORKING_SIDE / max(image.size)
+def _bounded(image: Image.Image, original_size: tuple[int, int], notes: tuple[str, ...], longest: int) -> Photo:
+    pixels = _shrunk(image, longest)
+    full = _shrunk(image, READING_SIDE) if min(max(image.size), READING_SIDE) > longest else None
+    return Photo(pixels, original_size, notes, full)
+
+
+def _shrunk(image: Image.Image, longest: int) -> np.ndarray:
+    """The pixels of an image, uint8 (H, W, 3), resized where its longest side has more than `longest` pixels."""
+    scale = longest / max(image.size)
     if scale < 1:
-        size = tuple(max(1, math.floor(side * scale + 0.5)) for side in image.size)
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Photo(np.array(image), original_size, notes)
+        width, height = (max(1, math.floor(side * scale + 0.5)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(image)
 
 
 def _too_large(pixels: int | None = None) -> str:
-    told = f"{pixels / 1e6:.0f} megapixels" if pixels else "Too many pixels"
-    return f"This image is too large ({told}); the limit is {MAX_PIXELS / 1e6:.0f} megapixels."
+    size = f"{pixels / 1e6:.0f} megapixels" if pixels else "Too many pixels"
+    return f"This image is too large ({size}); the limit is {MAX_PIXELS / 1e6:.0f} megapixels."

@@ -43,6 +43,40 @@ def test_a_large_image_is_bounded_and_its_size_remembered():
     assert photo.original_size == (1500, 3000)
 
 
+def test_more_pixels_than_the_page_shows_are_kept_for_models_that_resize_photos_themselves():
+    photo = image.load(encoded(halves(3000, 1500), "JPEG"))
+    assert photo.pixels_for(image.READING_SIDE).shape == (1280, 2560, 3)
+    assert photo.pixels_for(image.WORKING_SIDE) is photo.pixels
+    assert image.load(encoded(halves(1600, 900))).pixels_for(2560).shape == (900, 1600, 3)
+    small = image.load(encoded(halves()))
+    assert small.full is None
+    assert small.pixels_for(image.READING_SIDE) is small.pixels
+
+
+def test_a_photo_that_needs_no_bound_for_reading_is_read_as_it_is(random):
+    pixels = random.integers(0, 255, (700, 1500, 3), np.uint8)
+    assert np.array_equal(image.from_array(pixels).pixels_for(image.READING_SIDE), pixels)
+
+
+def test_results_can_be_asked_for_at_the_size_that_models_read():
+    photo = image.load(encoded(halves(3000, 1500), "JPEG"), image.READING_SIDE)
+    assert photo.pixels.shape == (1280, 2560, 3)
+    assert photo.full is None
+    assert photo.original_size == (1500, 3000)
+    assert image.load(encoded(halves()), image.READING_SIDE).pixels.shape == (20, 40, 3)
+
+
+def test_the_key_distinguishes_sizes_and_what_only_the_larger_size_shows():
+    pixels = np.zeros((1100, 2200, 3), np.uint8)
+    one = image.from_array(pixels)
+    assert one.key == image.from_array(pixels).key
+    assert one.key != image.from_array(pixels, image.READING_SIDE).key
+    pixels[5, 5] = 3
+    assert np.array_equal(image.from_array(pixels).pixels, one.pixels)
+    assert image.from_array(pixels).key != one.key
+    assert len({image.from_array(np.zeros(size, np.uint8)).key for size in [(2, 8, 3), (8, 2, 3), (4, 4, 3)]}) == 3
+
+
 def test_a_sliver_keeps_at_least_one_pixel():
     assert image.load(encoded(Image.new("RGB", (5000, 1)))).pixels.shape == (1, 1024, 3)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.image import Photo
+from ovseg_demo.image import READING_SIDE, Photo
 from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg import method
@@ -88,7 +88,9 @@ class OVSegMaskFormer:
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         reading = stages.cached(
-            "Reading the photo", ("reading", photo.key, self._name), lambda _: self._reader.read(photo.pixels)
+            "Reading the photo",
+            ("reading", photo.key, self._name),
+            lambda _: self._reader.read(photo.pixels_for(READING_SIDE)),
         )
         if options.ensemble is None:
             return self._name_by_clip(reading, photo, vocabulary, options, stages)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ovseg_demo.errors import CheckpointError
+from ovseg_demo.image import READING_SIDE
 from ovseg_demo.methods.sed.checkpoint import ReleasedModel, split_checkpoint
 from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
 from ovseg_demo.weights import catalogue, loading
@@ -41,7 +42,7 @@ def load_sed(checkpoint_id: str, device: str) -> "SED":
     weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
     clip = HierarchicalClip(architecture, released.clip, weights, device, source=entry.file)
     inference = OptimisedDecoder(decoder.to(device).eval(), native_precision(torch.device(device)))
-    return SED(ClipCostMaps(clip), inference)
+    return SED(ClipCostMaps(clip), inference, READING_SIDE)
 
 
 def architecture_of(released: ReleasedModel, source: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo import image
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
@@ -49,10 +50,16 @@ class DecodedPhoto:
 
 
 class SED:
-    """A reader and the decoder that was trained on what it gives."""
+    """A reader and the decoder that was trained on what it gives.
 
-    def __init__(self, reader: "CostMapSource", inference: OptimisedDecoder) -> None:
-        self._reader, self._inference = reader, inference
+    Args:
+        reader: reads photos and words.
+        inference: the decoder.
+        longest: longest side in pixels of the photos that the reader is given.
+    """
+
+    def __init__(self, reader: "CostMapSource", inference: OptimisedDecoder, longest: int = image.WORKING_SIDE) -> None:
+        self._reader, self._inference, self._longest = reader, inference, longest
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         """A pixel's confidence is the probability of its class, whatever the other classes.
@@ -63,7 +70,7 @@ class SED:
         read = stages.cached(
             "Reading the photo",
             ("features", photo.key, name, keep),
-            lambda _: self._reader.embed_image(photo.pixels, keep),
+            lambda _: self._reader.embed_image(photo.pixels_for(self._longest), keep),
         )
         texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
         decision = stages.cached(

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ovseg_demo.image import READING_SIDE
 from ovseg_demo.weights import catalogue, loading
 
 if TYPE_CHECKING:
@@ -35,4 +36,4 @@ def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
     fuse_layers(decoder)
     weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
     reader = ClipWindowEncoder(released.clip, weights, info.templates, device, source=entry.file)
-    return TagCLIP(reader, decoder.to(device), info)
+    return TagCLIP(reader, decoder.to(device), info, READING_SIDE)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg_demo import image
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.base import Options
@@ -22,10 +23,20 @@ _EVIDENCE_STEP = 8
 
 
 class TagCLIP:
-    """A reader and the decoder that was trained on what it gives."""
+    """A reader and the decoder that was trained on what it gives.
 
-    def __init__(self, reader: WindowEncoder, decoder: Decoder, info: TrainingInfo) -> None:
+    Args:
+        reader: reads photos and words.
+        decoder: makes the mask logits; it is put in evaluation mode.
+        info: what training has shown the model.
+        longest: longest side in pixels of the photos that the reader is given.
+    """
+
+    def __init__(
+        self, reader: WindowEncoder, decoder: Decoder, info: TrainingInfo, longest: int = image.WORKING_SIDE
+    ) -> None:
         self._reader, self._decoder, self._info = reader, decoder.eval().requires_grad_(False), info
+        self._longest = longest
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
         """A pixel's confidence is its class's score, whatever the other classes; one class alone has a rival."""
@@ -33,7 +44,7 @@ class TagCLIP:
         windows = stages.cached(
             "Reading the photo",
             ("windows", photo.key, name),
-            lambda report: self._reader.embed_image(photo.pixels, report),
+            lambda report: self._reader.embed_image(photo.pixels_for(self._longest), report),
         )
         texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
         logits = stages.cached(

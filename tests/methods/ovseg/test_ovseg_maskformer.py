@@ -178,5 +178,17 @@ def test_a_mask_that_vanishes_in_a_smaller_photo_is_left_out():
     assert len(found) == 2
 
 
+def test_a_photo_is_read_with_more_pixels_than_the_page_shows():
+    class Sized(Paper):
+        def read(self, pixels):
+            self.seen = pixels.shape
+            return super().read(pixels)
+
+    predictor = Sized(torch.eye(4)[:3], halves())
+    method = OVSegMaskFormer(predictor, Oracle({8: [9.0, 0, 0, 0], 16: [0, 9.0, 0, 0]}), torch.ones(1, 4), "p", 0.4)
+    assert segment(method, NAMES, (30, 2000)).labels.shape == (15, 1024)
+    assert predictor.seen == (30, 2000, 3)
+
+
 def test_every_backbone_that_is_published_has_its_settings():
     assert set(maskformer.PUBLISHED_SETTINGS) == set(BACKBONES)
