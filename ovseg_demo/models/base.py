@@ -12,14 +12,26 @@ from ovseg_demo.proposals.base import MaskProposals, Report
 class TextEncoder(Protocol):
     """Embeds words. The embeddings depend only on the words, so callers cache them."""
 
-    name: str
-    """Identifies the model and its weights in the keys of caches."""
+    @property
+    def name(self) -> str:
+        """Identifies the model, its weights and its prompt templates in the keys of caches."""
+        ...
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
-        """Text embeddings, float32 (len(words), D). Row i depends only on words[i]."""
+        """Text embeddings, float32 (len(words), D), on the model's device. Row i depends only on words[i].
+
+        Args:
+            words: words or short phrases in any spelling; there may be none, and a word may occur twice.
+        """
+        ...
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Embeddings of background prompts, float32 (R, D) with R >= 1: texts that stand for all but `words`."""
+        """Embeddings of background prompts, float32 (R, D) with R >= 1: texts that stand for all but `words`.
+
+        Args:
+            words: the words of a vocabulary; no background prompt means the same as one of them.
+        """
+        ...
 
 
 class VisionLanguageModel(TextEncoder, Protocol):
@@ -34,21 +46,39 @@ class VisionLanguageModel(TextEncoder, Protocol):
         Args:
             image: uint8 (H, W, 3), RGB.
             proposals: N masks of the image; N may be 0.
-            report: progress callback.
+            report: called with the share of the regions that are done, in (0, 1].
+
+        Returns:
+            Embeddings in proposal order, on the model's device.
         """
+        ...
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
-        """Similarity (N, K) of region embeddings (N, E) to text embeddings (K, D).
+        """Similarity of regions to texts, float32 (N, K). A softmax over a vocabulary's columns gives probabilities.
 
-        A softmax over a vocabulary's columns gives class probabilities.
+        Args:
+            regions: region embeddings (N, E).
+            texts: text embeddings (K, D).
         """
+        ...
 
 
 class DenseModel(TextEncoder, Protocol):
     """Compares each position of a grid over a photo with words, without masks."""
 
     def embed_image(self, image: np.ndarray) -> Any:
-        """Dense features of a photo, uint8 (H, W, 3), RGB, for `dense_logits`; an object with `nbytes`."""
+        """Dense features of a photo for `dense_logits`: an object with `nbytes`, its bytes in memory.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+        """
+        ...
 
     def dense_logits(self, features: Any, texts: Tensor) -> Tensor:
-        """Similarity of dense features, from `embed_image`, to texts (K, D) on a coarse grid, float32 (K, h, w)."""
+        """Similarity of a photo's positions to texts, float32 (K, h, w), on a grid over the whole photo.
+
+        Args:
+            features: dense features from `embed_image`.
+            texts: text embeddings (K, D).
+        """
+        ...

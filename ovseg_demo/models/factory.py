@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ovseg_demo.errors import CheckpointError
@@ -13,32 +14,49 @@ from ovseg_demo.weights import catalogue, loading, reading
 if TYPE_CHECKING:
     from ovseg_demo.models.clip.region_classifier import ClipRegionClassifier
 
-# The models are imported when they are wanted: each brings heavy libraries.
+# The functions import the models that they make, because every model brings heavy libraries.
 
 MINI = "mini"
+"""The name of the bundled model."""
+
 MODEL_HELP = "mini, a CLIP's id of the catalogue, or a file: a CLIP's weights or other heads of the mini model"
+"""Help of the command lines that take such a name."""
 
 ARCHITECTURES = {(768, 16): "ViT-B-16-quickgelu", (1024, 14): "ViT-L-14-quickgelu"}
 """open_clip architectures by width and patch size of the image tower."""
 
-_PATCHES = "visual.conv1.weight"
+_PATCH_EMBEDDING = "visual.conv1.weight"
 
 
-def create_model(name: str, device: str = "cpu") -> VisionLanguageModel:
-    """The model that HELP describes. Raises CheckpointError when it is missing, damaged or something else."""
+def create_model(name: str, device: str | torch.device = "cpu") -> VisionLanguageModel:
+    """A model for regions by the name that MODEL_HELP describes.
+
+    Args:
+        name: "mini", a CLIP's id of the catalogue, or the path of a file.
+        device: torch device on which the model runs.
+
+    Raises CheckpointError when the weights are missing, damaged or of none of these models.
+    """
     from ovseg_demo.models.mini.model import MiniModel
 
     if name == MINI:
         return MiniModel(device)
-    if name not in catalogue.entries() and _PATCHES not in reading.named_tensors(reading.read_weights(Path(name))):
+    if name not in catalogue.entries() and _PATCH_EMBEDDING not in reading.named_tensors(
+        reading.read_weights(Path(name))
+    ):
         return MiniModel(device, heads=Path(name))
     return create_clip(name, device)
 
 
-def create_clip(name: str, device: str = "cpu", **settings) -> "ClipRegionClassifier":
-    """A CLIP by catalogue id or file; `settings` are those of ClipRegionClassifier.
+def create_clip(name: str, device: str | torch.device = "cpu", **settings: Any) -> "ClipRegionClassifier":
+    """A CLIP for regions.
 
-    Raises CheckpointError as `create_model` does.
+    Args:
+        name: an id of the catalogue, or the path of a file.
+        device: torch device on which the model runs.
+        settings: further keyword arguments of `ClipRegionClassifier`.
+
+    Raises CheckpointError when the weights are missing, damaged or of another architecture.
     """
     from ovseg_demo.models.clip.region_classifier import ClipRegionClassifier
 
@@ -47,7 +65,13 @@ def create_clip(name: str, device: str = "cpu", **settings) -> "ClipRegionClassi
 
 
 def load_clip_state_dict(name: str) -> dict[str, Tensor]:
-    """The tensors of a CLIP by catalogue id or file, under OpenAI's names. Raises CheckpointError."""
+    """The tensors of a CLIP, float32, under OpenAI's names.
+
+    Args:
+        name: an id of the catalogue, or the path of a file.
+
+    Raises CheckpointError when the weights are missing or damaged.
+    """
     from ovseg_demo.models.clip.weights import clip_state_dict
 
     known = name in catalogue.entries()
@@ -55,8 +79,15 @@ def load_clip_state_dict(name: str) -> dict[str, Tensor]:
 
 
 def clip_architecture(state: Mapping[str, Tensor], source: str) -> str:
-    """The architecture in ARCHITECTURES of a CLIP's tensors. Raises CheckpointError when it is none of them."""
-    shape = tuple(state[_PATCHES].shape) if _PATCHES in state else ()
+    """open_clip's name of a CLIP's architecture, one of ARCHITECTURES, by the shape of its patch embedding.
+
+    Args:
+        state: tensors under OpenAI's names.
+        source: where the tensors are from, for the message.
+
+    Raises CheckpointError for another architecture.
+    """
+    shape = tuple(state[_PATCH_EMBEDDING].shape) if _PATCH_EMBEDDING in state else ()
     found = ARCHITECTURES.get((shape[0], shape[-1])) if len(shape) == 4 else None
     if found is None:
         raise CheckpointError(f"{source} is no CLIP {' or '.join(ARCHITECTURES.values())}.")

@@ -13,7 +13,13 @@ from ovseg_demo.runtime.preprocess import normalise
 
 
 def masked_crops(image: np.ndarray, proposals: MaskProposals, **options: Any) -> Iterator[Tensor]:
-    """The crops of `masked_crops_and_masks` without their masks; same arguments."""
+    """Batches of normalised crops, float32 (B, 3, size, size), without their masks.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        proposals: masks of the image.
+        options: keyword arguments of `masked_crops_and_masks`.
+    """
     return (crops for crops, _ in masked_crops_and_masks(image, proposals, **options))
 
 
@@ -39,9 +45,10 @@ def masked_crops_and_masks(
         image: uint8 (H, W, 3), RGB.
         proposals: masks of the image.
         size: side of the square crops in pixels.
-        mean, std: RGB normalisation on the 0..255 scale.
+        mean: of R, G and B on the 0..255 scale, for normalisation.
+        std: standard deviation of R, G and B on the 0..255 scale.
         batch_size: largest B.
-        antialias: low-pass filter before shrinking.
+        antialias: whether crops are smoothed before they are shrunk.
     """
     pixels = normalise(torch.from_numpy(image).permute(2, 0, 1), mean, std).contiguous()
     boxes = proposals.boxes()

@@ -1,4 +1,4 @@
-"""Text embeddings on disk: a word is read once for each model and set of templates, not once for each start.
+"""Text embeddings on disk: a word is embedded once for each model and set of templates, not once for each start.
 
 One small file a word, named by a digest of what it depends on. Files are written under a name of their own and then
 renamed, so several processes can share the folder; each begins with a digest of its content, so a damaged one counts as
@@ -27,7 +27,7 @@ LIMIT_BYTES = 2**30
 
 _VERSION = 1  # of the code that makes embeddings: raise it when they change
 _DIGEST = hashlib.sha256
-_KEPT_OF_LIMIT = 0.9  # after clearing, so that not every word clears again
+_SHARE_AFTER_CLEARING = 0.9  # of the limit, so that not every new word clears again
 
 
 def cache_folder() -> Path:
@@ -42,13 +42,13 @@ def cache_folder() -> Path:
 class TextEmbeddingCache:
     """The embeddings of one model and one set of templates, float32 (P, D) a word.
 
-    Nothing here raises: what the disk cannot give is absent, what it cannot take is not kept, and the first such
-    failure is told as a warning.
+    No method raises for a fault of the disk: embeddings that cannot be read count as absent, embeddings that cannot be
+    written are not kept, and the first such fault gives a warning.
 
     Args:
-        model: names the weights, so that no two models of different weights have the same name.
-        templates: the P prompts.
-        limit_bytes: of all files in the folder; those not used for longest go first.
+        model: a name that no model of other weights has.
+        templates: the P prompt templates.
+        limit_bytes: of all files in the folder together; beyond it the least recently used files are deleted.
     """
 
     def __init__(self, model: str, templates: Sequence[str], limit_bytes: int = LIMIT_BYTES) -> None:
@@ -56,15 +56,15 @@ class TextEmbeddingCache:
         self._prompts = len(templates)
         self._limit = limit_bytes
         self._folder = cache_folder()
-        self._told = False
+        self._warned = False
 
     def get(self, words: Sequence[str]) -> dict[str, Tensor]:
-        """The embeddings of those words that are known."""
-        read = {word: self._read(word) for word in words}
-        return {word: embedding for word, embedding in read.items() if embedding is not None}
+        """The embeddings, float32 (P, D) each, of those of the words that are on disk."""
+        found = {word: self._read(word) for word in words}
+        return {word: embedding for word, embedding in found.items() if embedding is not None}
 
     def put(self, embeddings: Mapping[str, Tensor]) -> None:
-        """Keep the embeddings (P, D) of some words."""
+        """Write the embeddings (P, D) of words to disk."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for word, embedding in embeddings.items():
@@ -73,21 +73,22 @@ class TextEmbeddingCache:
         except FileNotFoundError:
             pass  # the folder was deleted in this very moment
         except OSError as error:
-            self._tell(error)
+            self._warn_once(error)
 
-    def completed(self, words: Sequence[str], make: Callable[[list[str]], Tensor]) -> Tensor:
-        """The embeddings (len(words), P, D) of at least one word; those that are not known are made, and kept.
+    def get_or_compute(self, words: Sequence[str], compute: Callable[[list[str]], Tensor]) -> Tensor:
+        """The embeddings of words, float32 (len(words), P, D), on the CPU; absent ones are computed and written.
 
         Args:
-            make: from some distinct words to theirs (K, P, D).
+            words: at least one.
+            compute: from K distinct words to their embeddings (K, P, D).
         """
-        known = self.get(words)
-        missing = [word for word in dict.fromkeys(words) if word not in known]
+        embeddings = self.get(words)
+        missing = [word for word in dict.fromkeys(words) if word not in embeddings]
         if missing:
-            made = dict(zip(missing, make(missing).cpu(), strict=True))
-            self.put(made)
-            known |= made
-        return torch.stack([known[word] for word in words])
+            computed = dict(zip(missing, compute(missing).cpu(), strict=True))
+            self.put(computed)
+            embeddings |= computed
+        return torch.stack([embeddings[word] for word in words])
 
     def _path(self, word: str) -> Path:
         key = json.dumps([*self._depends_on, word])
@@ -100,11 +101,11 @@ class TextEmbeddingCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._tell(error)
+            self._warn_once(error)
             return None
         digest, values = content[: _DIGEST().digest_size], content[_DIGEST().digest_size :]
         if _DIGEST(values).digest() != digest:
-            self._tell("a file is damaged")
+            self._warn_once("a file is damaged")
             return None
         with suppress(OSError):  # gone by now, or someone else's
             os.utime(path)
@@ -117,12 +118,12 @@ class TextEmbeddingCache:
         write_atomically(path, lambda file: file.write(content), shared=True, durable=False)
 
     def _clear(self) -> None:
-        """Delete what was not used for longest, if all together is too large."""
+        """Delete the least recently used files, if all files together exceed the limit."""
         files = sorted(self._files())
         excess = sum(size for _, size, _ in files) - self._limit
         if excess <= 0:
             return
-        excess += int((1 - _KEPT_OF_LIMIT) * self._limit)
+        excess += int((1 - _SHARE_AFTER_CLEARING) * self._limit)
         for _, size, path in files:
             if excess <= 0:
                 return
@@ -130,14 +131,14 @@ class TextEmbeddingCache:
             excess -= size
 
     def _files(self) -> Iterator[tuple[int, int, str]]:
-        """When they were last used, their bytes, their paths."""
+        """For every file the time of its last use in nanoseconds, its size in bytes, its path."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # another process clears too
-                    known = entry.stat()
-                    yield known.st_mtime_ns, known.st_size, entry.path
+                    status = entry.stat()
+                    yield status.st_mtime_ns, status.st_size, entry.path
 
-    def _tell(self, why: object) -> None:
-        if not self._told:
-            self._told = True
+    def _warn_once(self, why: object) -> None:
+        if not self._warned:
+            self._warned = True
             warnings.warn(f"Text embeddings cannot be kept in {self._folder}: {why}.", stacklevel=3)

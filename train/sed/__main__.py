@@ -23,7 +23,8 @@ import torch
 from accelerate import PartialState
 
 from ovseg_demo.methods.sed.decoder import Decoder
-from ovseg_demo.models.clip.convnext import embed_words
+from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
+from ovseg_demo.models.clip.text import embed_words
 from train.common import command, labelled_batches
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
@@ -115,7 +116,7 @@ def _clip(recipe: SEDRecipe) -> open_clip.CLIP:
 
 def _training(recipe: SEDRecipe, clip: open_clip.CLIP, found: Sequence[labelled_batches.LabelledSet]) -> SEDTraining:
     """The model as it begins."""
-    texts = [embed_words(clip, labelled_batches.training_class_names(source)) for source in found]
+    texts = [embed_words(clip, labelled_batches.training_class_names(source), IMAGENET_TEMPLATES) for source in found]
     torch.manual_seed(recipe.schedule.seed)
     return SEDTraining(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
 

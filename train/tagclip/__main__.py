@@ -25,8 +25,8 @@ import torch
 from accelerate import PartialState
 
 from ovseg_demo.methods.tagclip.decoder import Decoder
-from ovseg_demo.methods.tagclip.image_encoder import embed_prompts, mean_direction
-from ovseg_demo.methods.tagclip.training_info import TrainingInfo, class_splits
+from ovseg_demo.methods.tagclip.training_info import TEMPLATES, TrainingInfo, class_splits
+from ovseg_demo.models.clip.text import embed_words, mean_embeddings
 from train.common import command, labelled_batches
 from train.common.image_sets import LabelledSet
 from train.common.loop import fit
@@ -120,7 +120,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     if state.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
     names = [labelled_batches.training_class_names(source) for source in found]
-    texts = [mean_direction(embed_prompts(clip, each, recipe.templates)) for each in names]
+    texts = [mean_embeddings(embed_words(clip, words, TEMPLATES[recipe.templates])) for words in names]
     flags = [torch.tensor(each, device=state.device) for each in seen]
     trained = fit(
         TagCLIPTraining(clip.visual, decoder, texts, flags, plan),

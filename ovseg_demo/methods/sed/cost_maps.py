@@ -85,7 +85,7 @@ class ClipCostMaps:
 
     def embed_image(self, image: np.ndarray, keep_aspect: bool) -> HierarchicalFeatures:
         """Of one image: `dense` (1, D, h, w)."""
-        return self._clip.read(preprocess_keeping_aspect(image) if keep_aspect else preprocess_square(image))
+        return self._clip.embed_images(preprocess_keeping_aspect(image) if keep_aspect else preprocess_square(image))
 
     def cost(self, photo: HierarchicalFeatures, texts: Tensor) -> Tensor:
         """Cosines in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""CLIP with deep prompts, for inference: photos to windows, words to text embeddings."""
+"""CLIP with deep prompts, for inference: from photos to embeddings of windows, from words to text embeddings."""
 
 import math
 import re
@@ -9,7 +9,6 @@ import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
-from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows, PromptedTower
@@ -17,17 +16,16 @@ from ovseg_demo.methods.tagclip.training_info import TEMPLATES, Templates
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
-from ovseg_demo.models.clip.text import encode_shared_prefixes
+from ovseg_demo.models.clip.text import embed_words, mean_embeddings
 from ovseg_demo.models.clip.weights import load_clip_weights
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
-from ovseg_demo.vocabulary import verbatim_text
 
 STRIDE_SHARE = 426 / 512
-"""From a window to the next, as a share of its side."""
+"""Distance from the origin of a window to that of the next, as a share of the window's side (512 by 426 published)."""
 
 _LONGEST_RATIO = 16
-"""Sides of thinner strips than 1 : 16 are brought to it, which bounds the number of windows."""
+"""Photos narrower than 1 : 16 are stretched to 1 : 16, which bounds the number of windows."""
 
 _HEAD_WIDTH = 64
 _WINDOWS_AT_ONCE = {"cpu": 1}
@@ -35,16 +33,16 @@ _WINDOWS_ELSEWHERE = 8
 
 
 class ClipWindowEncoder:
-    """Reads photos and words; see `windows.WindowEncoder`.
+    """The CLIP of TagCLIP and ZegCLIP as a `windows.WindowEncoder`.
 
     Args:
-        state: tensors under open_clip's names, the image tower's as of `PromptedTower`.
-        name: names the weights: what was once read in words is kept on disk under it.
-        templates: the prompts of words.
-        device: where it runs.
+        state: tensors under open_clip's names, those of the image tower as of `PromptedTower`.
+        name: names the weights; text embeddings are cached on disk under it.
+        templates: the name of the prompt templates, a key of `training_info.TEMPLATES`.
+        device: torch device on which the model runs.
         source: where the weights are from, for messages.
         precision: of the image tower's linear layers; None is bfloat16 where the device computes it natively,
-            otherwise float32. Words are always read in float32.
+            otherwise float32. The text tower always computes in float32.
 
     Raises CheckpointError when the weights do not fit.
     """
@@ -61,58 +59,54 @@ class ClipWindowEncoder:
     ) -> None:
         self.name = f"{name} | {templates}"
         self._device = torch.device(device)
-        self._templates: Templates = templates
-        self.slow_texts = len(TEMPLATES[templates]) > 1
+        self._templates = TEMPLATES[templates]
+        self.slow_texts = len(self._templates) > 1
         self._model = build_prompted_clip(state, source)
         optimise(self._model.transformer, "float32")
         optimise(self._model.visual, precision or native_precision(self._device))
         self._model.to(self._device)
         self._side = self._model.visual.image_size[0]
-        self._store = text_cache.TextEmbeddingCache(self.name, TEMPLATES[templates])
+        self._text_cache = text_cache.TextEmbeddingCache(self.name, self._templates)
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (len(words), D)."""
-        by_prompt = self._store.completed(words, lambda missing: embed_prompts(self._model, missing, self._templates))
-        return mean_direction(by_prompt.to(self._device))
+        """Text embeddings, unit vectors (len(words), D), of at least one word."""
+
+        def compute(missing: list[str]) -> Tensor:
+            return embed_words(self._model, missing, self._templates)
+
+        return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, D). TagCLIP has no rival; this is that of OVSeg's demo."""
+        """The embedding of "others" (1, D): TagCLIP has no background prompt, so it gets that of OVSeg's demo."""
         return self.embed_texts(["others"])
 
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """Windows of a photo whose shorter side is that of a window, so that they lie in a row."""
-        pixels, side = self._prepared(image), self._side
-        starts = window_origins(pixels.shape[1:], side, round(side * STRIDE_SHARE))
-        cut = torch.stack([pixels[:, top : top + side, left : left + side] for top, left in starts])
-        read = []
-        for some in cut.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
-            read.append(self._model.visual(some.to(self._device)))
-            report(min(1.0, len(read) * len(some) / len(cut)))
-        patches, images = (torch.cat([getattr(each, name) for each in read]) for name in ("patches", "images"))
-        return EncodedPhoto((side, side), starts, EncodedWindows(patches, images))
+        """Embeddings of the windows of a photo. Its shorter side becomes that of a window, so the windows lie in a row.
 
-    def _prepared(self, image: np.ndarray) -> Tensor:
-        """A photo with a shorter side of a window's, normalised, float32 (3, H', W')."""
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            report: called with the share of the windows that are done, in (0, 1].
+        """
+        pixels, side = self._preprocess(image), self._side
+        origins = window_origins(pixels.shape[1:], side, round(side * STRIDE_SHARE))
+        windows = torch.stack([pixels[:, top : top + side, left : left + side] for top, left in origins])
+        encoded, done = [], 0
+        for batch in windows.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
+            encoded.append(self._model.visual(batch.to(self._device)))
+            done += len(batch)
+            report(done / len(windows))
+        patches, images = (torch.cat([getattr(part, name) for part in encoded]) for name in ("patches", "images"))
+        return EncodedPhoto((side, side), origins, EncodedWindows(patches, images))
+
+    def _preprocess(self, image: np.ndarray) -> Tensor:
+        """Normalised pixels, float32 (3, H', W'), of a photo whose shorter side is resized to a window's."""
         scale = self._side / min(image.shape[:2])
         longest = self._side * _LONGEST_RATIO
         height, width = (min(longest, int(length * scale + 0.5)) for length in image.shape[:2])
-        # Training has resized by mmsegmentation's rule, and normalised by ImageNet's constants instead of CLIP's own.
+        # Training resizes by mmsegmentation's rule, and normalises by ImageNet's constants instead of CLIP's own.
         return normalise_image(resize_unsmoothed(image, (height, width)), IMAGENET_MEAN, IMAGENET_STD)[0]
-
-
-@torch.no_grad()
-def embed_prompts(clip: open_clip.CLIP, words: Sequence[str], templates: Templates) -> Tensor:
-    """Unit vectors, float32 (len(words), P, D), of words, verbatim, in each prompt; at least one word."""
-    texts = [template.format(verbatim_text(word)) for word in words for template in TEMPLATES[templates]]
-    tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
-    return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (len(words), -1))
-
-
-def mean_direction(by_prompt: Tensor) -> Tensor:
-    """Text embeddings (K, D) from those of prompts (K, P, D): unit vectors along their mean."""
-    return F.normalize(by_prompt.mean(1), dim=-1)
 
 
 def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
@@ -120,7 +114,7 @@ def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.C
 
     Args:
         state: tensors under open_clip's names, without a logit scale.
-        source: where they are from, for the message.
+        source: where the tensors are from, for the message.
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
@@ -135,15 +129,19 @@ def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.C
         prompts = state["visual.prompt_embeddings"].shape[1]
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{source} holds no CLIP with deep prompts: {error} is missing or misshapen.") from error
-    with torch.device("meta"):  # no time for random numbers that are overwritten
+    with torch.device("meta"):  # random initial weights would be overwritten
         clip = open_clip.CLIP(dimensions, image, text, quick_gelu=True)
         clip.visual = PromptedTower(clip.visual, prompts)
     return load_clip_weights(clip, {**state, "logit_scale": torch.zeros(())}, source)
 
 
 def _depth(state: Mapping[str, Tensor], tower: str) -> int:
-    """How many blocks the names of a tower count."""
-    found = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
-    if not any(found):
+    """The number of transformer blocks of the tower whose tensors' names begin with `tower`.
+
+    Raises KeyError when there are none.
+    """
+    matches = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+    indices = [int(match[1]) for match in matches if match]
+    if not indices:
         raise KeyError(f"{tower}transformer.resblocks.0")
-    return 1 + max(int(match[1]) for match in found if match)
+    return 1 + max(indices)

@@ -1,60 +1,94 @@
-"""Texts that begin alike, read together: the prompts of many words, or many prompts of one.
+"""From words to text embeddings of CLIP.
 
-In CLIP's text tower a token attends only to those before it, so what is read at a token follows from the beginning of
-the text that it ends. Texts are read as the tree of their beginnings, each once, where a token attends to those on its
-way from the root. SED's 80 prompts of four words have 2,900 tokens, but 1,300 distinct beginnings.
+Texts with equal beginnings, such as many words in one prompt or one word in many prompts, share work: in CLIP's text
+tower a token attends only to the tokens before it, so its state depends only on the prefix of the text that ends with
+it. A batch of texts is encoded as the tree of its prefixes, each prefix once, where a token attends to the tokens on
+its path from the root. SED's 80 prompts of four words have 2,900 tokens, but 1,300 distinct prefixes.
 """
+
+from collections.abc import Sequence
 
 import open_clip
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo.vocabulary import verbatim_text
 
 _TEXTS_AT_ONCE = 64
+
+
+@torch.no_grad()
+def embed_words(clip: open_clip.CLIP, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Text embeddings of words in every prompt.
+
+    Args:
+        clip: on any device.
+        words: at least one. They enter the prompts verbatim, as in the published systems; see
+            `vocabulary.verbatim_text`.
+        templates: P texts with a {} for the word.
+
+    Returns:
+        Unit vectors, float32 (len(words), P, D), on the CLIP's device.
+    """
+    texts = [template.format(verbatim_text(word)) for word in words for template in templates]
+    tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
+    return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(templates)))
+
+
+def mean_embeddings(by_prompt: Tensor) -> Tensor:
+    """The text embedding of each word, a unit vector (K, D), from those of its prompts (K, P, D), unit vectors too."""
+    return F.normalize(by_prompt.mean(1), dim=-1)
 
 
 def encode_shared_prefixes(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """Embeddings (B, D), not normalised, of tokenised texts (B, 77): what `clip.encode_text` computes, with less work.
 
-    A text's embedding depends on the others by rounding only.
+    The embedding of a text depends on the other texts of the batch by rounding only.
     """
-    distinct, which = tokens.unique(dim=0, return_inverse=True)  # sorted, so that alike beginnings are neighbours
-    return torch.cat([_encode_batch(clip, some) for some in distinct.split(_TEXTS_AT_ONCE)])[which]
+    # Sorted, so that texts with equal prefixes come into the same batch.
+    distinct, inverse = tokens.unique(dim=0, return_inverse=True)
+    return torch.cat([_encode_batch(clip, batch) for batch in distinct.split(_TEXTS_AT_ONCE)])[inverse]
 
 
 def _encode_batch(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    ends = tokens.argmax(1)  # the token that ends a text has the highest number of all
+    ends = tokens.argmax(1)  # the end-of-text token has the highest id
     tokens = tokens[:, : ends.max() + 1]
     length = tokens.shape[1]
-    nodes = _prefix_nodes(tokens, ends)
-    within = nodes >= 0
+    prefixes = _prefix_indices(tokens, ends)
+    within = prefixes >= 0
     embedded = clip.token_embedding(tokens) + clip.positional_embedding[:length]
-    x = embedded.new_empty(int(nodes.max()) + 1, embedded.shape[2])
-    x[nodes[within]] = embedded[within]
-    text, at, before = (within[:, :, None] & within.new_ones(length, length).tril()).nonzero(as_tuple=True)
+    x = embedded.new_empty(int(prefixes.max()) + 1, embedded.shape[2])
+    x[prefixes[within]] = embedded[within]
+    # Each token attends to the tokens of its own text up to itself.
+    text, query, key = (within[:, :, None] & within.new_ones(length, length).tril()).nonzero(as_tuple=True)
     mask = x.new_full((len(x), len(x)), -torch.inf)
-    mask[nodes[text, at], nodes[text, before]] = 0
+    mask[prefixes[text, query], prefixes[text, key]] = 0
     x = clip.transformer(x[None], attn_mask=mask)[0]
-    return clip.ln_final(x[nodes.gather(1, ends[:, None])[:, 0]]) @ clip.text_projection
+    return clip.ln_final(x[prefixes.gather(1, ends[:, None])[:, 0]]) @ clip.text_projection
 
 
-def _prefix_nodes(tokens: Tensor, ends: Tensor) -> Tensor:
-    """The beginning that each token (B, L) ends, int64 (B, L): distinct ones count from 0; -1 after a text's end."""
-    nodes, parents, count = torch.full_like(tokens, -1), torch.zeros_like(ends), 0
+def _prefix_indices(tokens: Tensor, ends: Tensor) -> Tensor:
+    """For each token (B, L) the index of the prefix that ends with it, int64 (B, L).
+
+    Distinct prefixes are numbered from 0; tokens after the end of a text, at `ends` (B,), have -1.
+    """
+    indices, parents, count = torch.full_like(tokens, -1), torch.zeros_like(ends), 0
     for depth, column in enumerate(tokens.T):
         within = ends >= depth
         _, index = torch.stack([parents, column], 1)[within].unique(dim=0, return_inverse=True)
-        nodes[within, depth] = parents[within] = index + count
+        indices[within, depth] = parents[within] = index + count
         count += int(index.max()) + 1
-    return nodes
+    return indices
 
 
 def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Embeddings (B, D), not normalised, of tokenised texts (B, 77).
+    """Embeddings (B, D), not normalised, of tokenised texts (B, 77): what `clip.encode_text` computes; differentiable.
 
-    What `clip.encode_text` computes, from no more tokens than the longest text has: attention is causal, so what
-    comes after the end of a text does not change what is read there.
+    The texts are cut to the longest of them: attention is causal, so the tokens after the end of a text do not change
+    its embedding.
     """
-    ends = tokens.argmax(1)  # the token that ends a text has the highest number of all
+    ends = tokens.argmax(1)  # the end-of-text token has the highest id
     tokens = tokens[:, : ends.max() + 1]
     length = tokens.shape[1]
     x = clip.token_embedding(tokens) + clip.positional_embedding[:length]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import open_clip
 import torch
+from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from ovseg_demo.errors import CheckpointError
@@ -11,7 +12,7 @@ from ovseg_demo.models.clip.mask_prompts import DEPTH, MaskPromptedTower
 from ovseg_demo.weights import loading
 
 MASK_PROMPTS = "visual.mask_embedding"
-"""The tensor that weights with mask prompts have beside those of a stock CLIP."""
+"""Name of the tensor that only weights with mask prompts have."""
 
 _IN_OVSEG = "clip_adapter.clip_model."
 
@@ -23,12 +24,12 @@ def build_clip(architecture: str, state: Mapping[str, Tensor], source: str) -> o
 
     Args:
         architecture: open_clip model name.
-        state: tensors of any precision under OpenAI's names, with PROMPTS where the weights have mask prompts.
-        source: where they are from, for the message.
+        state: tensors of any precision under OpenAI's names, with MASK_PROMPTS where the weights have mask prompts.
+        source: where the tensors are from, for the message.
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
-    with torch.device("meta"):  # no time for random numbers that are overwritten
+    with torch.device("meta"):  # random initial weights would be overwritten
         clip = open_clip.CLIP(**open_clip.get_model_config(architecture))
         prompts = torch.empty(_prompts_shape(state[MASK_PROMPTS], clip.visual)) if MASK_PROMPTS in state else None
         clip.visual = MaskPromptedTower(clip.visual, prompts)
@@ -36,12 +37,20 @@ def build_clip(architecture: str, state: Mapping[str, Tensor], source: str) -> o
 
 
 def load_clip_weights(clip: open_clip.CLIP, state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
-    """A CLIP that was made on the meta device, with the weights of `state`, in evaluation mode.
+    """Give a CLIP its weights.
+
+    Args:
+        clip: made on the meta device; it is moved to the CPU and changed in place.
+        state: tensors of any precision under the CLIP's names.
+        source: where the tensors are from, for the message.
+
+    Returns:
+        The same CLIP, float32, in evaluation mode.
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
     clip.to_empty(device="cpu")
-    clip.attn_mask = torch.full((clip.context_length,) * 2, -torch.inf).triu(1)  # no file has it
+    clip.attn_mask = torch.full((clip.context_length,) * 2, -torch.inf).triu(1)  # a buffer that files do not have
     loading.load_strict(clip, state, source)
     return clip.eval()
 
@@ -49,8 +58,11 @@ def load_clip_weights(clip: open_clip.CLIP, state: Mapping[str, Tensor], source:
 def clip_state_dict(published: Mapping) -> dict[str, Tensor]:
     """The tensors of a CLIP file under OpenAI's names, float32.
 
-    Accepts OpenAI's and open_clip's files (which share their names), training checkpoints with the weights under
-    "state_dict", a leading "module." of data-parallel training, and OVSeg's whole models, whose CLIP is taken out.
+    Args:
+        published: the content of a file of OpenAI or open_clip (which share their names), of a training checkpoint
+            with the weights under "state_dict" or "model", with or without the leading "module." of data-parallel
+            training, or of a whole OVSeg model, of which only the CLIP is taken.
+
     Raises CheckpointError for anything else.
     """
     return {name: value.float() for name, value in clip_tensors(published).items()}
@@ -69,8 +81,11 @@ def clip_tensors(published: Mapping) -> dict[str, Tensor]:
     return {name: value for name, value in named.items() if name not in _ARCHIVE_EXTRAS}
 
 
-def _prompts_shape(given: Tensor, visual: torch.nn.Module) -> tuple[int, int, int]:
-    """The shape that prompts must have: the depth is theirs to choose, and whether one token serves all patches."""
+def _prompts_shape(given: Tensor, visual: VisionTransformer) -> tuple[int, int, int]:
+    """The shape that mask prompts must have in a tower.
+
+    The given ones decide on the depth, and whether there is one prompt for all patches.
+    """
     tokens, width = visual.positional_embedding.shape
-    depth, places = given.shape[:2] if given.ndim == 3 else (DEPTH, tokens - 1)
-    return depth, 1 if places == 1 else tokens - 1, width
+    depth, patches = given.shape[:2] if given.ndim == 3 else (DEPTH, tokens - 1)
+    return depth, 1 if patches == 1 else tokens - 1, width

@@ -61,7 +61,7 @@ def test_words_are_read_in_all_templates(state, reader):
 def test_words_are_kept_on_disk(state, reader, monkeypatch):
     known = reader.embed_texts(["cat", "dog"])
     again = ClipWindowEncoder(state, "tiny", "scenes", source="tiny", precision="float32")
-    monkeypatch.setattr(reader_module, "embed_prompts", None)
+    monkeypatch.setattr(reader_module, "embed_words", None)
     torch.testing.assert_close(again.embed_texts(["dog", "cat"]), known.flip(0), rtol=0, atol=0)
 
 

@@ -11,10 +11,10 @@ from ovseg_demo.models.clip.convnext import (
     HierarchicalClip,
     OptimisedConvNextBlock,
     build_convnext_clip,
-    embed_words,
     hierarchical_features,
 )
 from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
+from ovseg_demo.models.clip.text import embed_words
 from tests.helpers import tiny_convnext
 
 WORDS = ["cat", "building-other", "the very tall building of a city"]
@@ -62,14 +62,16 @@ def test_inference_in_float32_is_the_same_function(head, size, hidden_bytes, mon
     clip = make(head, precision="float32")
     with torch.inference_mode():
         expected = hierarchical_features(tiny_convnext.stock(head).visual, images(*size))
-    found = clip.read(images(*size))
+    found = clip.embed_images(images(*size))
     assert expected.dense.abs().max() > 0.3
     for ours, theirs in zip((found.dense, *found.skips), (expected.dense, *expected.skips), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_inference_in_bfloat16_is_nearly_the_same_and_adds_up_in_float32(head):
-    exact, near = (make(head, precision=precision).read(images(64, 96)) for precision in ("float32", "bfloat16"))
+    exact, near = (
+        make(head, precision=precision).embed_images(images(64, 96)) for precision in ("float32", "bfloat16")
+    )
     for a, b in zip((near.dense, *near.skips), (exact.dense, *exact.skips), strict=True):
         assert a.dtype == torch.float32
         assert 1e-5 < (a - b).norm() / b.norm() < 0.02
@@ -77,9 +79,9 @@ def test_inference_in_bfloat16_is_nearly_the_same_and_adds_up_in_float32(head):
 
 def test_images_of_a_batch_are_read_each_by_itself():
     clip, pixels = make(precision="float32"), images(64, 96)
-    together = clip.read(pixels)
+    together = clip.embed_images(pixels)
     for index in range(2):
-        alone = clip.read(pixels[index : index + 1])
+        alone = clip.embed_images(pixels[index : index + 1])
         torch.testing.assert_close(alone.dense[0], together.dense[index], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(alone.skips[2][0], together.skips[2][index], atol=1e-5, rtol=1e-4)
 
@@ -94,12 +96,12 @@ def test_the_weights_are_in_memory_once():
     visual = build_convnext_clip(
         tiny_convnext.HEADS["linear"], tiny_convnext.stock("linear").state_dict(), "tiny"
     ).visual
-    widened = visual.trunk.stages[0].blocks[0].mlp.fc1.weight
+    original = visual.trunk.stages[0].blocks[0].mlp.fc1.weight
     convnext.replace_convnext_blocks(visual, "bfloat16")
     blocks = [block for stage in visual.trunk.stages for block in stage.blocks]
     assert all(type(block) is OptimisedConvNextBlock for block in blocks)
-    assert all(value is not widened for value in visual.parameters())
-    assert blocks[0].widen.linear.weight.dtype == torch.bfloat16
+    assert all(value is not original for value in visual.parameters())
+    assert blocks[0].fc1.linear.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_words_are_read_verbatim_in_every_template():
     clip = make()
     assert clip.prompts == len(set(IMAGENET_TEMPLATES)) == 80
     assert IMAGENET_TEMPLATES[0] == "a bad photo of a {}."
-    for found in (clip.embed_texts(WORDS), embed_words(stock, WORDS)):
+    for found in (clip.embed_texts(WORDS), embed_words(stock, WORDS, IMAGENET_TEMPLATES)):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -150,7 +152,9 @@ def test_a_word_does_not_depend_on_its_company():
 def test_words_are_read_once_for_all_starts(monkeypatch):
     first = make().embed_texts(WORDS)
     read = []
-    monkeypatch.setattr(convnext, "embed_words", lambda _, words: read.append(words) or torch.zeros(1, 80, 16))
+    monkeypatch.setattr(
+        convnext, "embed_words", lambda _, words, templates: read.append(words) or torch.zeros(1, 80, 16)
+    )
     assert torch.equal(make().embed_texts(WORDS[::-1]), first.flip(0))
     assert read == []
     mixed = make().embed_texts(["dog", "cat"])

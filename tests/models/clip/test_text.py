@@ -1,11 +1,11 @@
-"""Texts read as a tree of their beginnings, against open_clip's own reading of each by itself."""
+"""Texts encoded as the tree of their prefixes, against open_clip's encoding of each text alone."""
 
 import open_clip
 import pytest
 import torch
 
 from ovseg_demo.models.clip.optimised import optimise
-from ovseg_demo.models.clip.text import _prefix_nodes, encode_shared_prefixes
+from ovseg_demo.models.clip.text import _prefix_indices, encode_shared_prefixes
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "{}", "a bad photo of a {} in the rain")
 
@@ -33,7 +33,7 @@ def tokens(*words: str, templates: tuple[str, ...] = TEMPLATES) -> torch.Tensor:
     [
         ["cat"],
         ["cat", "dog", "cat"],
-        ["photo of a photo", "a", ""],  # one within another
+        ["photo of a photo", "a", ""],  # words that begin alike; an empty word
         ["word " * 100, "cat"],  # cut after 77 tokens
         [f"word {i}" for i in range(40)],  # more than a batch
     ],
@@ -47,14 +47,14 @@ def test_embeddings_are_those_of_each_text_alone(clip, words):
 
 
 @torch.inference_mode()
-def test_blocks_for_inference_read_the_same(clip):
+def test_optimised_blocks_give_the_same_embeddings(clip):
     texts = tokens("cat", "airconditioner")
     expected = clip.encode_text(texts)
     optimise(clip.transformer, "float32")
     torch.testing.assert_close(encode_shared_prefixes(clip, texts), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_equal_beginnings_are_read_once():
+def test_equal_prefixes_are_encoded_once():
     texts = tokens("cat", "cat cat", templates=("a photo of a {}.",))
-    nodes = _prefix_nodes(texts[:, :9], texts.argmax(1))
-    assert nodes.tolist() == [[0, 1, 2, 3, 4, 5, 6, 8, -1], [0, 1, 2, 3, 4, 5, 7, 9, 10]]
+    indices = _prefix_indices(texts[:, :9], texts.argmax(1))
+    assert indices.tolist() == [[0, 1, 2, 3, 4, 5, 6, 8, -1], [0, 1, 2, 3, 4, 5, 7, 9, 10]]

@@ -11,7 +11,9 @@ from torch import nn
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.sed import checkpoint
 from ovseg_demo.methods.sed.decoder import Decoder, SpatialFusion, cost_map
-from ovseg_demo.models.clip.convnext import embed_words, hierarchical_features
+from ovseg_demo.models.clip.convnext import hierarchical_features
+from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
+from ovseg_demo.models.clip.text import embed_words
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import catalogue, reading
 from train.common.run_folder import RunFolder
@@ -33,7 +35,7 @@ def clip() -> open_clip.CLIP:
 def training(clip: open_clip.CLIP, ignore: str = "zeros") -> SEDTraining:
     clip.zero_grad()
     torch.manual_seed(0)
-    texts = [embed_words(clip, words) for words in WORDS]
+    texts = [embed_words(clip, words, IMAGENET_TEMPLATES) for words in WORDS]
     return SEDTraining(clip.visual, Decoder(TINY.sizes), texts, TINY.pooling, ignore)
 
 
@@ -75,7 +77,9 @@ def test_losses_are_those_of_the_batchs_own_words(clip, number, ignore):
     net, given = training(clip, ignore).eval(), batch(number)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
     found = hierarchical_features(clip.visual, (given["images"] - mean) / std)
-    logits = net.decoder(cost_map(found.dense, embed_words(clip, WORDS[number])), found.skips, pooling=2)
+    logits = net.decoder(
+        cost_map(found.dense, embed_words(clip, WORDS[number], IMAGENET_TEMPLATES)), found.skips, pooling=2
+    )
     assert logits[0].shape[1] == len(WORDS[number])
     expected = sed_losses(logits, given["labels"], ignore)
     for name, value in net(given).items():

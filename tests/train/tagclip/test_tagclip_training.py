@@ -13,10 +13,11 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip import checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, embed_prompts, mean_direction
+from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
-from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
+from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TEMPLATES, TrainingInfo
 from ovseg_demo.models.clip.positions import resize_positions
+from ovseg_demo.models.clip.text import embed_words, mean_embeddings
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ovseg_demo.weights import catalogue, reading
 from train.common.labelled_batches import BACKGROUND
@@ -308,7 +309,9 @@ def test_texts_are_those_that_the_reader_makes(clip):
     for templates in ("photo", "scenes"):
         reader = ClipWindowEncoder(towers, "tiny", templates, source="tiny")
         words = ["cat", "diningtable", "wall-concrete"]
-        torch.testing.assert_close(mean_direction(embed_prompts(clip, words, templates)), reader.embed_texts(words))
+        torch.testing.assert_close(
+            mean_embeddings(embed_words(clip, words, TEMPLATES[templates])), reader.embed_texts(words)
+        )
 
 
 @pytest.mark.parametrize(("learner", "trusty"), [(True, True), (True, False), (False, False)])
