@@ -101,7 +101,7 @@ def markdown(report: dict[str, Any]) -> str:
         "## Classes",
         _class_table(report["classes"]),
         "## Settings",
-        table(["setting", "value"], [[name, _told(name, value)] for name, value in _flat(settings)]),
+        table(["setting", "value"], [[name, _setting_text(name, value)] for name, value in _flat(settings)]),
         "## Environment",
         table(["", ""], [[name, str(value)] for name, value in report["environment"].items() if value is not None]),
     ]
@@ -184,7 +184,7 @@ def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-def _told(name: str, value: Any) -> str:
+def _setting_text(name: str, value: Any) -> str:
     if value is None:
         return "auto" if name == "options, granularity" else "–"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("--photos", type=photo_count, default=3, help="how many gallery photos (default %(default)s)")
     many = _between(1, 10_000)
     live.add_argument("--moves", type=many, default=30, help="slider moves a photo (default %(default)s)")
-    live.add_argument("--skip", nargs="*", default=[], choices=interactive.CONTENDERS, help="contenders to leave out")
+    live.add_argument(
+        "--skip", nargs="*", default=[], choices=interactive.IMPLEMENTATIONS, help="implementations to leave out"
+    )
     live.set_defaults(run=lambda chosen: interactive.report(_photos(chosen.photos), chosen.moves, chosen.skip))
 
     large = commands.add_parser("memory", help="the serving process after many large photos")

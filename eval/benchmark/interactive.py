@@ -1,4 +1,4 @@
-"""First result, slider and new words, beside segment-anything's own generator."""
+"""Latency of the first result, the slider and new words, compared with segment-anything's own mask generator."""
 
 import statistics
 import sys
@@ -22,23 +22,23 @@ from ovseg_demo.runtime import memory
 STOCK = {"generator 16x16": 16, "generator 32x32": 32}
 """segment-anything's SamAutomaticMaskGenerator with the same MobileSAM weights, by points a side."""
 
-CONTENDERS = (*PROPOSALS, *STOCK)
+IMPLEMENTATIONS = (*PROPOSALS, *STOCK)
 
 STAGES = ("encode", "propose", "score", "fuse")
 MATCH = 0.8
-"""IoU from which a mask counts as found again."""
+"""IoU from which a mask of the reference counts as recalled."""
 
 OTHER_WORDS = ("dog", "bus", "river", "kite", "lamp", "pizza", "shirt", "boat", "cloud", "rabbit", "mirror", "guitar")
 
 
 @dataclass
-class Run:
-    """One contender on every photo.
+class InteractiveMeasurement:
+    """Time, memory and mask proposals of one implementation on every photo.
 
     Attributes:
-        seconds: by photo and stage.
-        megabytes: peak resident memory by stage, over the photos.
-        proposals: by photo.
+        seconds: for each photo, the seconds of each stage.
+        megabytes: for each stage, the peak resident memory over the photos.
+        proposals: the mask proposals of each photo.
     """
 
     seconds: list[dict[str, float]]
@@ -51,25 +51,25 @@ class Run:
 
 def report(photos: Sequence[Path], moves: int, skip: Sequence[str]) -> str:
     """The tables of `python -m eval.benchmark interactive`."""
-    runs: dict[str, Run] = {}
-    for name in CONTENDERS:
+    runs: dict[str, InteractiveMeasurement] = {}
+    for name in IMPLEMENTATIONS:
         if name in skip:
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
-        runs[name] = alone(contend, name, photos)
+        runs[name] = alone(run_implementation, name, photos)
     print("the running server …", file=sys.stderr, flush=True)
-    return f"{_contest(runs)}\n\n{_latencies(photos, moves)}"
+    return f"{_comparison_table(runs)}\n\n{_latencies(photos, moves)}"
 
 
-def contend(name: str, photos: Sequence[Path]) -> Run:
-    """Run a setting of ours or of the stock generator, in this process, after one warm-up on a small picture."""
+def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurement:
+    """InteractiveMeasurement a setting of ours or of the stock generator, in this process, after one warm-up on a small picture."""
     from ovseg_demo.models.mini.model import MiniModel
 
     if name not in STOCK:
         memory.configure_allocator()  # as the demo does; the generator runs as people find it
     vlm, small = MiniModel(), np.zeros((64, 64, 3), np.uint8)
     parsed = vocabulary.parse(WORDS)
-    run = Run([], dict.fromkeys(STAGES, 0.0), [])
+    run = InteractiveMeasurement([], dict.fromkeys(STAGES, 0.0), [])
     propose, encoding = _proposer(name)
     propose(small)
     vlm.embed_regions(small, MaskProposals.from_masks(np.ones((1, 64, 64), bool), np.ones(1)), lambda _: None)
@@ -112,8 +112,8 @@ def recall(reference: MaskProposals, found: MaskProposals) -> float:
     return float((overlap.max(1, initial=0) >= MATCH).mean())
 
 
-def _contest(runs: dict[str, Run]) -> str:
-    """A row a contender: seconds and memory by stage, masks, and how it compares with the stock generators."""
+def _comparison_table(runs: dict[str, InteractiveMeasurement]) -> str:
+    """A row for each implementation: seconds and memory by stage, masks, and how it compares with the stock generators."""
     stock = [name for name in STOCK if name in runs]
     head = ["", *(f"{s}, s / MB" for s in STAGES), "total, s", "masks"]
     head += [f"times faster than {name}" for name in stock] + [f"recall of {name}" for name in stock]
@@ -186,7 +186,7 @@ def _proposer(name: str) -> tuple[Callable[[np.ndarray], MaskProposals], list[fl
     return lambda pixels: maker.propose(pixels, lambda _: None), encoding
 
 
-def _pooled_recall(reference: Run, run: Run) -> float:
+def _pooled_recall(reference: InteractiveMeasurement, run: InteractiveMeasurement) -> float:
     """Recall over the masks of all photos together."""
     pairs = list(zip(reference.proposals, run.proposals, strict=True))
     return sum(recall(r, f) * len(r) for r, f in pairs) / sum(len(r) for r, _ in pairs)

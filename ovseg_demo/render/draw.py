@@ -91,13 +91,6 @@ def overlay(pixels: np.ndarray, result: Segmentation, opacity: float = OPACITY) 
     return drawn
 
 
-def confidence_map(result: Segmentation) -> np.ndarray:
-    """Confidence from dark (0) to bright (1) in viridis, uint8 (H, W, 3); unlabelled is dark grey."""
-    drawn = HEAT_COLOURS[np.clip(result.scores * 255, 0, 255).astype(np.uint8)]
-    drawn[result.labels < 0] = UNLABELLED_COLOUR
-    return drawn
-
-
 def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Values over a photo's greys, from dark to bright in viridis.
 

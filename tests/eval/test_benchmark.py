@@ -59,7 +59,7 @@ def test_recall_is_the_share_found_again():
 @pytest.mark.parametrize("name", ["fast", "generator 16x16"])
 def test_a_contender_is_measured_stage_by_stage(name, monkeypatch):
     monkeypatch.setitem(interactive.STOCK, "generator 16x16", 3)
-    run = interactive.contend(name, [PIZZA])
+    run = interactive.run_implementation(name, [PIZZA])
     assert set(run.seconds[0]) == set(run.megabytes) == set(interactive.STAGES)
     assert all(seconds > 0 for seconds in run.seconds[0].values())
     assert all(megabytes > 100 for megabytes in run.megabytes.values())
@@ -68,11 +68,13 @@ def test_a_contender_is_measured_stage_by_stage(name, monkeypatch):
 
 
 def test_contenders_are_compared_photo_by_photo():
-    def run(*seconds: float) -> interactive.Run:
+    def run(*seconds: float) -> interactive.InteractiveMeasurement:
         by_stage = [dict.fromkeys(interactive.STAGES, s / 4) for s in seconds]
-        return interactive.Run(by_stage, dict.fromkeys(interactive.STAGES, 100.0), [masks("10")] * len(seconds))
+        return interactive.InteractiveMeasurement(
+            by_stage, dict.fromkeys(interactive.STAGES, 100.0), [masks("10")] * len(seconds)
+        )
 
-    lines = interactive._contest({"fast": run(1, 1), "generator 16x16": run(2, 4)}).splitlines()
+    lines = interactive._comparison_table({"fast": run(1, 1), "generator 16x16": run(2, 4)}).splitlines()
     assert "generator 32x32" not in lines[0]
     assert lines[2].startswith("| fast | 0.25 / 100 |")
     assert lines[2].endswith("| 1.00 | 2 | 3.0 | 1.000 |")

@@ -45,12 +45,6 @@ def test_overlay_blends_and_leaves_the_rest():
     assert picture[0, 3].tolist() == [100, 100, 100]
 
 
-def test_confidence_rises_from_dark_to_bright():
-    picture = draw.confidence_map(example()).astype(int)
-    assert picture[0, 0].sum() > picture[0, 1].sum() > picture[0, 2].sum()
-    assert picture[0, 3].tolist() == list(draw.UNLABELLED_COLOUR)
-
-
 def test_a_heat_map_rises_from_dark_to_bright_over_the_photo():
     photo = np.zeros((4, 8, 3), np.uint8)
     picture = draw.heat_map(photo, np.array([[0.2, 0.6]], np.float16), (0.2, 0.6)).astype(int)

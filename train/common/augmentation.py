@@ -1,4 +1,4 @@
-"""Views of labelled photos: scaled, cut, recoloured, mirrored and filled up to a square.
+"""Augmentation of labelled photos: scaled, cropped, colour-distorted, mirrored and padded to a square.
 
 The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1), SED
 (Xie et al. 2024) and TagCLIP (Li et al.) were trained with; each has sizes of its own.
@@ -25,14 +25,15 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """How large photos are shown.
+    """Sizes of augmented photos.
 
     Attributes:
-        side: of the square that is cut out, in pixels, a multiple of 32.
-        shortest: the photo's shorter side in pixels; one of these, at random.
-        longest: of the photo; where the longer side would exceed it, both are smaller.
-        largest_share: of the pixels with a class, what one class may have; else another cut is tried, ten times.
-        fill: the colour that photos smaller than the view are filled up with.
+        side: side of the square crop in pixels, a multiple of 32.
+        shortest: shorter sides of the scaled photo in pixels, of which one is drawn.
+        longest: longest side of the scaled photo in pixels; where it would be exceeded, the photo is scaled less.
+        largest_share: largest share, 0 to 1, of the labelled pixels that one class may take; otherwise another crop is
+            drawn, at most ten times.
+        fill: colour that pads photos smaller than the crop, RGB from 0 to 255.
     """
 
     side: int
@@ -43,37 +44,39 @@ class AugmentationSettings:
 
 
 def augment(
-    photo: np.ndarray, labels: np.ndarray, views: AugmentationSettings, generator: torch.Generator
+    photo: np.ndarray, labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A random view of a photo with its labels, uint8 (3, side, side) and int64 (side, side).
+    """A randomly augmented photo and its labels, uint8 (3, side, side) and int64 (side, side).
 
     Args:
-        photo: uint8 (H, W, 3).
-        labels: int32 (H, W); beyond the photo the view has IGNORE.
+        photo: uint8 (H, W, 3), RGB.
+        labels: int32 (H, W); the padding of the photo gets IGNORE.
+        settings: sizes of augmented photos.
+        generator: source of all randomness.
     """
-    shortest = views.shortest[_integer(0, len(views.shortest) - 1, generator)]
-    height, width = scaled_size(photo.shape[:2], shortest, views.longest)
+    shortest = settings.shortest[_integer(0, len(settings.shortest) - 1, generator)]
+    height, width = scaled_size(photo.shape[:2], shortest, settings.longest)
     photo = resize_smoothed(photo, (height, width))
     labels = resize_labels(labels, (height, width))
-    window = _cut(labels, views, generator)
+    window = _cut(labels, settings, generator)
     photo, labels = distort_colours(photo[window], generator), labels[window]
     if _coin(generator):
         photo, labels = photo[:, ::-1], labels[:, ::-1]
-    missing = [(0, views.side - side) for side in labels.shape]
-    filled = np.full((views.side, views.side, 3), views.fill, np.uint8)
+    missing = [(0, settings.side - side) for side in labels.shape]
+    filled = np.full((settings.side, settings.side, 3), settings.fill, np.uint8)
     filled[: photo.shape[0], : photo.shape[1]] = photo
     labels = np.pad(labels, missing, constant_values=IGNORE)
     return torch.from_numpy(filled).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
 
 
-def _cut(labels: np.ndarray, views: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
+def _cut(labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
     """Where the view lies in a photo with these labels."""
-    window = _anywhere(labels.shape, views.side, generator)
-    if views.largest_share < 1:
+    window = _anywhere(labels.shape, settings.side, generator)
+    if settings.largest_share < 1:
         for _ in range(_CUTS):
-            if _varied(labels[window], views.largest_share):
+            if _varied(labels[window], settings.largest_share):
                 break
-            window = _anywhere(labels.shape, views.side, generator)
+            window = _anywhere(labels.shape, settings.side, generator)
     return window
 
 

@@ -1,4 +1,4 @@
-"""What the commands of several pipelines have in common around their work."""
+"""What the commands of all pipelines share: process set-up, exit status, arguments and printed records."""
 
 import argparse
 import gc
@@ -17,15 +17,15 @@ from ovseg_demo.weights.catalogue import sha256_of
 from train.common.run_folder import TrainingError
 
 _PATIENCE = timedelta(days=1)
-"""How long a process waits for the slowest, for the main one to read all features for one."""
+"""How long a process waits for the slowest, for example while the main one computes all features."""
 
 
 def run_command(work: Callable[[PartialState], int], kept: str = "state") -> int:
     """The exit status of `work`, run as one of the launcher's processes.
 
     Args:
-        work: gets the state of the processes.
-        kept: what an interrupted run goes on from, in a word.
+        work: runs the command with the state of the processes, and returns its exit status.
+        kept: a word for what an interrupted run resumes from, for the message to the user.
     """
     memory.configure_allocator()
     processes = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
@@ -57,12 +57,12 @@ def labelled_argument_parser(package: str, about: str) -> argparse.ArgumentParse
 
 
 def per_process_batch(batch: int, processes: int) -> int:
-    """What each process does of a batch. Raises TrainingError when the shares are not equal."""
+    """The batch size of each process. Raises TrainingError when the processes would get different sizes."""
     if batch % processes:
         raise TrainingError(f"A batch of {batch} cannot be shared by {processes} processes.")
     return batch // processes
 
 
 def print_file_record(path: Path) -> None:
-    """Print what a run has made, as JSON in one line."""
+    """Print name, sha256 and size in bytes of a file that a run has written, as JSON in one line."""
     print(json.dumps({"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}))

@@ -1,12 +1,12 @@
-"""What is learnt from: folders of photos with masks, captions or tags.
+"""Training data: folders of photos with masks, captions or tags.
 
     DATA/NAME_train/images/KEY.jpg
                     masks/KEY.png + classes.json   every class of every photo is a region with a word
                     captions.json                  {"KEY": ["a caption", ...]}
                     tags.json                      {"KEY": ["a word"]}; of several the first counts
 
-Every folder whose name ends in "_train" is used, for all that it has. Of a folder with masks the photos that
-`eval.datasets.split` holds out are left out always, with their texts, so that they can measure what was learnt.
+Every folder whose name ends in "_train" is used, with all the labels that it has. Of a folder with masks the photos
+that `eval.datasets.split` holds out are always left out, with their texts, so that they can measure a trained model.
 """
 
 import json
@@ -24,7 +24,7 @@ from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
 
 SMALLEST_REGION = 0.001
-"""Regions below this share of the photo are no region."""
+"""Smallest area of a region, as a share of the photo; what is smaller is ignored."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class LabelledSet:
     """Photos with the class of each pixel.
 
     Attributes:
-        name: of the folder, unique among the sets.
+        name: name of the folder, unique among the sets.
         dataset: the photos and their labels.
-        taught: of each class, whether its word is taught; never that of background.
+        training_classes: for each class of the dataset, whether it is a training target; background never is.
     """
 
     name: str
     dataset: Dataset
-    taught: tuple[bool, ...]
+    training_classes: tuple[bool, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,7 +50,11 @@ class LabelledSet:
         return [sample.key for sample in self.dataset]
 
     def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """A photo, uint8 (H, W, 3), and its labels, int32 (H, W)."""
+        """A photo, uint8 (H, W, 3), and its labels, int32 (H, W), class indices or IGNORE.
+
+        Raises:
+            DatasetError: when either file cannot be read, or they differ in size.
+        """
         photo, labels = open_photo(sample.image), self.dataset.load_labels(sample)
         if photo.original_size != labels.shape:
             raise DatasetError(
@@ -64,10 +68,11 @@ class DescribedSet:
     """Photos with texts.
 
     Attributes:
-        name: of the folder, unique among the sets: with the kind of its texts where the folder has other labels too.
-        photos: their paths.
-        texts: the texts of each.
-        tags: whether the texts are single words, of which other photos have the same.
+        name: name of the folder, unique among the sets; it ends in the kind of the texts where the folder has other
+            labels too.
+        photos: paths of the photos.
+        texts: the texts of each photo.
+        tags: whether the texts are tags, single words that many photos share, instead of captions.
     """
 
     name: str
@@ -77,9 +82,14 @@ class DescribedSet:
 
 
 def find_sets(data: Path, limit: int | None = None) -> tuple[list[LabelledSet], list[DescribedSet]]:
-    """The sets of a folder that have photos to learn from, in the order of their names; of each the first `limit`.
+    """The labelled and the described sets of a folder, in the order of their names, without those that have no photo.
 
-    Raises DatasetError when none has masks, or one is broken.
+    Args:
+        data: folder that holds the folders NAME_train.
+        limit: only the first so many photos of each set; None for all.
+
+    Raises:
+        DatasetError: when no set has masks, or a set is broken.
     """
     labelled, described = labelled_sets(data, limit), described_sets(data, limit)
     if not labelled:
@@ -88,15 +98,15 @@ def find_sets(data: Path, limit: int | None = None) -> tuple[list[LabelledSet], 
 
 
 def labelled_sets(data: Path, limit: int | None = None) -> list[LabelledSet]:
-    """Those of the sets that have masks. Raises DatasetError when one is broken."""
-    found = [_labelled(path, limit) for path in _folders(data) if (path / "masks").is_dir()]
-    return [source for source in found if len(source.dataset)]
+    """The sets with masks. Arguments as in `find_sets`. Raises DatasetError when a set is broken."""
+    sets = [_labelled(path, limit) for path in _folders(data) if (path / "masks").is_dir()]
+    return [source for source in sets if len(source.dataset)]
 
 
 def described_sets(
     data: Path, limit: int | None = None, kinds: Sequence[str] = ("captions", "tags")
 ) -> list[DescribedSet]:
-    """Those of the sets that have texts of these kinds. Raises DatasetError when one is broken."""
+    """The sets with texts of the given kinds, "captions" and "tags". Raises DatasetError when a set is broken."""
     found = [
         _described(path, kind, limit) for path in _folders(data) for kind in kinds if (path / f"{kind}.json").exists()
     ]
@@ -108,7 +118,7 @@ def _folders(data: Path) -> list[Path]:
 
 
 def open_photo(path: Path) -> Photo:
-    """A photo. Raises DatasetError with its path, without which one of thousands is not found."""
+    """A photo. Raises DatasetError that names the path of the photo when it cannot be read."""
     try:
         return image.load(path)
     except ImageError as error:
@@ -124,8 +134,8 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _labelled(path: Path, limit: int | None) -> LabelledSet:
     dataset = datasets.open("folder", path)
     kept = [sample for sample in dataset if not held_out(sample.key)]
-    taught = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
-    return LabelledSet(path.name, replace(dataset, samples=tuple(kept[:limit])), taught)
+    trained = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
+    return LabelledSet(path.name, replace(dataset, samples=tuple(kept[:limit])), trained)
 
 
 def _described(path: Path, kind: str, limit: int | None) -> DescribedSet:

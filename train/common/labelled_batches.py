@@ -1,4 +1,4 @@
-"""Batches of views from labelled sets, each set with the vocabulary of its own."""
+"""Batches of augmented photos with labels from several sets, each set with its own vocabulary."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,71 +19,74 @@ BACKGROUND = -2
 
 
 def find_labelled_sets(data: Path, names: Sequence[str], limit: int | None = None) -> list[LabelledSet]:
-    """The sets to learn from: of each the first `limit` photos.
+    """The labelled sets to train on.
 
     Args:
-        data: holds folders NAME_train as in `train.common.image_sets`, of which held-out photos are left out, or the
-            files of training splits.
-        names: of training splits, as in `eval.datasets.TRAINING`; none for the folders.
+        data: folder that holds folders NAME_train as in `train.common.image_sets`, without their held-out photos, or
+            the files of training splits.
+        names: names of training splits, keys of `eval.datasets.TRAINING`; empty for the folders.
+        limit: only the first so many photos of each set; None for all.
 
-    Raises DatasetError when there are no such files, or a set has no class with a name, or shows none of them.
+    Raises:
+        DatasetError: when there are no such files, or a set has no training class, or no photo shows any of them.
     """
-    found = [_split(name, data, limit) for name in names] or image_sets.labelled_sets(data, limit)
-    if not found:
+    sets = [_split(name, data, limit) for name in names] or image_sets.labelled_sets(data, limit)
+    if not sets:
         raise DatasetError(f"{data} holds no folder NAME_train with images/, masks/ and classes.json to learn from.")
-    for source in found:
-        if not any(source.taught):
+    for source in sets:
+        if not any(source.training_classes):
             raise DatasetError(f"{source.name} has no class with a name to learn.")
-        named = np.flatnonzero(source.taught)
+        named = np.flatnonzero(source.training_classes)
         if not any(np.isin(source.dataset.load_labels(sample), named).any() for sample in source.dataset):
             raise DatasetError(f"No mask of {source.name} shows a class with a name.")
-    return found
+    return sets
 
 
 def training_class_names(source: LabelledSet) -> list[str]:
-    """The words of a set's classes, without background, in the order of the batches' labels."""
-    return [name for name, taught in zip(source.names, source.taught, strict=True) if taught]
+    """Names of the training classes of a set, in the order of the labels of `LabelledBatches`."""
+    return [name for name, trained in zip(source.names, source.training_classes, strict=True) if trained]
 
 
 class LabelledBatches:
-    """Draws batches; sets of more photos and of more classes are drawn more often, the photos of a set evenly.
+    """A `BatchSampler` of augmented photos: sets are drawn by `SetSampler`, the photos of a set evenly.
 
-    A batch has "images", uint8 (B, 3, side, side), "labels", int64 (B, side, side), rows of `taught_names`,
-    NOTHING or IGNORE, and "sets", the B numbers of their sets.
+    A batch has "images", uint8 (B, 3, side, side); "labels", int64 (B, side, side), rows of `training_class_names`,
+    BACKGROUND or IGNORE; and "sets", the B numbers of the sets that the photos are of.
 
     Args:
-        found: the sets.
-        views: of the photos.
-        batch: B, for each process.
-        mixed: whether a batch may have photos of several sets; else all are of one, and so have one vocabulary.
+        sets: the labelled sets.
+        augmentation: sizes of the augmented photos.
+        batch: B, the photos of one process.
+        mixed: whether a batch may have photos of several sets; otherwise all photos of a batch are of one set, and so
+            have one vocabulary.
     """
 
     def __init__(
-        self, found: Sequence[LabelledSet], views: AugmentationSettings, batch: int, mixed: bool = True
+        self, sets: Sequence[LabelledSet], augmentation: AugmentationSettings, batch: int, mixed: bool = True
     ) -> None:
-        self._sets, self._views, self._batch, self._mixed = found, views, batch, mixed
-        self._sampler = SetSampler([len(source.dataset) for source in found], [sum(s.taught) for s in found])
-        self._rows = [_rows(source) for source in found]
+        self._sets, self._augmentation, self._batch, self._mixed = sets, augmentation, batch, mixed
+        self._sampler = SetSampler([len(source.dataset) for source in sets], [sum(s.training_classes) for s in sets])
+        self._rows = [_rows(source) for source in sets]
 
     def __call__(self, generator: StepGenerator) -> Batch:
-        different = self._batch if self._mixed else 1
-        chosen = self._sampler.draw_sets(different, generator) * (self._batch // different)
-        images, labels = zip(*(self._view(number, generator) for number in chosen), strict=True)
-        return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": chosen}
+        draws = self._batch if self._mixed else 1
+        sets = self._sampler.draw_sets(draws, generator) * (self._batch // draws)
+        images, labels = zip(*(self._augmented_photo(number, generator) for number in sets), strict=True)
+        return {"images": torch.stack(images), "labels": torch.stack(labels), "sets": sets}
 
-    def _view(self, number: int, generator: StepGenerator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _augmented_photo(self, number: int, generator: StepGenerator) -> tuple[torch.Tensor, torch.Tensor]:
         source = self._sets[number]
         pixels, labels = source.load(source.dataset.samples[self._sampler.draw_photo(number, generator)])
-        return augment(pixels, self._rows[number][labels], self._views, generator)
+        return augment(pixels, self._rows[number][labels], self._augmentation, generator)
 
 
 def _rows(source: LabelledSet) -> np.ndarray:
-    """The row of each label among the taught names, or NOTHING; the label IGNORE, -1, is the last."""
-    taught = np.array(source.taught)
-    return np.append(np.where(taught, taught.cumsum() - 1, BACKGROUND), IGNORE)
+    """The row of each label in `training_class_names`, or BACKGROUND; the last is that of IGNORE, which is -1."""
+    trained = np.array(source.training_classes)
+    return np.append(np.where(trained, trained.cumsum() - 1, BACKGROUND), IGNORE)
 
 
 def _split(name: str, data: Path, limit: int | None) -> LabelledSet:
     dataset = datasets.open(name, data)
-    taught = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
-    return LabelledSet(name, replace(dataset, samples=dataset.samples[:limit]), taught)
+    trained = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
+    return LabelledSet(name, replace(dataset, samples=dataset.samples[:limit]), trained)

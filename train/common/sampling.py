@@ -1,4 +1,4 @@
-"""The batches of a run: each a function of the seed, the step and the process alone, and drawn ahead if asked to."""
+"""Batches of a training run: a function of the seed, the step and the process alone; drawn ahead by workers if any."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,11 +14,12 @@ Batch = Mapping[str, Any]
 
 
 class StepGenerator(torch.Generator):
-    """The randomness of one step in one process, on the CPU, and which step and process it is.
+    """The random generator, on the CPU, that draws the batch of one step in one process.
 
     Attributes:
-        step: counted from 0.
-        process, processes: the number of this process, and how many there are.
+        step: number of the step, from 0.
+        process: number of the process, from 0.
+        processes: how many processes train together.
     """
 
     def __init__(self, seed: int, step: int, process: int, processes: int) -> None:
@@ -31,7 +32,7 @@ class StepGenerator(torch.Generator):
 
 
 BatchSampler = Callable[[StepGenerator], Batch]
-"""Draws the batch of a step. All its randomness comes from the turn, so that any process can draw it at any time."""
+"""Draws the batch of a step. All randomness comes from the generator, so any process can draw the batch at any time."""
 
 
 class SetSampler:
@@ -56,13 +57,13 @@ class SetSampler:
 
 
 def step_seeds(seed: int, step: int, process: int) -> tuple[int, int]:
-    """Of the batch of one step in one process, and, apart from it, of layers that draw, as dropout."""
+    """Two seeds of one step in one process: for drawing the batch, and for random layers such as dropout."""
     batch, layers = np.random.SeedSequence((seed, step, process)).generate_state(2).tolist()
     return batch, layers
 
 
 class _Drawing(Dataset):
-    """Batches by step. A UserError is returned, for torch would bring it out of a worker as something else."""
+    """Batches by step. A UserError is returned, since torch would raise another error class outside of a worker."""
 
     def __init__(self, draw: BatchSampler, seed: int, accelerator: Accelerator) -> None:
         self._draw, self._seed = draw, seed
@@ -78,7 +79,18 @@ class _Drawing(Dataset):
 def draw_batches(
     draw: BatchSampler, seed: int, steps: range, accelerator: Accelerator, workers: int
 ) -> Iterator[Batch]:
-    """The batches of these steps for this process."""
+    """The batches of some steps for this process, in order.
+
+    Args:
+        draw: draws a batch.
+        seed: seed of the run.
+        steps: numbers of the steps.
+        accelerator: knows the number of this process and how many there are.
+        workers: number of processes that draw ahead; 0 draws in this process.
+
+    Raises:
+        UserError: whatever `draw` raises of this kind.
+    """
     drawing = _Drawing(draw, seed, accelerator)
     for batch in DataLoader(drawing, None, sampler=steps, num_workers=workers, collate_fn=_unchanged):
         if isinstance(batch, UserError):

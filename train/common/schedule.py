@@ -1,4 +1,4 @@
-"""How long, how fast and on which parameters a run learns."""
+"""Learning rate schedule, weight decay and parameter groups of AdamW."""
 
 import math
 from collections.abc import Callable, Mapping, Set
@@ -97,9 +97,13 @@ def parameter_groups(
     """AdamW's groups, with their highest learning rate and weight decay.
 
     Args:
-        rates: factors on the learning rate by the beginning of a parameter's name, up to any dot; the first that fits.
+        module: whose parameters are grouped; those without a gradient are left out.
+        schedule: highest learning rate and weight decay.
+        rates: factors on the learning rate by prefix of a parameter's name, up to any dot; the first that fits counts.
+        decays: which parameters take part in weight decay.
 
-    Raises ValueError when such a beginning fits no parameter.
+    Raises:
+        ValueError: when a prefix fits no parameter.
     """
     named = list(module.named_parameters())
     unknown = [part for part in rates if not any(_within(name, part) for name, _ in named)]

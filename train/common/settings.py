@@ -1,4 +1,4 @@
-"""What people give to a run: numbers, which have their limits, and files, which are what they hold."""
+"""Checks of numbers, and records of weight files, that a run takes from its command line."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from train.common.run_folder import TrainingError
 
 
 def check_at_least(least: int, **given: int | None) -> None:
-    """Raises TrainingError for a number below `least`; None is no number."""
+    """Raise TrainingError that names the setting when a number is below `least`; None is accepted."""
     for name, value in given.items():
         if value is not None and value < least:
             raise TrainingError(f"{name} is {value}, but must be {least} or more.")
 
 
 def describe_weights(name: str) -> str:
-    """What the configuration of a run says of weights: "mini" and ids of the catalogue, or what a file holds."""
+    """The record of weights in the configuration of a run: "mini" or an id of the catalogue, otherwise of a file."""
     return name if name == MINI or name in catalogue.entries() else describe_file(Path(name))
 
 
 def describe_file(path: Path) -> str:
-    """A file by its name and content, wherever it lies. Raises CheckpointError when there is none."""
+    """The record of a file: name and sha256, not its folder. Raises CheckpointError when there is no such file."""
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     return f"{path.name}, sha256 {catalogue.sha256_of(path)}"

@@ -40,8 +40,8 @@ def drop_restricted(source: LabelledSet) -> LabelledSet:
         unseen = [source.names.index(name) for name in UNSEEN_VOC]
         kept = [sample for sample in dataset if not np.isin(dataset.load_labels(sample), unseen).any()]
         dataset = replace(dataset, samples=tuple(kept))
-    taught = tuple(t and name not in RESTRICTED for t, name in zip(source.taught, source.names, strict=True))
-    return replace(source, dataset=dataset, taught=taught)
+    trained = tuple(t and name not in RESTRICTED for t, name in zip(source.training_classes, source.names, strict=True))
+    return replace(source, dataset=dataset, training_classes=trained)
 
 
 class Lexicon:

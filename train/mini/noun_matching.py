@@ -25,16 +25,22 @@ from train.mini.anchors import concepts
 NOUNS = tuple(sorted({name.lower() for name in (*IMAGENET_CLASSNAMES, *concepts())}))
 
 AGREEING = 2
-"""Captions of a photo that must have the noun: what one person alone mentions is often no thing in the photo."""
+"""Number of captions of a photo that must have the noun: a noun of one caption alone is often not in the photo."""
 
 LIKELIEST = 50
-"""A match counts when the noun is among so many of the region's likeliest nouns."""
+"""A match is kept when the noun is among this many of the likeliest nouns of the region."""
 
 _ENDINGS = ("", "s", "es")
 
 
 class NounMatcher:
-    """Finds, for the nouns of a photo, the regions that show them."""
+    """Matches the nouns of a photo's captions to mask proposals.
+
+    Args:
+        maker: generates the mask proposals.
+        image_tower: embeds the regions.
+        text_tower: embeds the nouns.
+    """
 
     def __init__(self, maker: ProposalGenerator, image_tower: ImageTower, text_tower: TextTower) -> None:
         self._maker, self._tower = maker, image_tower

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from eval.datasets.base import IGNORE
 
 IgnoreRule = Literal["zeros", "masked"]
-"""What pixels with the label IGNORE teach: "zeros", that no class is there, as published; or "masked", nothing."""
+"""How pixels with the label IGNORE count: "zeros", as negatives of all classes, as published; "masked", not at all."""
 
 _NAMES = ("before stage 1", "after stage 1", "after stage 2", "result")
 
@@ -25,8 +25,8 @@ def sed_losses(logits: Sequence[Tensor], labels: Tensor, ignore: IgnoreRule = "z
 
     Args:
         logits: of `Decoder`: before the stages and after each, (B, T, h, w), the last being the result.
-        labels: int64 (B, H, W), from 0 to T - 1; negative where no class is, and IGNORE where nobody knows.
-        ignore: what those that nobody knows count as.
+        labels: int64 (B, H, W), from 0 to T - 1; negative where a pixel is of no class, IGNORE where it has no label.
+        ignore: how pixels without a label count, see `IgnoreRule`.
     """
     with torch.autocast(labels.device.type, enabled=False):
         return {

@@ -133,8 +133,10 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         stop_after=chosen.stop_after,
     )
     if state.is_main_process:
-        taught = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
-        about = TrainingInfo(tuple(dict.fromkeys(taught)), recipe.templates, seen_penalty=chosen.setting == "inductive")
+        seen_names = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
+        about = TrainingInfo(
+            tuple(dict.fromkeys(seen_names)), recipe.templates, seen_penalty=chosen.setting == "inductive"
+        )
         save_tagclip(folder, clip, trained.decoder, recipe.sizes, about)
         command.print_file_record(folder.path / FILE)
     return 0

@@ -28,20 +28,22 @@ from train.common.losses import dice_loss
 LossForm = Literal["code", "paper"]
 
 UNSEEN = -3
-"""The label of pixels whose class is not asked for, because it counts as unseen."""
+"""The label of pixels of a class that the decoder is not prompted with, because it counts as unseen."""
 
 _ALPHA, _GAMMA = 0.25, 2.0
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """What the loss is made of.
+    """The terms of the loss and their weights.
 
     Attributes:
-        form: whose.
-        masks, dice, trusty: weights of the focal loss, the Dice loss and the trusty map's loss.
-        unlabelled: whether pixels with IGNORE teach that no class is there and that nothing is unseen, as published;
-            else they teach nothing.
+        form: "code" for the losses of the published code, "paper" for those of the paper.
+        masks: weight of the focal loss of the masks.
+        dice: weight of the Dice loss of the masks.
+        trusty: weight of the loss of the trusty map.
+        unlabelled: whether pixels with IGNORE are negatives of all classes and of the trusty map, as published;
+            otherwise they are not counted.
     """
 
     form: LossForm = "code"
@@ -59,9 +61,10 @@ def tagclip_losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Lo
 
     Args:
         logits: (B, C, h, w) and (B, h, w); they are enlarged to the size of the labels.
-        labels: int64 (B, H, W), from 0 to C - 1; negative where none of these is, and IGNORE where nobody knows.
-        unseen: bool (B, H, W), where the class counts as unseen; it may have a label all the same.
-        terms: see there.
+        labels: int64 (B, H, W), from 0 to C - 1; negative where a pixel is of none of these classes, and IGNORE where
+            it has no label.
+        unseen: bool (B, H, W), whether the class of a pixel counts as unseen, whatever its label.
+        terms: weights and form of the losses.
     """
     counted = torch.ones_like(unseen) if terms.unlabelled else labels != IGNORE
     trusty = [None] * len(labels) if logits.trusty is None else logits.trusty.float()[:, None]

@@ -1,10 +1,11 @@
-"""What a batch is asked for, and what counts as unseen in it.
+"""The classes that a batch is prompted with, and the pixels that count as unseen in it.
 
-Inductive training asks for the seen classes, transductive training for all of them. Published inductive training of
-the trusty map reads where pixels of unseen classes are, though not which classes they are. The strict protocol does
-not: unseen pixels are gone from the labels before a photo is cut (`class_split.hide_unseen`), and in every step a
-quarter of the seen classes in the batch stand in for unseen ones. Their words are not asked for, their pixels belong
-to none of the other classes, and they are what the trusty map is to find; what is left counts as seen.
+Inductive training prompts the decoder with the seen classes, transductive training with all of them. Published
+inductive training of the trusty map reads where pixels of unseen classes are, though not which classes they are. The
+strict protocol does not: unseen pixels are removed from the labels before a photo is cropped
+(`class_split.hide_unseen`), and in every step a quarter of the seen classes in the batch are pseudo-unseen: the decoder
+is not prompted with their words, their pixels are negatives of all other classes, and they are the target of the trusty
+map. All other pixels count as seen.
 """
 
 import torch
@@ -19,42 +20,48 @@ _PSEUDO_UNSEEN_SHARE = 0.25
 
 
 def draw_pseudo_unseen(labels: Tensor) -> Tensor:
-    """The classes of labels, int64, that stand in for unseen ones this time, int64 (K,), drawn from torch's generator.
+    """The pseudo-unseen classes of a batch, int64 (K,), drawn from torch's global generator.
 
-    A quarter of the classes that are there, at least one; none where there is but one class, which stays.
+    They are a quarter of the classes in the labels, at least one; a single class is never pseudo-unseen.
+
+    Args:
+        labels: int64 of any shape; negative where a pixel has no class.
     """
-    there = labels.unique()
-    there = there[there >= 0]
-    if len(there) < 2:
-        return there[:0]
-    drawn = torch.randperm(len(there))[: max(1, round(_PSEUDO_UNSEEN_SHARE * len(there)))]
-    return there[drawn.to(there.device)]
+    present = labels.unique()
+    present = present[present >= 0]
+    if len(present) < 2:
+        return present[:0]
+    drawn = torch.randperm(len(present))[: max(1, round(_PSEUDO_UNSEEN_SHARE * len(present)))]
+    return present[drawn.to(present.device)]
 
 
-def relabel(labels: Tensor, asked: Tensor, classes: int) -> Tensor:
-    """Labels of C classes, int64 (...), as rows of those that are asked for, int64 (K,); UNSEEN for the others.
+def relabel(labels: Tensor, prompted: Tensor, classes: int) -> Tensor:
+    """Labels as rows of the prompted classes, int64 of the same shape; UNSEEN for classes that are not prompted.
 
-    What is negative stays.
+    Args:
+        labels: int64 of any shape, below C; negative labels stay.
+        prompted: int64 (K,), the classes whose words the decoder gets.
+        classes: C, how many classes there are.
     """
     rows = torch.full((classes,), UNSEEN, device=labels.device)
-    rows[asked] = torch.arange(len(asked), device=labels.device)
+    rows[prompted] = torch.arange(len(prompted), device=labels.device)
     return torch.where(labels < 0, labels, rows[labels.clamp(min=0)])
 
 
 @torch.no_grad()
 def pseudo_label(logits: Tensor, labels: Tensor, seen: Tensor, strict: bool) -> Tensor:
-    """Labels with the model's own for pixels of unseen classes, int64 (B, H, W): self-training, as in ZegCLIP.
+    """Labels in which the model's predictions replace those of unseen classes, int64 (B, H, W).
 
-    As published, such a pixel takes that of the unseen classes which has the highest mask there. With `strict` the
-    labels do not say which of the pixels without a label are of an unseen class (`class_split.hide_unseen`): the pixel
-    takes the best of all classes, as at inference after inductive training, if that is an unseen one; else it has
-    IGNORE.
+    This is the self-training of ZegCLIP (Zhou et al., CVPR 2023). As published, a pixel of an unseen class gets the
+    unseen class with the highest mask logit. With `strict` the labels do not say which pixels without a label are of
+    an unseen class (`class_split.hide_unseen`): a pixel gets the best of all classes, as at inference after inductive
+    training, if that class is unseen, and IGNORE otherwise.
 
     Args:
-        logits: of the masks of all classes (B, C, h, w).
-        labels: int64 (B, H, W), where those of unseen classes are to be replaced, whichever they are.
-        seen: bool (C,).
-        strict: see above.
+        logits: mask logits of all classes, (B, C, h, w).
+        labels: int64 (B, H, W), in which every label of an unseen class is replaced.
+        seen: bool (C,), whether each class is seen.
+        strict: whether the labels were made by `hide_unseen`.
     """
     if seen.all():
         return labels

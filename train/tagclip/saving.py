@@ -1,4 +1,4 @@
-"""The file that training leaves: a TagCLIP or ZegCLIP under the names of the published code, and what it was taught."""
+"""The file that training writes: a TagCLIP or ZegCLIP under the published names, with a record of its training."""
 
 import open_clip
 from safetensors.torch import save as serialised

@@ -19,9 +19,9 @@ class UnseenHandling:
     """How unseen classes are treated.
 
     Attributes:
-        transductive: whether their words are asked for and their pixels labelled by the model itself.
-        strict: whether nothing is read of where they are; `hide_unseen` must have taken that from the labels.
-        terms: of the loss.
+        transductive: whether the decoder is prompted with unseen classes, their pixels getting pseudo-labels.
+        strict: whether the labels do not say where unseen classes are, see `class_split.hide_unseen`.
+        terms: weights of the loss.
     """
 
     transductive: bool
@@ -61,19 +61,19 @@ class TagCLIPTraining(nn.Module):
         """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
         plan, labels = self._plan, batch["labels"]
         texts, seen = (each.split(self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
-        asked = self._asked(labels, seen)
-        logits = self.decoder(self.visual(normalise(batch["images"], IMAGENET_MEAN, IMAGENET_STD)), texts[asked])
-        labels = relabel(labels, asked, len(seen))
+        prompted = self._prompted_classes(labels, seen)
+        logits = self.decoder(self.visual(normalise(batch["images"], IMAGENET_MEAN, IMAGENET_STD)), texts[prompted])
+        labels = relabel(labels, prompted, len(seen))
         if plan.transductive:
             labels = pseudo_label(logits.classes, labels, seen, plan.strict)
-        unseen = (labels == UNSEEN) | (labels >= 0) & ~seen[asked][labels.clamp(min=0)]
+        unseen = (labels == UNSEEN) | (labels >= 0) & ~seen[prompted][labels.clamp(min=0)]
         return tagclip_losses(logits, labels, unseen, plan.terms)
 
-    def _asked(self, labels: Tensor, seen: Tensor) -> Tensor:
+    def _prompted_classes(self, labels: Tensor, seen: Tensor) -> Tensor:
         """The classes whose words the decoder gets, int64 (K,), ascending."""
         if self._plan.transductive:
             return torch.arange(len(seen), device=seen.device)
-        asked = seen.clone()
+        prompted = seen.clone()
         if self._plan.strict and self.decoder.trusty is not None:
-            asked[draw_pseudo_unseen(labels)] = False
-        return asked.nonzero()[:, 0]
+            prompted[draw_pseudo_unseen(labels)] = False
+        return prompted.nonzero()[:, 0]

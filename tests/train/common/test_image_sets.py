@@ -66,7 +66,7 @@ def test_sets_without_photos_to_learn_from_are_left_out(tmp_path):
 
 def test_background_is_never_taught(tmp_path):
     write_labelled_set(tmp_path / "a_train", ["null", "shoes"], {KEYS[0]: two_halves(0, 1)})
-    assert one(tmp_path).taught == (False, True)
+    assert one(tmp_path).training_classes == (False, True)
 
 
 def test_labels_follow_a_photo_that_is_made_smaller(tmp_path):
@@ -98,9 +98,9 @@ def test_a_restricted_set_shows_nothing_that_is_kept_from_it(tmp_path):
     coco, voc = (drop_restricted(source) for source in image_sets.find_sets(tmp_path)[0])
     assert voc.keys == sorted([kept, empty])
     untaught = {"pottedplant", "sheep", "sofa", "train", "tvmonitor", "background"}
-    assert {name for name, taught in zip(voc.names, voc.taught, strict=True) if not taught} == untaught
+    assert {name for name, trained in zip(voc.names, voc.training_classes, strict=True) if not trained} == untaught
     assert coco.keys == [kept]
-    assert coco.taught == (True, False, False, False)
+    assert coco.training_classes == (True, False, False, False)
 
 
 def test_a_folder_without_labelled_sets_is_an_error_of_one_line(tmp_path):

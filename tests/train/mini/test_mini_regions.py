@@ -25,7 +25,7 @@ def lexicon() -> Lexicon:
 
 
 @pytest.fixture(scope="module")
-def lessons() -> list[RegionTargets]:
+def targets() -> list[RegionTargets]:
     return [
         RegionTargets(views(50, 4), ("cat",) * 48 + ("dog", "umbrella")),
         RegionTargets(views(3, 2, 1), ("sky", "dog", "unknown"), weak=True),
@@ -41,11 +41,11 @@ def drawn(data: RegionBatches, seed: int = 0) -> dict:
     return data(torch.Generator().manual_seed(seed))
 
 
-def test_a_batch_has_regions_with_their_own_words(lessons, captions, lexicon):
-    data = RegionBatches(lessons, captions, lexicon, SIZES)
+def test_a_batch_has_regions_with_their_own_words(targets, captions, lexicon):
+    data = RegionBatches(targets, captions, lexicon, SIZES)
     owner = {}
-    for lesson in lessons:
-        for features, word in zip(lesson.views.features, lesson.words, strict=True):
+    for target in targets:
+        for features, word in zip(target.views.features, target.words, strict=True):
             owner |= {tuple(feature[:5].tolist()): word for feature in features.float()}
     seen = []
     for seed in range(5):
@@ -62,8 +62,8 @@ def test_a_batch_has_regions_with_their_own_words(lessons, captions, lexicon):
     assert seen.count("cat") / seen.count("dog") == pytest.approx((192 / 6) ** 0.5, rel=0.5)
 
 
-def test_the_generator_alone_decides_a_batch(lessons, captions, lexicon):
-    data = RegionBatches(lessons, captions, lexicon, SIZES)
+def test_the_generator_alone_decides_a_batch(targets, captions, lexicon):
+    data = RegionBatches(targets, captions, lexicon, SIZES)
     torch.manual_seed(1)
     first = drawn(data)
     torch.manual_seed(2)
@@ -71,19 +71,19 @@ def test_the_generator_alone_decides_a_batch(lessons, captions, lexicon):
     assert not torch.equal(drawn(data, 1)["features"], first["features"])
 
 
-def test_guessed_words_only_exclude_imagenets(lessons, lexicon):
-    data = RegionBatches(lessons, [], lexicon, SIZES)
+def test_guessed_words_only_exclude_imagenets(targets, lexicon):
+    data = RegionBatches(targets, [], lexicon, SIZES)
     batch = drawn(data, 3)
-    weak = torch.tensor([tuple(f[:5].tolist()) for f in lessons[1].views.features.flatten(0, 1).float()])
+    weak = torch.tensor([tuple(f[:5].tolist()) for f in targets[1].views.features.flatten(0, 1).float()])
     for feature, word, excluded in zip(batch["features"], batch["words"], batch["not_negatives"], strict=True):
         others = [index for index in range(3) if index != word]
         assert not excluded[word]
         assert excluded[others].all() == excluded[others].any() == (feature[:5] == weak).all(1).any()
 
 
-def test_photos_come_with_a_caption_of_their_own(lessons, captions, lexicon):
+def test_photos_come_with_a_caption_of_their_own(targets, captions, lexicon):
     [(photos, texts)] = captions
-    batch = drawn(RegionBatches(lessons, captions, lexicon, SIZES))
+    batch = drawn(RegionBatches(targets, captions, lexicon, SIZES))
     assert batch["photos"].shape == (8, 1280)
     numbers = set()
     for feature, caption in zip(batch["photos"].half(), batch["captions"].half(), strict=True):
@@ -93,22 +93,22 @@ def test_photos_come_with_a_caption_of_their_own(lessons, captions, lexicon):
     assert len(numbers) == 8
 
 
-def test_sets_without_captions_train_without(lessons, lexicon):
-    data = RegionBatches(lessons, [], lexicon, SIZES)
+def test_sets_without_captions_train_without(targets, lexicon):
+    data = RegionBatches(targets, [], lexicon, SIZES)
     assert not data.captioned
     losses = RegionTraining(ProjectionHead(1280, 384, 16), lexicon)(drawn(data))
     assert losses.keys() == {"words", "distillation"}
 
 
 def test_no_region_to_learn_from_is_an_error_of_one_line(lexicon):
-    for lesson in (RegionTargets(views(2, 1), ("umbrella", "sofa")), RegionTargets(views(0, 1), ())):
+    for target in (RegionTargets(views(2, 1), ("umbrella", "sofa")), RegionTargets(views(0, 1), ())):
         with pytest.raises(TrainingError, match=r"^No region in the data has a word to be learnt\.$"):
-            RegionBatches([lesson], [], lexicon, SIZES)
+            RegionBatches([target], [], lexicon, SIZES)
 
 
-def test_words_that_are_no_negatives_cost_nothing(lessons, captions, lexicon):
+def test_words_that_are_no_negatives_cost_nothing(targets, captions, lexicon):
     training = RegionTraining(ProjectionHead(1280, 384, 16), lexicon)
-    batch = drawn(RegionBatches(lessons, captions, lexicon, SIZES))
+    batch = drawn(RegionBatches(targets, captions, lexicon, SIZES))
     batch["not_negatives"][:, 5] = True
 
     def gradient(texts):
@@ -123,9 +123,9 @@ def test_words_that_are_no_negatives_cost_nothing(lessons, captions, lexicon):
     assert not torch.allclose(gradient(other), gradient(batch["texts"]))
 
 
-def test_training_lowers_every_loss(lessons, captions, lexicon):
+def test_training_lowers_every_loss(targets, captions, lexicon):
     torch.manual_seed(0)
-    data = RegionBatches(lessons, captions, lexicon, SIZES)
+    data = RegionBatches(targets, captions, lexicon, SIZES)
     training = RegionTraining(ProjectionHead(1280, 384, 32), lexicon)
     training.head.standardise(data.features)
     optimizer = torch.optim.AdamW(training.parameters(), 1e-3)

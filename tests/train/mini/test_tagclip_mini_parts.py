@@ -47,22 +47,22 @@ def test_places_begin_as_the_linear_regression_of_the_anchors():
 
 
 @pytest.fixture
-def lesson(tmp_path) -> SplitSet:
+def split_set(tmp_path) -> SplitSet:
     write_labelled_set(tmp_path / "voc_train", VOC, {"photo1": two_halves(7, 16)})
     (source,) = labelled_sets(tmp_path)
     return SplitSet(source, ("sheep", "sofa"))
 
 
-def test_unseen_classes_and_background_have_no_row(lesson):
-    rows = lesson.rows()
-    assert len(lesson.seen) == 18
-    assert {"sheep", "sofa", "background"}.isdisjoint(lesson.seen)
-    assert [int(rows[VOC.index(name)]) for name in lesson.seen] == list(range(18))
+def test_unseen_classes_and_background_have_no_row(split_set):
+    rows = split_set.rows()
+    assert len(split_set.seen) == 18
+    assert {"sheep", "sofa", "background"}.isdisjoint(split_set.seen)
+    assert [int(rows[VOC.index(name)]) for name in split_set.seen] == list(range(18))
     assert rows[VOC.index("sheep")] == rows[VOC.index("sofa")] == UNSEEN
     assert (rows[VOC.index("background")], rows[-1]) == (BACKGROUND, -1)
 
 
-def test_labels_are_mirrored_with_their_maps(lesson):
+def test_labels_are_mirrored_with_their_maps(split_set):
     column = torch.arange(4)
     views = {
         "anchors": column.half().expand(5, 2, 3, 4, 4),
@@ -70,7 +70,7 @@ def test_labels_are_mirrored_with_their_maps(lesson):
         "fine": column.half().expand(5, 2, 3, 4, 4),
         "labels": column.short().expand(5, 2, 4, 4),
     }
-    batch = WindowBatches(views, lesson.rows(), 16)(torch.Generator().manual_seed(0))
+    batch = WindowBatches(views, split_set.rows(), 16)(torch.Generator().manual_seed(0))
     assert batch["labels"].shape == (16, 4, 4)
     first = batch["labels"][:, 0, 0].tolist()
     assert set(first) == {0, 3}

@@ -1,4 +1,4 @@
-"""Stand-ins for unseen classes, rows of what is asked for, and labels that the model makes itself."""
+"""Pseudo-unseen classes, labels as rows of the prompted classes, and pseudo-labels."""
 
 import pytest
 import torch

@@ -32,6 +32,7 @@ from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
 from ovseg_demo.weights.catalogue import sha256_of
 from train.common import command, image_sets
 from train.common.image_sets import DescribedSet, LabelledSet
+from train.common.labelled_batches import training_class_names
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
@@ -46,7 +47,7 @@ DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5
-"""What the projection head's logits count beside the anchors': less would lose taught words, more untaught ones."""
+"""Weight of the projection head's logits relative to the anchors': less loses training classes, more loses others."""
 
 CAPTIONS_EACH = 5
 SMOKE_PHOTOS = 4
@@ -70,7 +71,13 @@ class HeadsConfig:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head, the scale of its logits in training, and the mean (384,) of what it says of training photos."""
+    """A trained head.
+
+    Attributes:
+        head: in evaluation mode.
+        scale: the factor on its cosines in training, a logit scale.
+        mean: the mean of its embeddings of training photos, float32 (384,).
+    """
 
     head: nn.Module
     scale: float
@@ -109,14 +116,14 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         "views": [str(view) for view in (*views.REGION_VIEWS, *views.PHOTO_VIEWS)],
     }
     stored = RunFolder(chosen.features or chosen.out / "features", known)
-    taught = [drop_restricted(source) for source in labelled] if config.restricted else labelled
+    training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
-        lessons, captions = _lessons(config, labelled, taught, described, towers, stored)
-    lexicon = Lexicon([word for lesson in lessons for word in lesson.words], towers[1], config.restricted)
-    data = regions.RegionBatches(lessons, captions, lexicon, config.region_sizes)
+        targets, captions = _region_targets(config, labelled, training_sets, described, towers, stored)
+    lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
+    data = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
     projection = _projection(config, folder, data, lexicon)
-    lexicon = Lexicon(_words(taught, described), towers[1], config.restricted)
-    dense_head = _dense(config, folder, taught, towers[0], lexicon)
+    lexicon = Lexicon(_words(training_sets, described), towers[1], config.restricted)
+    dense_head = _dense(config, folder, training_sets, towers[0], lexicon)
     if state.is_main_process:
         _export(folder, projection, dense_head)
     return 0
@@ -142,38 +149,38 @@ def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: 
 
 
 def _words(labelled: Sequence[LabelledSet], described: Sequence[DescribedSet]) -> list[str]:
-    """Every word that is taught."""
-    names = [name for s in labelled for name, taught in zip(s.names, s.taught, strict=True) if taught]
+    """The words of all training classes and tags."""
+    names = [name for source in labelled for name in training_class_names(source)]
     return names + [tags[0] for s in described if s.tags for tags in s.texts]
 
 
-def _lessons(
+def _region_targets(
     config: HeadsConfig,
     labelled: Sequence[LabelledSet],
-    taught: Sequence[LabelledSet],
+    training_sets: Sequence[LabelledSet],
     described: Sequence[DescribedSet],
     towers: tuple[ImageTower, TextTower],
     stored: RunFolder,
 ) -> tuple[list[regions.RegionTargets], list[tuple[features.ViewFeatures, Tensor]]]:
     """Regions and whole photos with words; photos with the embeddings of their captions."""
     image_tower, text_tower = towers
-    lessons = [
-        _taken(full, part, features.encode_regions(full, image_tower, stored))
-        for full, part in zip(labelled, taught, strict=True)
+    targets = [
+        _select_regions(full, part, features.encode_regions(full, image_tower, stored))
+        for full, part in zip(labelled, training_sets, strict=True)
     ]
     captions = []
     for source in described:
         views = features.encode_photos(source, image_tower, stored)
         if source.tags:
-            lessons.append(regions.RegionTargets(views, tuple(tags[0] for tags in source.texts)))
+            targets.append(regions.RegionTargets(views, tuple(tags[0] for tags in source.texts)))
             continue
         captions.append((views, _captions(source, text_tower)))
         matcher = NounMatcher(
             SamMaskGenerator(mobile_sam.load_mobile_sam(device=image_tower.device), "fast"), image_tower, text_tower
         )
         matched = features.encode_matched_nouns(source, matcher, config.noun_photos, image_tower, stored)
-        lessons.append(regions.RegionTargets(matched, tuple(NOUNS[row] for row in matched.classes), weak=True))
-    return lessons, captions
+        targets.append(regions.RegionTargets(matched, tuple(NOUNS[row] for row in matched.classes), weak=True))
+    return targets, captions
 
 
 def _projection(config: HeadsConfig, folder: RunFolder, data: regions.RegionBatches, lexicon: Lexicon) -> TrainedHead:
@@ -189,12 +196,12 @@ def _projection(config: HeadsConfig, folder: RunFolder, data: regions.RegionBatc
 
 
 def _dense(
-    config: HeadsConfig, folder: RunFolder, taught: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
+    config: HeadsConfig, folder: RunFolder, training_sets: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
 ) -> TrainedHead:
     """Train the dense head on labelled photos."""
     stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
     return TrainedHead(
-        *dense.train_dense_head(taught, lexicon, tower, config.window_sizes, config.dense_schedule, stage)
+        *dense.train_dense_head(training_sets, lexicon, tower, config.window_sizes, config.dense_schedule, stage)
     )
 
 
@@ -211,11 +218,11 @@ def _export(folder: RunFolder, projection: TrainedHead, dense_head: TrainedHead)
     print(json.dumps({"id": "mini-heads", "sha256": sha256_of(path), "size": path.stat().st_size}))
 
 
-def _taken(full: LabelledSet, taught: LabelledSet, views: features.ViewFeatures) -> regions.RegionTargets:
-    """The regions of a set that are taught."""
-    shown = set(taught.keys)
-    photos = torch.tensor([key in shown for key in full.keys])
-    kept = views.only(photos[views.photos] & torch.tensor(taught.taught)[views.classes])
+def _select_regions(full: LabelledSet, trained: LabelledSet, views: features.ViewFeatures) -> regions.RegionTargets:
+    """The regions of the photos and classes that are trained, from the features of all regions of a set."""
+    keys = set(trained.keys)
+    photos = torch.tensor([key in keys for key in full.keys])
+    kept = views.only(photos[views.photos] & torch.tensor(trained.training_classes)[views.classes])
     return regions.RegionTargets(kept, tuple(full.names[index] for index in kept.classes))
 
 

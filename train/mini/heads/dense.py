@@ -1,8 +1,8 @@
-"""The dense head: every place of a photo and the word of its class.
+"""Training of the dense head: the embedding of every place of a photo against the word of its class.
 
-Windows of labelled photos at random scales. Places are drawn evenly over classes; each must be nearer to its word than
-to the other words of its set, to ImageNet's names, and to "none of these", a vector that is learnt from pixels of
-background and not used later.
+Windows of labelled photos at random scales. Places are drawn evenly over classes; the embedding of a place must be
+nearer to its word than to the other words of its set, to ImageNet's names, and to "none of these", a vector that is
+learned from pixels of background and not used later.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from train.mini import views
 from train.mini.lexicon import Lexicon
 
 STRIDE = 4
-"""Of the head's output, in pixels."""
+"""Stride of the head's output in pixels."""
 
-_UNTAUGHT = -1
+_UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,30 @@ _MEAN_BATCHES = 10
 
 
 def train_dense_head(
-    taught: Sequence[LabelledSet],
+    training_sets: Sequence[LabelledSet],
     lexicon: Lexicon,
     tower: ImageTower,
     sizes: DenseBatchSizes,
     schedule: Schedule,
     folder: RunFolder,
-    title: str = "dense head",
 ) -> tuple[DenseHead, float, Tensor]:
-    """A head trained on labelled photos, the scale of its logits, and the mean (384,) of what it says of windows."""
-    data = DenseBatches(taught, lexicon, tower, sizes)
+    """Train a dense head on labelled photos.
+
+    Args:
+        training_sets: the photos.
+        lexicon: text embeddings of their words.
+        tower: the frozen image tower.
+        sizes: how much is drawn in a step.
+        schedule: of the training; its seed also initialises the head.
+        folder: holds the state and the log.
+
+    Returns:
+        The head, the scale of its logits, and the mean of its embeddings of windows, float32 (384,).
+    """
+    data = DenseBatches(training_sets, lexicon, tower, sizes)
     torch.manual_seed(schedule.seed)
     training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
-    fit(training, data, schedule, folder, title=title)
+    fit(training, data, schedule, folder, title="dense head")
     generator = torch.Generator().manual_seed(schedule.seed)
     with torch.inference_mode():
         drawn = (training.embedded(data(generator)) for _ in range(_MEAN_BATCHES))
@@ -67,7 +78,7 @@ def train_dense_head(
 
 
 class DenseBatches:
-    """Draws batches from labelled sets; sets of more photos and of more classes are drawn more often."""
+    """A `BatchSampler` of windows of labelled photos; sets are drawn by `SetSampler`."""
 
     def __init__(
         self, sources: Sequence[LabelledSet], lexicon: Lexicon, tower: ImageTower, sizes: DenseBatchSizes
@@ -75,11 +86,11 @@ class DenseBatches:
         self._sources, self._lexicon, self._tower, self._sizes = sources, lexicon, tower, sizes
         self._sampler = SetSampler([len(source.dataset) for source in sources], [len(s.names) for s in sources])
         none = len(lexicon.words)
-        # Of each set: the lexicon's row of each of its labels, and which words, and "none", its labels tell apart.
+        # For each set: the lexicon's row of each label, and the words, with "none", that its labels distinguish.
         self._rows = [_rows(source, lexicon, none) for source in sources]
-        self._told = torch.zeros(len(sources), none + 1, dtype=torch.bool)
-        for told, rows in zip(self._told, self._rows, strict=True):
-            told[rows[rows != _UNTAUGHT]] = True
+        self._distinguished = torch.zeros(len(sources), none + 1, dtype=torch.bool)
+        for distinguished, rows in zip(self._distinguished, self._rows, strict=True):
+            distinguished[rows[rows != _UNLABELLED]] = True
 
     def __call__(self, generator: torch.Generator) -> Batch:
         sizes = self._sizes
@@ -87,7 +98,7 @@ class DenseBatches:
         pixels, places, words = [], [], []
         for number, which in enumerate(chosen):
             window, rows = self._window(which, generator)
-            found = _drawn(rows, sizes.places, generator)
+            found = _draw_places(rows, sizes.places, generator)
             pixels.append(window)
             places.append(found + number * rows.numel())
             words.append(rows.flatten()[found])
@@ -113,12 +124,12 @@ class DenseBatches:
         return window, self._rows[which][centres]
 
     def _excluded(self, words: Tensor, sets: Tensor, distractors: Tensor) -> Tensor:
-        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not tell apart, and synonyms."""
+        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not distinguish, and synonyms."""
         none = len(self._lexicon.words)
         is_none = words == none
         near = self._lexicon.not_negatives(words.clamp(max=none - 1), distractors)
         near[is_none] = True  # background may show anything that ImageNet knows
-        return torch.cat([~self._told[sets], near[:, none:]], 1)
+        return torch.cat([~self._distinguished[sets], near[:, none:]], 1)
 
 
 class DenseTraining(nn.Module):
@@ -133,7 +144,7 @@ class DenseTraining(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         texts = torch.cat([batch["texts"], self.none[None], batch["distractors"]])
         logits = self.scale.exp() * self.embedded(batch) @ texts.T
-        if not len(logits):  # no place in these windows is taught
+        if not len(logits):  # no place in these windows has a label
             return {"places": logits.sum()}
         return {"places": F.cross_entropy(logits.masked_fill(batch["excluded"], -1e4), batch["words"])}
 
@@ -146,19 +157,19 @@ class DenseTraining(nn.Module):
 
 
 def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
-    """The lexicon's row of each label, `none` for background, untaught for other labels; IGNORE, -1, is the last."""
+    """The lexicon's row of each label, `none` for background, _UNLABELLED for other labels; IGNORE, -1, is the last."""
     rows = lexicon.index(source.names)
-    rows[~torch.tensor(source.taught)] = _UNTAUGHT
+    rows[~torch.tensor(source.training_classes)] = _UNLABELLED
     if source.dataset.background is not None:
         rows[source.dataset.background] = none
-    return torch.cat([rows, torch.tensor([_UNTAUGHT])])
+    return torch.cat([rows, torch.tensor([_UNLABELLED])])
 
 
-def _drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Flat indices of `count` taught places, rare words more often than their share; none where nothing is taught."""
-    taught = (rows.flatten() != _UNTAUGHT).nonzero()[:, 0]
-    if not len(taught):
-        return taught
-    words = rows.flatten()[taught]
+def _draw_places(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Flat indices of `count` labelled places, rare words more often than their share."""
+    labelled = (rows.flatten() != _UNLABELLED).nonzero()[:, 0]
+    if not len(labelled):
+        return labelled
+    words = rows.flatten()[labelled]
     weights = torch.bincount(words)[words].float().rsqrt()
-    return taught[torch.multinomial(weights, count, replacement=True, generator=generator)]
+    return labelled[torch.multinomial(weights, count, replacement=True, generator=generator)]

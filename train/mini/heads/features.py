@@ -1,7 +1,4 @@
-"""What the frozen image tower says about every view: made once, kept in files, read by every run.
-
-A set is one file, written whole or not at all; after an interruption the sets that are there are not made again.
-"""
+"""Features of the frozen image tower for views of regions and photos, one file a set (`train.mini.feature_cache`)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -38,26 +35,33 @@ class ViewFeatures:
     classes: Tensor
 
     def only(self, kept: Tensor) -> "ViewFeatures":
-        """Those that bool (N,) keeps."""
+        """The regions that bool (N,) selects."""
         return ViewFeatures(self.features[kept], self.logits[kept], self.photos[kept], self.classes[kept])
 
 
 def encode_regions(source: LabelledSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
-    """Views of every region of a set."""
+    """Features of the views of every region of a set, computed unless their file exists in the folder."""
     return _kept(folder, source.name, _region_views(source), len(source.dataset), tower)
 
 
 def encode_photos(source: DescribedSet, tower: ImageTower, folder: RunFolder) -> ViewFeatures:
-    """Views of every photo of a set."""
+    """Features of the views of every photo of a set, computed unless their file exists in the folder."""
     return _kept(folder, source.name, _photo_views(source), len(source.photos), tower)
 
 
 def encode_matched_nouns(
     source: DescribedSet, matcher: NounMatcher, count: int, tower: ImageTower, folder: RunFolder
 ) -> ViewFeatures:
-    """Views of the regions that were matched to nouns of captions, their classes being rows of NOUNS.
+    """Features of the regions that were matched to nouns of captions, their classes being rows of NOUNS.
 
-    Finding masks is slow, so only the `count` photos with the rarest nouns are searched.
+    Mask proposals are slow, so only the `count` photos with the rarest nouns are used.
+
+    Args:
+        source: photos with captions.
+        matcher: matches nouns to mask proposals.
+        count: how many photos are used.
+        tower: the frozen image tower.
+        folder: holds the file.
     """
     chosen = matcher.rarest(source, count)
     return _kept(folder, f"{source.name}-nouns", matcher.matches(chosen), len(chosen.photos), tower)
@@ -73,7 +77,7 @@ def _region_views(source: LabelledSet) -> Iterator[list[_Item]]:
         found = []
         for index in np.unique(labels[labels >= 0]):
             mask = labels == index
-            if source.taught[index] and mask.mean() >= SMALLEST_REGION:
+            if source.training_classes[index] and mask.mean() >= SMALLEST_REGION:
                 found.append(
                     (number, int(index), [views.region_view(pixels, mask, view) for view in views.REGION_VIEWS])
                 )

@@ -1,9 +1,9 @@
-"""The projection head: regions and their words, photos and their captions, and what ImageNet knows of both.
+"""Training of the projection head: regions against their words, photos against their captions, and distillation.
 
-Three losses. Each region, of any set, must be nearer to its word than to the other words of training and to ImageNet's
-names, which stand for all the words that training never shows. Each photo must be nearer to its caption than to others'
-(Radford et al. 2021, "Learning Transferable Visual Models", figure 3). And each view must keep the order in which the
-frozen classifier sees the 1000 ImageNet classes.
+Three losses. The embedding of a region must be nearer to its word than to the other training words and to ImageNet's
+names, which stand for the words that are not in training. The embedding of a photo must be nearer to its caption than to
+the captions of other photos (CLIP, Radford et al. 2021, figure 3). And the similarities of a view with the names of the
+1000 ImageNet classes must follow the logits of the frozen classifier (distillation).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _SMOOTHING = 0.05
 
 @dataclass(frozen=True)
 class RegionBatchSizes:
-    """How much is drawn a step: regions, photos with captions, and ImageNet names as distractors."""
+    """The size of a batch: regions, photos with captions, and ImageNet names as distractors."""
 
     regions: int = 256
     captions: int = 256
@@ -39,10 +39,10 @@ class RegionTargets:
     """N regions, or whole photos, and the word of each.
 
     Attributes:
-        views: of the regions.
-        words: one a region.
-        weak: whether the words were guessed: then other lessons' words may be as right, and only ImageNet's names that
-            are unlike the word are taken to be wrong.
+        views: features of the views of the regions.
+        words: the word of each region.
+        weak: whether the words are weak labels: then the words of other regions may be right too, and only dissimilar
+            ImageNet names are negatives.
     """
 
     views: ViewFeatures
@@ -51,24 +51,27 @@ class RegionTargets:
 
 
 class RegionBatches:
-    """Draws batches, rare words more often than their share.
+    """A `BatchSampler` of regions, rare words more often than their share, and of photos with captions.
 
     Args:
-        lessons: regions with words; those whose word the lexicon does not have are left out.
-        captions: views of photos and the text embeddings of their captions, (N, T, D).
+        targets: regions with words; regions whose word is not in the lexicon are left out.
+        captions: features of photos, and the text embeddings of their captions, (N, T, D).
+        lexicon: text embeddings of the words.
+        sizes: the size of a batch.
 
-    Raises TrainingError when no region is left.
+    Raises:
+        TrainingError: when no region is left.
     """
 
     def __init__(
         self,
-        lessons: Sequence[RegionTargets],
+        targets: Sequence[RegionTargets],
         captions: Sequence[tuple[ViewFeatures, Tensor]],
         lexicon: Lexicon,
         sizes: RegionBatchSizes,
     ) -> None:
         self._lexicon, self._sizes, self._captions = lexicon, sizes, captions
-        flat = zip(*(_flat(lesson, lexicon) for lesson in lessons), strict=True)
+        flat = zip(*(_flat(target, lexicon) for target in targets), strict=True)
         self._features, self._logits, self._words, self._weak = map(torch.cat, flat)
         if not len(self._words):
             raise TrainingError("No region in the data has a word to be learnt.")
@@ -119,12 +122,12 @@ class RegionBatches:
         }
 
 
-def _flat(lesson: RegionTargets, lexicon: Lexicon) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _flat(target: RegionTargets, lexicon: Lexicon) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features, logits, rows of words and whether these are weak, of each view; sets differ in how many they have."""
-    rows = lexicon.index(lesson.words)
-    views, rows = lesson.views.only(rows >= 0), rows[rows >= 0]
+    rows = lexicon.index(target.words)
+    views, rows = target.views.only(rows >= 0), rows[rows >= 0]
     rows = rows.repeat_interleave(views.features.shape[1])
-    weak = torch.full_like(rows, lesson.weak, dtype=torch.bool)
+    weak = torch.full_like(rows, target.weak, dtype=torch.bool)
     return views.features.flatten(0, 1), views.logits.flatten(0, 1), rows, weak
 
 
@@ -152,11 +155,17 @@ class RegionTraining(nn.Module):
 
 
 def smoothed_cross_entropy(logits: Tensor, right: Tensor, excluded: Tensor) -> Tensor:
-    """Cross entropy with label smoothing over the candidates that bool (N, C) does not exclude."""
-    told = logits.masked_fill(excluded, -torch.inf).log_softmax(1)
-    own = told.gather(1, right[:, None]).mean()
-    every = (told.masked_fill(excluded, 0).sum(1) / (~excluded).sum(1)).mean()
-    return -(1 - _SMOOTHING) * own - _SMOOTHING * every
+    """Cross entropy with label smoothing (Szegedy et al. 2016, section 7), a mean over N regions.
+
+    Args:
+        logits: (N, C) of the candidate words.
+        right: the right candidates, int64 (N,).
+        excluded: bool (N, C), candidates that are left out of the softmax.
+    """
+    log_probabilities = logits.masked_fill(excluded, -torch.inf).log_softmax(1)
+    own = log_probabilities.gather(1, right[:, None]).mean()
+    mean = (log_probabilities.masked_fill(excluded, 0).sum(1) / (~excluded).sum(1)).mean()
+    return -(1 - _SMOOTHING) * own - _SMOOTHING * mean
 
 
 def contrastive_loss(photos: Tensor, captions: Tensor, scale: Tensor) -> Tensor:

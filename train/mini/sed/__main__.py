@@ -1,13 +1,13 @@
-"""Train "SED (mini)": SED's decoder on what the bundled mini model says of places.
+"""Train "SED (mini)": SED's decoder on the cost maps of the bundled mini model.
 
     python -m train.mini.sed --data DIR --out runs/sed-mini                  one process, on the GPU if there is one
     torchrun --nproc_per_node 2 -m train.mini.sed --data DIR ...             several
     python -m train.mini.sed --data DIR --out runs/smoke --smoke             everything on a few photos, in a minute
 
 DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
-which goes on where it was interrupted: a dense head for honest costs (`train.mini.sed.cross_fitting`), views of photos
-read with it, and the decoder. OUT/sed-mini.safetensors is what `ovseg_demo.methods.sed.mini` loads; its line for the
-catalogue is printed last.
+which goes on where it was interrupted: an out-of-fold dense head (`train.mini.sed.cross_fitting`), the features that it
+computes of the other photos, and the decoder. `ovseg_demo.methods.sed.mini` loads OUT/sed-mini.safetensors, whose line
+for the catalogue is printed last.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from ovseg_demo.models.mini.model import MiniModel
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.weights.catalogue import sha256_of
 from train.common import command, image_sets
+from train.common.labelled_batches import training_class_names
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
@@ -42,7 +43,7 @@ FILE = "sed-mini.safetensors"
 HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
 DECODER = Schedule(steps=2000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
 SHARE = 0.4
-"""How far the decoder that is kept lies from its beginning to what training made of it."""
+"""Weight of the trained decoder in the interpolation with the decoder before training."""
 
 SMOKE_PHOTOS = 6
 
@@ -81,7 +82,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
-    words = [name for source in labelled for name, taught in zip(source.names, source.taught, strict=True) if taught]
+    words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(state.device), restricted=False)
     tower = ImageTower(state.device)
     heads = cross_fitting.train_out_of_fold_heads(

@@ -1,8 +1,8 @@
-"""What the decoder learns from: views of labelled photos, each asked for words of the moment.
+"""Training batches of the decoder: labelled photos, each with a randomly drawn vocabulary.
 
-The vocabulary stays open because no two steps ask for the same words: a few or many of a set's classes, most of those
-that the view shows, in varied wordings, and names of ImageNet that nobody labelled. One step in ten asks for a single
-word, as people may, beside the mini model's rivals, which then stand for everything that the word is not.
+The vocabulary stays open because every step draws other words: a few or many of the classes of a set, most of those in
+the photo among them, in varied wordings, and names of ImageNet classes that nobody labelled. One photo in ten has a
+single word, as a user may type, with the mini model's background prompts as its negatives.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ class BatchSizes:
     """How much is drawn a step.
 
     Attributes:
-        views: of photos.
-        words: asked for in each, from and to; a log-uniform number.
-        distractors: names of ImageNet among them, at most.
-        dropped: share of a view's classes that it is not asked for.
-        single: share of views that are asked for one word and its rival.
+        views: photos in a batch.
+        words: smallest and largest number of words of a photo; the number is log-uniform.
+        distractors: largest number of ImageNet names among the words.
+        dropped: share of the classes in the photo that are left out of its words.
+        single: share of photos with a single word and its background prompts.
     """
 
     views: int = 4
@@ -40,7 +40,7 @@ class BatchSizes:
 
 
 class CostMapBatches:
-    """Draws batches; sets of more photos and of more classes are drawn more often.
+    """A `BatchSampler` of photos; sets are drawn by `SetSampler`.
 
     A batch has lists over its views, of T classes each: "cost", float32 (T, P, h, w); "skips", three maps; "targets",
     float32 (T, 8h, 8w), 1 where a place is of the class and 0 elsewhere; "counted", bool of the same shape, where that
@@ -59,12 +59,12 @@ class CostMapBatches:
         self._sampler = SetSampler([len(source.dataset) for source in labelled], [len(s.names) for s in labelled])
         self._none = len(lexicon.words)
         self._rows = [_rows(source, lexicon, self._none) for source in labelled]
-        self._alike = lexicon.not_negatives(torch.arange(self._none), torch.arange(len(lexicon.imagenet)))
-        self._alike = self._alike[:, self._none :]
+        self._related_names = lexicon.not_negatives(torch.arange(self._none), torch.arange(len(lexicon.imagenet)))
+        self._related_names = self._related_names[:, self._none :]
 
     def __call__(self, generator: torch.Generator) -> Batch:
-        drawn = [self._view(generator) for _ in range(self._sizes.views)]
-        return {name: [each[name] for each in drawn] for name in ("cost", "skips", "targets", "counted")}
+        views = [self._view(generator) for _ in range(self._sizes.views)]
+        return {name: [view[name] for view in views] for name in ("cost", "skips", "targets", "counted")}
 
     def _view(self, generator: torch.Generator) -> Batch:
         [which] = self._sampler.draw_sets(1, generator)
@@ -86,35 +86,35 @@ class CostMapBatches:
         sizes = self._sizes
         low, high = (torch.tensor(float(number)).log() for number in sizes.words)
         wanted = int((low + (high - low) * torch.rand((), generator=generator)).exp().round())
-        shown, others = self._told(which, places)
+        shown, others = self._shown_and_other_rows(which, places)
         shown = shown[torch.rand(len(shown), generator=generator) >= sizes.dropped]
         distractors = int(torch.randint(min(sizes.distractors, wanted // 2) + 1, (), generator=generator))
         rows = torch.cat([_shuffled(shown, generator), _shuffled(others, generator)])[: max(1, wanted - distractors)]
         names = torch.randperm(len(self._lexicon.imagenet), generator=generator)[:distractors]
         known = places != _UNKNOWN
         named = known & (places != self._none)  # background may show anything that ImageNet knows
-        unlike = ~self._alike[:, names][places.clamp(0, self._none - 1)].movedim(-1, 0)
+        unlike = ~self._related_names[:, names][places.clamp(0, self._none - 1)].movedim(-1, 0)
         targets = torch.cat([places == rows[:, None, None], torch.zeros_like(unlike)])
         counted = torch.cat([known.expand(len(rows), -1, -1), named & unlike])
         return torch.cat([texts[rows], self._lexicon.imagenet[names]])[:, None], targets, counted
 
     def _one(self, which: int, places: Tensor, texts: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The same of one word, usually one that is shown, and its rival."""
-        shown, others = self._told(which, places)
+        """The same for a single word, usually of a class in the photo, and its background prompts."""
+        shown, others = self._shown_and_other_rows(which, places)
         absent = torch.rand((), generator=generator) < self._sizes.dropped or not len(shown)
         row = _shuffled(others if absent and len(others) else shown, generator)[:1]
-        rivals = self._costs.embed_background_prompts([self._lexicon.words[int(row)]])
-        owners = torch.tensor([0] + [1] * len(rivals))
-        classes = self._costs.class_texts(torch.cat([texts[row], rivals.cpu()]), owners)
+        background = self._costs.embed_background_prompts([self._lexicon.words[int(row)]])
+        owners = torch.tensor([0] + [1] * len(background))
+        classes = self._costs.class_texts(torch.cat([texts[row], background.cpu()]), owners)
         known = (places != _UNKNOWN).expand(2, -1, -1)
         return classes, torch.stack([places == row, places != row]), known
 
-    def _told(self, which: int, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The words of a set that places show, and its other words."""
-        taught = self._rows[which].unique()
-        taught = taught[(taught != _UNKNOWN) & (taught != self._none)]
-        there = torch.isin(taught, places)
-        return taught[there], taught[~there]
+    def _shown_and_other_rows(self, which: int, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the words of a set that are in the photo, and of its other words."""
+        rows = self._rows[which].unique()
+        rows = rows[(rows != _UNKNOWN) & (rows != self._none)]
+        there = torch.isin(rows, places)
+        return rows[there], rows[~there]
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:

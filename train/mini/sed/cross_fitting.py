@@ -1,9 +1,9 @@
-"""Honest costs: the photos that the decoder learns from are read with a dense head that has not seen them.
+"""Cross-fitting: the decoder is trained on cost maps of a dense head that was not trained on the same photos.
 
-The bundled dense head knows the photos it was trained on far better than others: its map of voc_train has an mIoU of 79
-there, and of 66 on photos left out. A decoder that learnt from those would trust it too much. So the photos are parted
-in two: a head of the same kind is trained on one half, and the decoder on what that head says of the other, as in
-stacked generalisation (Wolpert 1992). Only training needs this head; the demo uses the bundled one.
+On its own training photos the bundled dense head is far better than on others: its label map of voc_train has an mIoU
+of 79, and of 66 on held-out photos. A decoder trained on those cost maps would trust the head too much. So the photos
+are split in two: a head of the same kind is trained on one half, and the decoder on its out-of-fold predictions for the
+other half, as in stacked generalisation (Wolpert 1992). Only training needs this head; the demo uses the bundled one.
 """
 
 import hashlib
@@ -26,12 +26,17 @@ FILE = "mini-heads.safetensors"
 
 
 def in_head_half(key: str) -> bool:
-    """Whether a photo, by its name, belongs to the head's half; independent of `eval.datasets.split`."""
+    """Whether the photo with this key is in the half that trains the head; independent of `eval.datasets.split`."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[1] % 2 == 0
 
 
 def split_half(labelled: Sequence[LabelledSet], head: bool) -> list[LabelledSet]:
-    """The head's half of the sets, or the decoder's; sets without a photo there are left out."""
+    """One half of the photos of each set; sets without a photo in that half are left out.
+
+    Args:
+        labelled: the sets.
+        head: True for the half that trains the head, False for the half that trains the decoder.
+    """
     kept = [
         replace(
             source,
@@ -50,7 +55,16 @@ def train_out_of_fold_heads(
     schedule: Schedule,
     folder: RunFolder,
 ) -> Path:
-    """The bundled heads' file with a dense head of its own, trained on the head's half; made if it is not there."""
+    """The path of a file like that of the bundled heads, with an out-of-fold dense head; trained if it is missing.
+
+    Args:
+        labelled: the sets, of which the head's half is used.
+        lexicon: text embeddings of the training classes.
+        tower: the frozen image tower.
+        sizes: how much is drawn in a step.
+        schedule: of the training of the head.
+        folder: folder of the run; the head is in its subfolder "head".
+    """
     stage = RunFolder(folder.path / "head", asdict(schedule))
     path = stage.path / FILE
     if not path.exists():

@@ -1,6 +1,6 @@
-"""What the mini model knows of each labelled photo: made once, kept in files, read at every step.
+"""Features of the frozen mini model for labelled photos at three sizes, one file a photo (`train.mini.feature_cache`).
 
-A photo is seen whole, as the demo sees it, at a size of its own.
+The whole photo is encoded, as in the demo, at a randomly drawn size of its own.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from train.common.run_folder import RunFolder
 from train.mini.feature_cache import FeatureCache
 
 LONGEST = (352, 576)
-"""Pixels of the longest side, from and to; the demo's is 512."""
+"""Smallest and largest longest side of a photo in pixels; the demo's is 512."""
 
 STRIDE = ImageTower.STRIDES[0]
 
@@ -38,12 +38,12 @@ _TENSORS = (
 
 
 class MultiScaleViews:
-    """Views of the photos of some sets, each a file of some 20 MB. Those that are there are not made again.
+    """Features of the photos of some sets in files of some 20 MB each; files that exist are not computed again.
 
     Args:
         labelled: the sets.
-        vlm: reads the photos.
-        folder: of the files.
+        vlm: the mini model, which encodes the photos.
+        folder: holds the files.
     """
 
     def __init__(self, labelled: Sequence[LabelledSet], vlm: MiniModel, folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""The decoder and what it is judged by: SED's losses, and the choice among the words that are asked for."""
+"""The decoder with its losses: SED's binary cross entropies, and a cross entropy over the words of a photo."""
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ _TINY = 1e-6
 class SEDMiniTraining(nn.Module):
     """The four binary cross entropies of SED (Xie et al., CVPR 2024, section 3.4), and the cross entropy of the result.
 
-    All are taken at stride 4, where it is known what a place shows. The last is not SED's: it asks for the best of the
-    words, as the demo does.
+    All are computed at stride 4, the resolution of the labels. The last is not SED's: it trains the choice of the best
+    word at each place, as the demo makes it.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -23,7 +23,7 @@ class SEDMiniTraining(nn.Module):
         self.decoder = decoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Means over the views of a batch, see `batches.WindowBatches`."""
+        """Means over the views of a batch, see `batches.CostMapBatches`."""
         each = [
             self._losses(*view)
             for view in zip(batch["cost"], batch["skips"], batch["targets"], batch["counted"], strict=True)
@@ -37,12 +37,12 @@ class SEDMiniTraining(nn.Module):
 
 
 def balanced_binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """The mean binary cross entropy over what counts, places weighted by `evened`; 0 where nothing counts.
+    """The mean binary cross entropy, places weighted by `inverse_root_frequencies`; 0 where nothing counts.
 
     Args:
         logits: (T, h, w), interpolated to the size of the targets.
         targets: float (T, H, W), 0 or 1; at most one of a place is 1.
-        counted: bool (T, H, W).
+        counted: bool (T, H, W), where it is known whether a place is of a class.
     """
     fine = F.interpolate(logits[None], targets.shape[1:], mode="bilinear", align_corners=False)[0]
     weights = counted * inverse_root_frequencies(targets)
@@ -51,9 +51,9 @@ def balanced_binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tens
 
 
 def balanced_class_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-    """The mean cross entropy of the places that show a class, weighted by `evened`; 0 where none does.
+    """The mean cross entropy of places with a class, weighted by `inverse_root_frequencies`; 0 without such places.
 
-    Arguments as above, in one size; where a class does not count, it is no candidate.
+    Arguments as above, all of the same size; where a class does not count, it is left out of the softmax.
     """
     weights = inverse_root_frequencies(targets) * targets.sum(0)
     each = F.cross_entropy(logits.masked_fill(~counted, -1e4)[None], targets.argmax(0)[None], reduction="none")[0]
@@ -61,9 +61,12 @@ def balanced_class_cross_entropy(logits: Tensor, targets: Tensor, counted: Tenso
 
 
 def inverse_root_frequencies(targets: Tensor) -> Tensor:
-    """Weights of places (H, W): one over the root of how many show the same class, or like it none of them (T, H, W).
+    """Weights of places, (H, W): one over the square root of the number of places of the same class.
 
-    So small things count for more than their area, as in the training of the mini model's dense head.
+    So small objects weigh more than their area, as in the training of the mini model's dense head.
+
+    Args:
+        targets: float (T, H, W), 0 or 1; places where all are 0 are a class of their own.
     """
     shown = torch.cat([targets, 1 - targets.sum(0, keepdim=True)])
     return (shown * shown.sum((1, 2), keepdim=True).clamp(min=1).rsqrt()).sum(0)

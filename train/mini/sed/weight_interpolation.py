@@ -1,7 +1,8 @@
-"""Weights between a model as it began and as training left it (WiSE-FT, Wortsman et al. 2022).
+"""Interpolation between the weights before and after training (WiSE-FT, Wortsman et al. 2022).
 
-The decoder begins as a good reader of what the mini model says. Training teaches it outlines and small things, but on a
-thousand photos it also forgets: VOC loses what streets and rooms gain. Between the two both are kept.
+The decoder is initialised to reproduce the mini model's own label map. Training improves outlines and small objects,
+but on a thousand photos the decoder also forgets: it gets worse on VOC and better on streets and rooms. The
+interpolated weights keep both.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,14 @@ import torch
 from torch import Tensor
 
 
-def interpolate_weights(begun: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Each tensor of `begun` moved the share, 0 to 1, of its way to that of `trained`."""
-    return {name: torch.lerp(value, trained[name].to(value), share) for name, value in begun.items()}
+def interpolate_weights(
+    initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """The weights (1 - share) * initial + share * trained, tensor by tensor.
+
+    Args:
+        initial: state dict before training.
+        trained: state dict after training, with the same names and shapes.
+        share: weight of the trained state, 0 to 1.
+    """
+    return {name: torch.lerp(value, trained[name].to(value), share) for name, value in initial.items()}

@@ -68,33 +68,33 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     variants = chosen.variant or list(VARIANTS)
     vlm, texts = MiniModel(state.device), TextTower(state.device)
     for source in found:
-        views = _views(source, 1 if chosen.smoke else VIEWS, chosen.out, state)
+        views = _encode_windows(source, 1 if chosen.smoke else VIEWS, chosen.out, state)
         trained = {
             run: experiments.train_run(run, views, texts, chosen.out)
             for run in experiments.training_runs(source, variants, chosen.seeds, steps)
         }
         del views
         if state.is_main_process:
-            _measured(trained, chosen.data, limit, vlm)
+            _print_measurement(trained, chosen.data, limit, vlm)
     return 0
 
 
-def _views(source: LabelledSet, count: int, out: Path, state: PartialState) -> dict[str, Tensor]:
+def _encode_windows(source: LabelledSet, count: int, out: Path, state: PartialState) -> dict[str, Tensor]:
     folder = RunFolder(out / "views" / source.name, {"photos": len(source.dataset), "views": count})
     with state.main_process_first():
         return EncodedWindows([source], count, ImageTower(state.device), Anchors(state.device), folder).sets[0]
 
 
-def _measured(trained: dict[TrainingRun, Path], data: Path, limit: int | None, vlm: MiniModel) -> None:
+def _print_measurement(trained: dict[TrainingRun, Path], data: Path, limit: int | None, vlm: MiniModel) -> None:
     """Print what all runs of one set make of photos that they have not seen."""
-    lesson = next(iter(trained)).lesson
+    split_set = next(iter(trained)).split_set
     models = {
         run: load_for_inference(MiniTagCLIPModel(VARIANTS[run.variant].sizes), path) for run, path in trained.items()
     }
-    for dataset in _unseen_photos(lesson.source.name, data, limit):
-        taught = {_alike(name) for name in lesson.seen}
-        seen = [_alike(name) in taught for name in dataset.vocabulary.names]
-        print(f"\n{lesson.source.name}, measured on {dataset.name} ({len(dataset)} photos)\n")
+    for dataset in _unseen_photos(split_set.source.name, data, limit):
+        seen_names = {_coco_name(name) for name in split_set.seen}
+        seen = [_coco_name(name) in seen_names for name in dataset.vocabulary.names]
+        print(f"\n{split_set.source.name}, measured on {dataset.name} ({len(dataset)} photos)\n")
         print(report.results_table(measure_models(models, dataset, seen, vlm), seen), flush=True)
 
 
@@ -110,7 +110,7 @@ _SAME = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "t
 """Names of VOC to those of COCO."""
 
 
-def _alike(name: str) -> str:
+def _coco_name(name: str) -> str:
     name = readable_text(name)
     return _SAME.get(name, name)
 

@@ -20,7 +20,7 @@ class SplitSet:
 
     Attributes:
         source: the photos.
-        unseen: names of classes, all among the set's; their masks are never a class's mask.
+        unseen: names of the unseen classes, all among the set's; their masks are never a target of a class's mask.
     """
 
     source: LabelledSet
@@ -28,24 +28,24 @@ class SplitSet:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """Names of the classes whose masks are shown, in the order of the labels' rows."""
-        named = zip(self.source.names, self.source.taught, strict=True)
-        return tuple(name for name, taught in named if taught and name not in self.unseen)
+        """Names of the seen classes, in the order of the rows of the labels."""
+        named = zip(self.source.names, self.source.training_classes, strict=True)
+        return tuple(name for name, trained in named if trained and name not in self.unseen)
 
     def rows(self) -> Tensor:
-        """The row of each label among `seen`, int64; UNSEEN or NOTHING for the others. IGNORE, -1, is the last."""
+        """The row of each label in `seen`, int64; UNSEEN or BACKGROUND for the others. The last is that of IGNORE."""
         seen = {name: row for row, name in enumerate(self.seen)}
         rows = [seen.get(name, UNSEEN if name in self.unseen else BACKGROUND) for name in self.source.names]
         return torch.tensor([*rows, -1])
 
 
 class WindowBatches:
-    """Draws batches: "anchors", "coarse", "fine" as `Adapter` takes them, and "labels", int64 (B, h, w).
+    """Draws batches: "anchors", "coarse", "fine" as `MiniAdapter` takes them, and "labels", int64 (B, h, w).
 
     Args:
-        views: of the set, as in `Views.sets`.
-        rows: what becomes of the set's labels.
-        batch: B.
+        views: encoded windows of the set, as in `EncodedWindows.sets`.
+        rows: the new label of each label of the set, see `SplitSet.rows`.
+        batch: B, the number of windows.
     """
 
     def __init__(self, views: dict[str, Tensor], rows: Tensor, batch: int) -> None:

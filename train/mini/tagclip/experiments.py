@@ -1,4 +1,4 @@
-"""What is trained: every combination of a set, a decoder and a seed, each in a folder of its own."""
+"""The training runs: every combination of a set, a decoder and a seed, each in a folder of its own."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -38,7 +38,7 @@ SCHEDULES = {
     "coco_train": Schedule(steps=200, learning_rate=1e-3, warmup=30, averaging=0.0, save_every=50),
 }
 DECODER_RATE = 0.3
-"""A factor on the learning rate: the decoder begins as it should be, and would forget words that are not taught."""
+"""Factor on the decoder's learning rate: it is well initialised, and would forget words that are not in training."""
 
 BATCH = 4
 
@@ -48,9 +48,9 @@ class Variant:
     """A decoder and its loss.
 
     Attributes:
-        title: for tables.
-        sizes: of the decoder.
-        trusty: what its trusty map learns.
+        title: name in tables.
+        sizes: sizes of the decoder.
+        trusty: loss of the trusty map.
     """
 
     title: str
@@ -71,13 +71,13 @@ class TrainingRun:
     """One training.
 
     Attributes:
-        lesson: the set and its split.
+        split_set: the set and its split.
         variant: a key of VARIANTS.
         schedule: with the seed.
         batch: windows a step.
     """
 
-    lesson: SplitSet
+    split_set: SplitSet
     variant: str
     schedule: Schedule
     batch: int
@@ -85,35 +85,36 @@ class TrainingRun:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.lesson.source.name}-{self.variant}-{self.schedule.seed}"
+        return f"{self.split_set.source.name}-{self.variant}-{self.schedule.seed}"
 
 
 def training_runs(
     source: LabelledSet, variants: Sequence[str], seeds: int, steps: int | None = None
 ) -> Iterator[TrainingRun]:
     """Every combination for a set, seed by seed; `steps` instead of its schedule's own."""
-    lesson, schedule = SplitSet(source, UNSEEN[source.name]), SCHEDULES[source.name]
+    split_set, schedule = SplitSet(source, UNSEEN[source.name]), SCHEDULES[source.name]
     if steps is not None:
         schedule = replace(schedule, steps=steps, warmup=1)
     for seed in range(seeds):
         for variant in variants:
-            yield TrainingRun(lesson, variant, replace(schedule, seed=seed), BATCH)
+            yield TrainingRun(split_set, variant, replace(schedule, seed=seed), BATCH)
 
 
 def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out: Path) -> Path:
-    """The file of a run; trained, or gone on with, if it is not there.
+    """The weights file of a run; where it is missing, the run is trained, or resumed.
 
     Args:
-        run: which.
-        views: of its set.
-        tower: reads the words.
-        out: holds the folders of runs.
+        run: the run.
+        views: encoded windows of its set.
+        tower: the text tower, which embeds the names of the classes.
+        out: folder that holds the folders of runs.
 
-    Raises TrainingError, see `fit`.
+    Raises:
+        TrainingError: see `fit`.
     """
     config = {
-        "photos": len(run.lesson.source.dataset),
-        "unseen": run.lesson.unseen,
+        "photos": len(run.split_set.source.dataset),
+        "unseen": run.split_set.unseen,
         "variant": asdict(VARIANTS[run.variant]),
         "schedule": asdict(run.schedule),
         "batch": run.batch,
@@ -126,11 +127,11 @@ def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out:
     torch.manual_seed(run.schedule.seed)
     model = MiniTagCLIPModel(variant.sizes)
     initialisation.initialise_model(model)
-    training = TagCLIPMiniTraining(model, embed_class_names(tower, run.lesson.seen), variant.trusty)
-    data = WindowBatches(views, run.lesson.rows(), run.batch)
+    training = TagCLIPMiniTraining(model, embed_class_names(tower, run.split_set.seen), variant.trusty)
+    data = WindowBatches(views, run.split_set.rows(), run.batch)
     fit(training, data, run.schedule, folder, rates={"model.decoder": DECODER_RATE}, title=run.name)
     about = TrainingInfo(
-        run.lesson.seen, "photo", seen_penalty=False
+        run.split_set.seen, "photo", seen_penalty=False
     )  # 0.1 off costs more than it gains here, see the docs
     content = save(half_precision(model.state_dict()), {METADATA_KEY: about.to_json()})
     folder.replace(FILE, lambda file: file.write(content))

@@ -1,4 +1,4 @@
-"""What trained models make of photos they have not seen, with the trusty weighting and without."""
+"""Measurement of trained models on held-out photos, with the trusty weighting and without."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from train.common.image_sets import open_photo, resize_labels
 
 STEP = 4
-"""Pixels of the photo as it was read between the scores."""
+"""Stride of the scores in pixels of the scaled photo."""
 
 WEIGHTINGS = {
     "none": (0.0, False),
@@ -24,19 +24,18 @@ WEIGHTINGS = {
     "trusty": (0.0, True),
     "trusty, 0.1 off seen": (SEEN_PENALTY, True),
 }
-"""By title: what is taken off the probabilities of seen classes, and whether the trusty map weighs."""
+"""By title: the seen penalty on the probabilities, and whether the trusty map weights them."""
 
 _BINS = 200
 
 
 @dataclass
 class SegmentationCounts:
-    """What was counted of one model on one set.
+    """Counts of one model on one data set.
 
     Attributes:
-        confusions: by a key of WEIGHTINGS.
-        trusty: of the pixels of seen classes and of those of unseen ones, how many have which trusty probability,
-            float64 (2, bins).
+        confusions: a confusion matrix for each key of WEIGHTINGS.
+        trusty: histograms of the trusty probability over the pixels of seen and of unseen classes, float64 (2, bins).
     """
 
     confusions: dict[str, Confusion]
@@ -50,7 +49,7 @@ class SegmentationCounts:
         return tuple(100 * value for value in (found.pixel_accuracy, means.seen, means.unseen, means.harmonic))
 
     def area(self) -> float:
-        """Area under the ROC curve of the map: how often an unseen pixel looks newer than a seen one, or NaN."""
+        """Area under the ROC curve of the trusty map for telling unseen from seen pixels, 0 to 1, or NaN."""
         seen, unseen = self.trusty
         below = seen.cumsum() - seen / 2
         return float(ratio((unseen * below).sum(), seen.sum() * unseen.sum()))
@@ -66,15 +65,16 @@ class SegmentationCounts:
 def measure_models(
     models: Mapping[str, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
 ) -> dict[str, SegmentationCounts]:
-    """Of each model; every photo is read once.
+    """Counts of each model, by its key; every photo is encoded once.
 
     Args:
-        models: by name.
+        models: trained models by any key.
         dataset: photos with labels, background ignored.
-        seen: of each class of the dataset, whether it counts as seen.
-        vlm: reads photos and words.
+        seen: for each class of the dataset, whether it counts as seen.
+        vlm: the mini model, which embeds photos and words.
 
-    Raises UserErrors for photos and label files that cannot be used.
+    Raises:
+        UserError: when a photo or a label file cannot be used.
     """
     texts = vlm.embed_texts(dataset.vocabulary.names)
     known = np.array(seen)
@@ -83,7 +83,7 @@ def measure_models(
         photo = vlm.embed_image(open_photo(sample.image).pixels)
         labels = dataset.load_labels(sample)
         for name, model in models.items():
-            for title, found in _scored(model, photo, texts, tuple(seen)):
+            for title, found in _score(model, photo, texts, tuple(seen)):
                 places = resize_labels(labels, tuple(found.shape[1:]))
                 if title is None:
                     _count_trust(counted[name].trusty, found[0].numpy(), places, known)
@@ -92,7 +92,7 @@ def measure_models(
     return counted
 
 
-def _scored(
+def _score(
     model: MiniTagCLIPModel, photo: DenseFeatures, texts: Tensor, seen: tuple[bool, ...]
 ) -> Iterator[tuple[str | None, Tensor]]:
     """Scores (C, h, w) under the name of each weighting, and the trusty map (1, h, w) under None."""

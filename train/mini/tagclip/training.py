@@ -1,8 +1,8 @@
-"""The model and what it is judged by: TagCLIP's losses, but for two things (docs/training.md has the measurements).
+"""The model with TagCLIP's losses, with two changes (docs/training.md has the measurements).
 
-Pixels of unseen classes teach nothing about the masks of seen ones; as published they teach that those are absent, and
-with as few words as here the unseen ones are then lost. And they weigh more in the trusty map's loss, so that the map
-rises above one half there: below, it favours seen words.
+Pixels of unseen classes are ignored in the losses of the masks of seen classes; as published they are negatives, and
+with as few training classes as here the unseen classes are then lost. And these pixels have a larger weight in the loss
+of the trusty map, so that the map exceeds one half there: below one half it favours seen classes.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ _TERMS = LossTerms(unlabelled=False)
 
 @dataclass(frozen=True)
 class TrustyLoss:
-    """What the trusty map learns.
+    """The loss of the trusty map.
 
     Attributes:
-        alpha: of the focal loss: what pixels that are to look new count, the others counting one minus it.
-        background: whether background is to look new too, as by the paper's equation 9; pixels that nobody labelled
-            then count as neither. Else, as in the published code, nothing but unseen classes is.
+        alpha: balance of the focal loss: the weight of pixels whose target is 1, the others having 1 - alpha.
+        background: whether the target is 1 for background too, as in the paper's equation 9, pixels without a label
+            being ignored. Otherwise, as in the published code, the target is 1 for unseen classes alone.
     """
 
     alpha: float = 0.75
@@ -41,7 +41,7 @@ class TagCLIPMiniTraining(nn.Module):
     Args:
         model: the adapter and the decoder.
         texts: unit vectors (C, D).
-        trusty: what the trusty map learns.
+        trusty: the loss of the trusty map.
     """
 
     def __init__(self, model: MiniTagCLIPModel, texts: Tensor, trusty: TrustyLoss) -> None:
@@ -50,13 +50,13 @@ class TagCLIPMiniTraining(nn.Module):
         self.register_buffer("texts", texts, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `Data`."""
+        """The losses of a batch of `WindowBatches`."""
         labels = batch["labels"]
         encoded = self.model.adapter(batch["anchors"], batch["coarse"], batch["fine"])
         logits = self.model.decoder(encoded, self.texts)
         unseen = labels == UNSEEN
-        shown = labels.masked_fill(unseen, IGNORE)
-        found = tagclip_losses(replace(logits, trusty=None), shown, unseen, _TERMS)
+        seen_labels = labels.masked_fill(unseen, IGNORE)
+        found = tagclip_losses(replace(logits, trusty=None), seen_labels, unseen, _TERMS)
         if logits.trusty is not None:
             found["trusty"] = _TERMS.trusty * self._novelty(logits.trusty, labels)
         return found
@@ -67,5 +67,5 @@ class TagCLIPMiniTraining(nn.Module):
         if self._trusty.background:
             new, counted = labels < 0, (labels != IGNORE).long()
         fine = enlarge(trusty, labels.shape[1:])
-        each = sigmoid_focal_loss(fine, new.to(fine), self._trusty.alpha, _GAMMA)
-        return (each * counted).sum() / counted.sum().clamp(min=1)
+        focal = sigmoid_focal_loss(fine, new.to(fine), self._trusty.alpha, _GAMMA)
+        return (focal * counted).sum() / counted.sum().clamp(min=1)

@@ -1,7 +1,4 @@
-"""What the frozen half of the mini model knows of windows of labelled photos: made once, kept, read by every run.
-
-A set is one file, written whole or not at all; after an interruption the sets that are there are not made again.
-"""
+"""Features of the frozen mini model for windows of labelled photos, one file a set (`train.mini.feature_cache`)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,13 +16,13 @@ from train.mini import views
 from train.mini.feature_cache import FeatureCache
 
 SIDE = 352
-"""Of a window, in pixels."""
+"""Side of a window in pixels."""
 
 SCALES = (400, 720)
-"""Longest side of the photos in pixels, from and to; the demo reads them at 512."""
+"""Smallest and largest longest side of the scaled photos in pixels; the demo's is 512."""
 
 STRIDE = 4
-"""Of the labels, in pixels."""
+"""Stride of the labels in pixels."""
 
 MAPS = ("anchors", "coarse", "fine")
 """Weights of the anchors at stride 32, and the image tower's maps at strides 16 and 8, as `DenseFeatures` has them."""

@@ -104,11 +104,11 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     if "full" in VARIANTS[chosen.variant] and clip.visual.mask_embedding is not None:
         raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
     tokenizer = open_clip.SimpleTokenizer()
-    held_out, taught = _split(shards.photos)
+    held_out, trained = _split(shards.photos)
     size = min(chosen.batch, SMOKE_BATCH) if chosen.smoke else chosen.batch
     batches = PairBatches(
         shards,
-        taught,
+        trained,
         size,
         clip.visual.image_size[0],
         lambda words: tokenizer([chosen.template.replace("{}", word) for word in words]),
@@ -133,7 +133,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
 
 
 def _split(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the pairs that are held out and of those that are taught, whole photos of each."""
+    """Rows of the pairs that are held out and of those that are trained, whole photos of each."""
     numbers = np.unique(photos)
     held_out = np.random.default_rng(0).permutation(numbers)[: math.ceil(HELD_OUT * len(numbers))]
     outside = np.isin(photos, held_out)

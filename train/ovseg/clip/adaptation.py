@@ -1,4 +1,4 @@
-"""CLIP with the loss by which it is adapted, and how well it finds words that it was not trained on."""
+"""CLIP with the contrastive loss of its adaptation, and its retrieval accuracy on held-out pairs."""
 
 import math
 from collections.abc import Sequence
@@ -53,9 +53,13 @@ class AdaptationTraining(nn.Module):
 
 @torch.inference_mode()
 def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: Sequence[int], text: Tokenizer) -> float:
-    """The share of pairs whose own word is the most similar of all different words among 256 pairs.
+    """The share of pairs, 0 to 1, whose word is the most similar to the region among the words of 256 pairs.
 
-    Masks are given to the tower where it has prompts.
+    Args:
+        clip: its image tower is a MaskPromptedTower; it gets the masks if it has mask prompts.
+        shards: the pairs.
+        rows: rows of the pairs that are measured, at least one.
+        text: turns words into tokens (B, 77).
     """
     visual, device = clip.visual, clip.logit_scale.device
     right = 0

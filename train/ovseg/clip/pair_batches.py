@@ -22,15 +22,15 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 class PairBatches:
-    """Draws batches. An epoch goes once through all pairs, less a remainder, in an order of its own.
+    """A `BatchSampler` of pairs. An epoch goes once through all pairs, less a remainder, in an order of its own.
 
     Args:
         shards: the pairs.
-        rows: int64 (N,), those that are trained on.
-        size: pairs a process and step.
-        side: of the crops, in pixels.
+        rows: rows of the pairs that are trained on, int64 (N,).
+        size: pairs of a process in a step.
+        side: side of the crops in pixels.
         text: turns words into tokens (B, 77).
-        seed: of the orders.
+        seed: seed of the orders.
 
     Attributes:
         text: as given.
@@ -42,7 +42,7 @@ class PairBatches:
         self._order = lru_cache(1)(self._shuffled)
 
     def steps(self, processes: int) -> int:
-        """Steps of an epoch. Raises TrainingError when the pairs do not fill one."""
+        """The number of steps of an epoch. Raises TrainingError when there are too few pairs for one step."""
         steps = len(self._rows) // (self._size * processes)
         if not steps:
             raise TrainingError(

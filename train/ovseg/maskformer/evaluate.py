@@ -1,4 +1,4 @@
-"""What a trained MaskFormer finds and names by itself, without CLIP's image tower.
+"""Recall of the masks, and mIoU of the label maps, of a trained MaskFormer by itself, without CLIP's image tower.
 
     python -m train.ovseg.maskformer.evaluate --weights runs/maskformer/maskformer.safetensors --data DIR/coco_train
 
@@ -37,24 +37,33 @@ _ALL = "all"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured.
+    """Quality of the masks and label maps of a MaskFormer on a data set.
 
     Attributes:
-        overlaps: float32 (S,), of each of the ground truth's segments the best IoU of any mask.
-        scores: of the label maps.
+        overlaps: the best IoU of any mask with each segment of the ground truth, float32 (S,), 0 to 1.
+        scores: IoU and accuracy of the label maps.
     """
 
     overlaps: Tensor
     scores: Scores
 
     def recall(self, level: float) -> float:
-        """The share of segments that were found at this IoU; NaN without any."""
+        """The share of segments with a best IoU of `level` or more; NaN if there is no segment."""
         return (self.overlaps >= level).float().mean().item()
 
 
 @torch.inference_mode()
 def measure_maskformer(trained: TrainedMaskFormer, dataset: Dataset, device: str | torch.device = "cpu") -> Measurement:
-    """Read every photo of a set. Raises UserErrors for photos and label files that cannot be used."""
+    """Measure a model on every photo of a data set.
+
+    Args:
+        trained: the model and the size of the photos that it takes.
+        dataset: photos with labels.
+        device: where the model runs.
+
+    Raises:
+        UserError: when a photo or a label file cannot be used.
+    """
     source = LabelledSet(dataset.name, dataset, (True,) * len(dataset.vocabulary))
     reader = MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)
     texts = create_class_embedder(trained.clip, torch.device(device))(source.names)
@@ -71,22 +80,24 @@ def measure_maskformer(trained: TrainedMaskFormer, dataset: Dataset, device: str
 
 
 def label_map(logits: Tensor, masks: Tensor) -> np.ndarray:
-    """The class of every pixel, int64 (H, W): the sum over queries of probability times mask is highest.
+    """The class of every pixel, int64 (H, W), with the highest sum over queries of class times mask probability.
+
+    This is MaskFormer's semantic inference (Cheng et al. 2021, section 3.4).
 
     Args:
-        logits: (Q, K + 1), "no object" last; it takes its share of the probability, but is no answer.
-        masks: (Q, H, W), logits.
+        logits: class logits, (Q, K + 1), "no object" last, which is in the softmax but is never predicted.
+        masks: mask logits, (Q, H, W).
     """
     probabilities = logits.softmax(1)[:, :-1]
     return torch.einsum("qk,qhw->khw", probabilities, masks.sigmoid()).argmax(0).numpy()
 
 
 def best_overlaps(masks: Tensor, labels: Tensor) -> Tensor:
-    """Of each segment, every class in `labels` being one, the best IoU with any mask, float32 (N,).
+    """The best IoU of any mask with each of the N segments, of which every class in `labels` is one, float32 (N,).
 
     Args:
         masks: bool (Q, H, W).
-        labels: integers (H, W); negative ones are in no segment, and pixels that have them count for no mask.
+        labels: integers (H, W); pixels with negative labels are in no segment and are not counted in the masks.
     """
     known = labels >= 0
     found = masks[:, known].float()

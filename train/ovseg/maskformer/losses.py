@@ -20,7 +20,7 @@ from train.ovseg.maskformer.matcher import match_queries
 
 @dataclass(frozen=True)
 class Segments:
-    """What an image shows, one segment a class.
+    """The ground truth of an image: one segment for each class in it.
 
     Attributes:
         classes: int64 (N,), columns of the image's class logits; N may be 0.
@@ -32,7 +32,7 @@ class Segments:
 
     @classmethod
     def of(cls, labels: Tensor) -> "Segments":
-        """From labels, int64 (H, W); what is negative belongs to no segment."""
+        """The segments of labels, int64 (H, W); negative labels belong to no segment."""
         classes = labels.unique()
         classes = classes[classes >= 0]
         return cls(classes, labels == classes[:, None, None])
@@ -43,7 +43,7 @@ class Segments:
 
 
 def mask_count(segments: Sequence[Segments]) -> Tensor:
-    """How many segments a process has, on average over all processes: what mask losses are divided by; at least 1."""
+    """The divisor of the mask losses, a scalar: the mean number of segments of a process, at least 1."""
     masks = segments[0].masks
     return reduce(torch.tensor(float(sum(len(s.classes) for s in segments)), device=masks.device), "mean").clamp(min=1)
 
@@ -54,10 +54,10 @@ def layer_losses(
     """The weighted losses of one decoder layer: "classes", "masks" and "dice".
 
     Args:
-        logits: of each of B images (Q, K + 1), its K classes and "no object"; K may differ.
-        masks: (B, Q, h, w), mask logits.
-        segments: of each image.
-        count: from `mask_count`.
+        logits: class logits of each of B images, (Q, K + 1) for its K classes and "no object"; K may differ.
+        masks: mask logits, (B, Q, h, w).
+        segments: ground truth of each image.
+        count: divisor of the mask losses, from `mask_count`.
     """
     small = [each.shrunk(masks.shape[2:]) for each in segments]
     pairs = [
@@ -78,8 +78,8 @@ def class_loss(logits: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
     """Cross entropy over all queries of all images, a mean in which "no object" has weight VOID_WEIGHT.
 
     Args:
-        logits: of each image (Q, K + 1), "no object" last.
-        classes: of each image int64 (Q,).
+        logits: class logits of each image, (Q, K + 1), "no object" last.
+        classes: target class of each query of each image, int64 (Q,).
     """
     losses, weights = [], []
     for scores, own in zip(logits, classes, strict=True):
@@ -93,8 +93,9 @@ def mask_losses(predicted: Tensor, wanted: Tensor, count: Tensor) -> tuple[Tenso
     """The focal loss, a mean over pixels, and the Dice loss, each summed over segments and divided by `count`.
 
     Args:
-        predicted: (M, h, w), logits; they are enlarged to the size of `wanted`.
-        wanted: bool (M, H, W).
+        predicted: mask logits of the matched queries, (M, h, w), enlarged bilinearly to the size of `wanted`.
+        wanted: masks of their segments, bool (M, H, W).
+        count: divisor, from `mask_count`.
     """
     scores = F.interpolate(predicted[:, None], wanted.shape[1:], mode="bilinear")[:, 0].flatten(1)
     truth = wanted.flatten(1).to(scores)

@@ -1,5 +1,5 @@
-"""Which query answers for which segment (DETR, Carion et al. 2020, section 3.1; MaskFormer, Cheng et al. 2021, section
-3.1): the assignment of the least cost."""
+"""Bipartite matching of queries and segments (DETR, Carion et al. 2020, section 3.1; MaskFormer, Cheng et al. 2021,
+section 3.1): the assignment with the least cost."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -12,21 +12,21 @@ from train.ovseg.maskformer.loss_weights import ALPHA, CLASS_WEIGHT, DICE_WEIGHT
 
 @torch.no_grad()
 def match_queries(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of a query and a segment, as two int64 (M,), M being the smaller of Q and N.
+    """The matched queries and their segments, two int64 (M,), M being the smaller of Q and N.
 
     Args:
-        logits: (Q, K + 1), of the classes and of "no object".
-        masks: (Q, h, w), mask logits.
-        classes: int64 (N,), the segments' classes.
-        segments: bool (N, h, w).
+        logits: class logits, (Q, K + 1), "no object" last.
+        masks: mask logits, (Q, h, w).
+        classes: the segments' classes, int64 (N,).
+        segments: the segments' masks, bool (N, h, w).
     """
-    found = matching_cost(logits, masks, classes, segments).nan_to_num()  # the loss tells of numbers that are none
-    queries, targets = linear_sum_assignment(found.cpu())
+    costs = matching_cost(logits, masks, classes, segments).nan_to_num()  # `fit` reports losses that are not finite
+    queries, targets = linear_sum_assignment(costs.cpu())
     return torch.from_numpy(queries), torch.from_numpy(targets)
 
 
 def matching_cost(logits: Tensor, masks: Tensor, classes: Tensor, segments: Tensor) -> Tensor:
-    """The cost (Q, N) of each pair: 20 * focal - probability + dice."""
+    """The cost of each pair, (Q, N): 20 * focal - class probability + Dice. Arguments as in `match_queries`."""
     predicted, wanted = masks.flatten(1), segments.flatten(1).to(masks)
     probabilities = logits.softmax(1)[:, classes]
     return (
@@ -40,8 +40,8 @@ def focal_cost(predicted: Tensor, wanted: Tensor) -> Tensor:
     """The focal loss (Lin et al. 2017, equation 5) of each pair, (Q, N), a mean over pixels.
 
     Args:
-        predicted: (Q, P), logits.
-        wanted: (N, P), 0 or 1.
+        predicted: mask logits over P pixels, (Q, P).
+        wanted: masks, (N, P), 0 or 1.
     """
     probability = predicted.sigmoid()
     inside = ALPHA * (1 - probability) ** GAMMA * F.softplus(-predicted)

@@ -1,4 +1,4 @@
-"""Where pairs come from: captions and class-agnostic masks, matched by a vision-language model, or people's labels.
+"""Mask-word pairs: from captions and mask proposals, matched by a vision-language model, or from labels by people.
 
 Liang et al. 2023, section 3.2: take the nouns out of an image's captions, and give each the mask proposal that CLIP
 finds most like it, proposals in the sense of masks that nobody labelled. The paper compares this with masks and names
@@ -19,16 +19,16 @@ from train.ovseg.pairs.nouns import NounParser
 from train.ovseg.pairs.shards import Pair
 
 _DIGITS = 3
-"""Of a score; later ones depend on the machine."""
+"""Decimal places of a score; further ones depend on the machine."""
 
 
 class PairSource(Protocol):
-    """Photos, by number, that pairs can be had of."""
+    """Photos, by number, from which pairs are collected."""
 
     def __len__(self) -> int: ...
 
     def photo(self, number: int) -> Path:
-        """Where a photo lies."""
+        """The path of a photo."""
 
     def pairs(self, number: int) -> list[Pair]:
         """The pairs of a photo; there may be none. Raises DatasetError when it cannot be read."""
@@ -79,7 +79,7 @@ class LabelPairs:
     def pairs(self, number: int) -> list[Pair]:
         source, sample = self._photos[number]
         pixels, labels = source.load(sample)
-        masks = ((index, labels == index) for index in np.unique(labels[labels >= 0]) if source.taught[index])
+        masks = ((index, labels == index) for index in np.unique(labels[labels >= 0]) if source.training_classes[index])
         name = f"{source.name}/{sample.key}"
         return [_cut(name, pixels, m, source.names[i], "", 1.0) for i, m in masks if m.mean() >= SMALLEST_REGION]
 
