@@ -62,7 +62,7 @@ def report(photos: Sequence[Path], moves: int, skip: Sequence[str]) -> str:
 
 
 def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurement:
-    """InteractiveMeasurement a setting of ours or of the stock generator, in this process, after one warm-up on a small picture."""
+    """Measure a setting of ours, or the stock generator, in this process, after a warm-up on a small picture."""
     from ovseg_demo.models.mini.model import MiniModel
 
     if name not in STOCK:
@@ -113,7 +113,7 @@ def recall(reference: MaskProposals, found: MaskProposals) -> float:
 
 
 def _comparison_table(runs: dict[str, InteractiveMeasurement]) -> str:
-    """A row for each implementation: seconds and memory by stage, masks, and how it compares with the stock generators."""
+    """A row for each implementation: seconds and memory by stage, masks, speed-up and recall of the stock generators."""
     stock = [name for name in STOCK if name in runs]
     head = ["", *(f"{s}, s / MB" for s in STAGES), "total, s", "masks"]
     head += [f"times faster than {name}" for name in stock] + [f"recall of {name}" for name in stock]

@@ -1,9 +1,9 @@
 """Training of the projection head: regions against their words, photos against their captions, and distillation.
 
 Three losses. The embedding of a region must be nearer to its word than to the other training words and to ImageNet's
-names, which stand for the words that are not in training. The embedding of a photo must be nearer to its caption than to
-the captions of other photos (CLIP, Radford et al. 2021, figure 3). And the similarities of a view with the names of the
-1000 ImageNet classes must follow the logits of the frozen classifier (distillation).
+names, which stand for the words that are not in training. The embedding of a photo must be nearer to its caption than
+to the captions of other photos (CLIP, Radford et al. 2021, figure 3). And the similarities of a view with the names of
+the 1000 ImageNet classes must follow the logits of the frozen classifier (distillation).
 """
 
 from collections.abc import Sequence
