@@ -56,7 +56,7 @@ class Photo:
     def key(self) -> str:
         """Content hash: equal for equal pixels at equal sizes, whatever the file was called."""
         all_pixels = self.pixels if self.full is None else self.full
-        digest = hashlib.blake2b(np.ascontiguousarray(all_pixels), digest_size=16)
+        digest = hashlib.blake2b(np.ascontiguousarray(all_pixels).data, digest_size=16)
         digest.update(repr((all_pixels.shape, self.pixels.shape)).encode())
         return digest.hexdigest()
 

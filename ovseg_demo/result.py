@@ -181,7 +181,9 @@ class Segmentation:
             pixels += np.bincount(labelled, minlength=len(self.names) + 1)[1:]
             score += np.bincount(labelled, self.scores[rows].ravel(), len(self.names) + 1)[1:]
         return [
-            ClassSummary(int(i), self.names[i], int(pixels[i]), pixels[i] / self.labels.size, score[i] / pixels[i])
+            ClassSummary(
+                int(i), self.names[i], int(pixels[i]), float(pixels[i] / self.labels.size), float(score[i] / pixels[i])
+            )
             for i in np.argsort(-pixels, kind="stable")
             if pixels[i]
         ]

@@ -93,7 +93,7 @@ def parse(text: str) -> Vocabulary:
         raise VocabularyError("Type at least one word to look for, for example: cat, sofa, window.")
     if len(classes) > MAX_CLASSES:
         raise VocabularyError(f"{len(classes)} classes are too many; the limit is {MAX_CLASSES}.")
-    if len(words := [word for each in classes for word in each]) > MAX_WORDS:
+    if len(words := [word for class_words in classes for word in class_words]) > MAX_WORDS:
         raise VocabularyError(f"{len(words)} names and synonyms are too many; the limit is {MAX_WORDS}.")
     notices = []
     if repeated:

@@ -13,7 +13,7 @@ import numpy as np
 from ovseg_demo.methods.ovseg.fusion import Cells, select_masks
 
 VALUES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-"""Tried in turn. Above, a class's second and third instance are lost."""
+"""Granularities that are tried in turn. Above the first, a class's second and third instance are lost."""
 
 TOLERANCE = 0.02
 """Share of the photo that fewer masks may leave uncovered."""
@@ -28,25 +28,25 @@ class GranularityChoice:
 
 
 def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> GranularityChoice:
-    """The highest of VALUES whose masks cover the photo to within TOLERATED of what the lowest would.
+    """The highest of VALUES whose masks cover, to within TOLERANCE, what the masks of the lowest value cover.
 
     Args:
         cells: the cut of the photo, R cells from N masks.
         class_scores: float32 (N, C) in [0, 1].
-        drawn: how many of the C classes may be drawn.
+        drawn: how many of the C classes, from the first, may be drawn.
     """
     areas = np.bincount(cells.index.ravel(), minlength=len(cells.cover)) / cells.index.size
     masks = [select_masks(class_scores[:, :drawn], value) for value in VALUES]
     covered = [float(areas[cells.cover[:, kept].any(1)].sum()) for kept in masks]
     number = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERANCE)
-    told = f"{VALUES[number]}, because its {_masks(masks[number])} {_percent(covered[number])} of the photo"
+    reason = f"{VALUES[number]}, because its {_masks(masks[number])} {_percent(covered[number])} of the photo"
     if number:
         return GranularityChoice(
-            VALUES[number], f"{told} and those of {VALUES[number - 1]} only {_percent(covered[number - 1])}."
+            VALUES[number], f"{reason} and those of {VALUES[number - 1]} only {_percent(covered[number - 1])}."
         )
     gain = covered[-1] - covered[0]
     more = f"more masks would add {_percent(gain)}" if round(gain, 2) else "more masks would add nothing"
-    return GranularityChoice(VALUES[0], f"{told} and {more}.")
+    return GranularityChoice(VALUES[0], f"{reason} and {more}.")
 
 
 def _percent(share: float) -> str:

@@ -29,7 +29,7 @@ from ovseg_demo.vocabulary import Vocabulary
 from ovseg_demo.weights import catalogue, loading
 
 DEMO_THRESHOLD = 0.35
-"""Mask probability from which a pixel belongs to a mask, in OVSeg's demo."""
+"""Mask probability above which a pixel belongs to a mask, in OVSeg's demo."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PublishedSettings:
     Attributes:
         architecture: open_clip name of the CLIP.
         shortest, longest: sides in pixels that a photo is resized to.
-        threshold: mask probability from which a pixel belongs to a mask, in evaluation.
+        threshold: mask probability above which a pixel belongs to a mask, in evaluation.
     """
 
     architecture: str
@@ -57,44 +57,44 @@ PUBLISHED_SETTINGS = {
 class MaskFormerProposals:
     """MaskFormer's masks as binary proposals, those without any pixel left out."""
 
-    def __init__(self, reader: MaskFormerPredictor, name: str, threshold: float) -> None:
+    def __init__(self, predictor: MaskFormerPredictor, name: str, threshold: float) -> None:
         self.name = name
-        self._reader = reader
+        self._predictor = predictor
         self._threshold = threshold
 
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
         """Up to 100 masks of an RGB image, uint8 (H, W, 3). Their scores are the mean probability of their pixels."""
-        reading = self._reader.read(image)
+        output = self._predictor.read(image)
         report(1)
-        return proposals_at(reading, self._threshold, image.shape[:2])
+        return proposals_at(output, self._threshold, image.shape[:2])
 
 
 class OVSegMaskFormer:
     """MaskFormer and CLIP of one published model.
 
     Args:
-        reader: MaskFormer.
+        predictor: MaskFormer with its rule for resizing photos.
         vlm: the CLIP.
         non_object: (1, D), the text embedding of "no object", which MaskFormer was trained with.
         name: names the weights in caches.
-        threshold: as in Settings.
+        threshold: mask probability above which a pixel belongs to a mask in evaluation, as in `PublishedSettings`.
     """
 
     def __init__(
-        self, reader: MaskFormerPredictor, vlm: VisionLanguageModel, non_object: Tensor, name: str, threshold: float
+        self, predictor: MaskFormerPredictor, vlm: VisionLanguageModel, non_object: Tensor, name: str, threshold: float
     ) -> None:
-        self._reader, self._vlm, self._name, self._threshold = reader, vlm, f"maskformer-{name}", threshold
+        self._predictor, self._vlm, self._name, self._threshold = predictor, vlm, f"maskformer-{name}", threshold
         self._non_object = F.normalize(non_object.float().cpu(), dim=-1)
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        reading = stages.cached(
+        output = stages.cached(
             "Reading the photo",
             ("reading", photo.key, self._name),
-            lambda _: self._reader.read(photo.pixels_for(READING_SIDE)),
+            lambda _: self._predictor.read(photo.pixels_for(READING_SIDE)),
         )
         if options.ensemble is None:
-            return self._name_by_clip(reading, photo, vocabulary, options, stages)
-        return self._ensemble(reading, photo, vocabulary, options.ensemble, stages)
+            return self._name_by_clip(output, photo, vocabulary, options, stages)
+        return self._ensemble(output, photo, vocabulary, options.ensemble, stages)
 
     def _name_by_clip(
         self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages
@@ -107,20 +107,20 @@ class OVSegMaskFormer:
         return method.name_masks(masks, self._vlm, photo, vocabulary, options, stages)
 
     def _ensemble(
-        self, reading: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
+        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
     ) -> Segmentation:
-        proposals, valid = binary_masks(reading, self._threshold)
+        proposals, valid = binary_masks(output, self._threshold)
         regions = stages.cached(
             "Reading regions",
             ("regions", photo.key, self._name, self._threshold, self._vlm.name),
-            lambda report: self._vlm.embed_regions(reading.pixels, proposals, report),
+            lambda report: self._vlm.embed_regions(output.pixels, proposals, report),
         )
         texts = class_texts.embed_vocabulary(self._vlm, vocabulary, stages)
         with stages.timed("Fusing"):
             by_clip = texts.of_classes(self._vlm.logits(regions, texts.embeddings)).softmax(-1).cpu()
-            by_maskformer = self._class_probabilities(reading.classes.cpu(), texts)
+            by_maskformer = self._class_probabilities(output.classes.cpu(), texts)
             scores = ensemble_scores(by_maskformer, by_clip, valid, weight)
-            return Segmentation.from_scores(vocabulary.names, sum_soft_masks(scores, reading), photo.pixels.shape[:2])
+            return Segmentation.from_scores(vocabulary.names, sum_soft_masks(scores, output), photo.pixels.shape[:2])
 
     def _class_probabilities(self, classes: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:
         """MaskFormer's own, (Q, C): a softmax over the classes and "no object", which then is left out."""
@@ -130,22 +130,22 @@ class OVSegMaskFormer:
         return torch.cat([logits, nothing], 1).softmax(-1)[:, :-1]
 
 
-def binary_masks(reading: MaskFormerOutput, threshold: float) -> tuple[MaskProposals, Tensor]:
-    """The masks with a pixel above a probability, at the reading's size, and which of all Q they are, bool (Q,)."""
-    masks, sure = [], []
-    for logits in reading.masks():
+def binary_masks(output: MaskFormerOutput, threshold: float) -> tuple[MaskProposals, Tensor]:
+    """Non-empty binary masks at the size of the resized photo, and which of all Q queries they are of, bool (Q,)."""
+    masks, mean_probabilities = [], []
+    for logits in output.masks():
         probabilities = logits.sigmoid()
         inside = probabilities > threshold
         masks.append(inside.cpu())
-        sure.append(((probabilities * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).cpu())
+        mean_probabilities.append(((probabilities * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).cpu())
     inside = torch.cat(masks)
     valid = inside.flatten(1).any(1)
-    return MaskProposals.from_masks(inside[valid].numpy(), torch.cat(sure)[valid].numpy()), valid
+    return MaskProposals.from_masks(inside[valid].numpy(), torch.cat(mean_probabilities)[valid].numpy()), valid
 
 
-def proposals_at(reading: MaskFormerOutput, threshold: float, size: tuple[int, int]) -> MaskProposals:
+def proposals_at(output: MaskFormerOutput, threshold: float, size: tuple[int, int]) -> MaskProposals:
     """The masks with a pixel above a probability, at another size (H, W)."""
-    found, _ = binary_masks(reading, threshold)
+    found, _ = binary_masks(output, threshold)
     return found.resized(size).without_empty()
 
 
@@ -164,10 +164,10 @@ def ensemble_scores(by_maskformer: Tensor, by_clip: Tensor, valid: Tensor, weigh
     return everywhere if weight == 0 else by_maskformer ** (1 - weight) * everywhere**weight
 
 
-def sum_soft_masks(scores: Tensor, reading: MaskFormerOutput) -> Tensor:
+def sum_soft_masks(scores: Tensor, output: MaskFormerOutput) -> Tensor:
     """Scores (Q, C) of all masks at every pixel, each mask's weighted by its probability there: float32 (C, h, w)."""
     total, first = 0, 0
-    for logits in reading.masks():
+    for logits in output.masks():
         some = scores[first : first + len(logits)].to(logits)
         total = total + torch.einsum("qc,qhw->chw", some, logits.sigmoid())
         first += len(logits)
