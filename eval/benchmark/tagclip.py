@@ -190,7 +190,7 @@ def _released(released: ReleasedModel) -> tuple[Read, Score]:
         (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
         masks, unseen = found[: len(seen)], found[-1]
         masks[seen] -= rule.seen_penalty
-        if rule.trusty:
+        if rule.trusty_weighting:
             masks[seen] *= 1 - unseen
             masks[~seen] *= unseen
         return masks

@@ -1,8 +1,8 @@
-"""Files of TagCLIP and ZegCLIP: one table of tensors, a CLIP with deep prompts and a decoder.
+"""Files of TagCLIP and ZegCLIP: one state dict with a CLIP with deep prompts and a decoder.
 
-Trainings of mmsegmentation leave {"meta", "state_dict", "optimizer"}. Some tensors are of layers that are built but
-that nothing reads: the norm before a self-attention that is not there, all of the last layer but what makes masks, the
-weights of a class loss that was given up, and in ZegCLIP every self-attention. They are known by name and left out.
+Training with mmsegmentation writes {"meta", "state_dict", "optimizer"}. Some tensors belong to layers that the code
+builds but never uses: the norm of an absent self-attention, all of the last layer but its queries and keys, the weights
+of an abandoned class loss, and in ZegCLIP every self-attention. They are known by name and left out.
 """
 
 from collections.abc import Mapping
@@ -34,10 +34,13 @@ _LEARNER = {
     "norm1.weight": "learner.norm.weight",
     "norm1.bias": "learner.norm.bias",
 }
-_BOTH = ("weight", "bias")
+_KINDS = ("weight", "bias")
 _LAYER = {True: "decoder.layers.{}.", False: "decoder_1.layers.{}."}
 _DESCRIPTOR = {True: "relationship_discriptor.q_proj.", False: "q_proj."}
-"""By whether a decoder has TagCLIP's learner; else it is ZegCLIP's. The spelling is theirs."""
+"""Prefixes of the layers and of the relationship descriptor in a file, by whether the decoder has TagCLIP's learner.
+
+Without a learner it is ZegCLIP's. The spelling is the published one.
+"""
 
 _TRUSTY = "disc_token"
 _CLASS_WEIGHTS = "loss_decode.criterion.empty_weight"
@@ -48,8 +51,8 @@ class ReleasedModel:
     """The parts of a file.
 
     Attributes:
-        clip: the names of open_clip, whose image tower is a `PromptedTower`.
-        decoder: the names of `Decoder`.
+        clip: state dict under open_clip's names; the image tower is a `PromptedTower`.
+        decoder: state dict of `Decoder`.
         sizes: of the decoder.
     """
 
@@ -59,10 +62,16 @@ class ReleasedModel:
 
 
 def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedModel:
-    """Take a file apart; its tensors stand in it, or under "state_dict" or "model".
+    """Split a file into its parts.
 
-    Every tensor goes into one of the parts or is known to be unread; what the parts lack is told by whoever loads them.
-    Raises CheckpointError for a file that is none of TagCLIP or ZegCLIP, and for tensors that none of them has.
+    Every tensor goes into one of the parts or is known to be unused. Loading the parts strictly names missing tensors.
+
+    Args:
+        published: the content of the file; the tensors lie in it directly, or under "state_dict" or "model".
+        source: name of the file, for messages.
+
+    Raises:
+        CheckpointError: for a file that is neither of TagCLIP nor of ZegCLIP, and for tensors that neither has.
     """
     inside = published.get("state_dict")
     state = tensor_table(inside if isinstance(inside, Mapping) else published, source)
@@ -70,23 +79,23 @@ def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedM
     head = {name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)}
     sizes = _sizes(head)
     names = _names(sizes)
-    strange = [name for name in state if not name.startswith((_IMAGE, _TEXT, _HEAD))]
-    strange += [_HEAD + name for name in head.keys() - names.keys() - _unread(sizes)]
-    if strange or not head:
-        told = f"it has {min(strange)}" if strange else f"nothing in it is named {_HEAD}…"
-        raise CheckpointError(f"{source} is no TagCLIP and no ZegCLIP: {told}.")
+    unknown = [name for name in state if not name.startswith((_IMAGE, _TEXT, _HEAD))]
+    unknown += [_HEAD + name for name in head.keys() - names.keys() - _unused(sizes)]
+    if unknown or not head:
+        reason = f"it has {min(unknown)}" if unknown else f"nothing in it is named {_HEAD}…"
+        raise CheckpointError(f"{source} is no TagCLIP and no ZegCLIP: {reason}.")
     clip = {
         name.replace(_IMAGE, "visual.", 1).removeprefix(_TEXT): tensor
         for name, tensor in state.items()
         if not name.startswith(_HEAD)
     }
-    decoder = {ours: head[theirs] for theirs, ours in names.items() if theirs in head}
+    decoder = {name: head[published] for published, name in names.items() if published in head}
     return ReleasedModel(clip, decoder, sizes)
 
 
 def join_checkpoint(parts: ReleasedModel) -> dict[str, Tensor]:
-    """The tensors of a file that `split_checkpoint` takes apart, without those that nothing reads."""
-    names = {ours: theirs for theirs, ours in _names(parts.sizes).items()}
+    """The inverse of `split_checkpoint`: the state dict of a file under the published names, without unused tensors."""
+    names = {name: published for published, name in _names(parts.sizes).items()}
     clip = {
         name.replace("visual.", _IMAGE, 1) if name.startswith("visual.") else _TEXT + name: tensor
         for name, tensor in parts.clip.items()
@@ -95,7 +104,7 @@ def join_checkpoint(parts: ReleasedModel) -> dict[str, Tensor]:
 
 
 def _sizes(head: Mapping[str, Tensor]) -> DecoderSizes:
-    """Of the decoder with these tensors; how many heads its attention has, no tensor tells."""
+    """The sizes of the decoder with these tensors; the number of attention heads follows from no tensor."""
     learner = any(name.startswith(_DESCRIPTOR[True]) for name in head)
     descriptor = head.get(f"{_DESCRIPTOR[learner]}bias")
     width = DecoderSizes.width if descriptor is None or not descriptor.ndim else len(descriptor)
@@ -103,25 +112,29 @@ def _sizes(head: Mapping[str, Tensor]) -> DecoderSizes:
 
 
 def _names(sizes: DecoderSizes) -> dict[str, str]:
-    """The names in a file of what a decoder reads, without the file's prefix, and those of `Decoder`."""
+    """The names of the used tensors in a file, without the prefix of the decoder, and their names in `Decoder`."""
     layer = _LAYER[sizes.learner]
-    names = {_DESCRIPTOR[sizes.learner] + kind: f"descriptor.{kind}" for kind in _BOTH}
+    names = {_DESCRIPTOR[sizes.learner] + kind: f"descriptor.{kind}" for kind in _KINDS}
     if sizes.trusty:
         names[_TRUSTY] = "trusty"
     if sizes.learner:
-        names |= {layer.format(0) + theirs: ours for theirs, ours in _LEARNER.items()}
+        names |= {layer.format(0) + published: name for published, name in _LEARNER.items()}
     for index in range(sizes.layers):
-        parts, place = (_MASK_PARTS, "masks") if index == sizes.layers - 1 else (_LAYER_PARTS, f"layers.{index}")
-        names |= {f"{layer.format(index)}{t}.{kind}": f"{place}.{o}.{kind}" for t, o in parts.items() for kind in _BOTH}
+        parts, module = (_MASK_PARTS, "masks") if index == sizes.layers - 1 else (_LAYER_PARTS, f"layers.{index}")
+        names |= {
+            f"{layer.format(index)}{published}.{kind}": f"{module}.{name}.{kind}"
+            for published, name in parts.items()
+            for kind in _KINDS
+        }
     return names
 
 
-def _unread(sizes: DecoderSizes) -> set[str]:
-    """The names in a file of what nothing reads."""
-    every = {*_LEARNER, *(f"{part}.{kind}" for part in _LAYER_PARTS for kind in _BOTH)}
+def _unused(sizes: DecoderSizes) -> set[str]:
+    """The names of the unused tensors in a file, without the prefix of the decoder."""
+    parts = {*_LEARNER, *(f"{part}.{kind}" for part in _LAYER_PARTS for kind in _KINDS)}
     layer = _LAYER[sizes.learner]
-    built = {layer.format(index) + part for index in range(sizes.layers) for part in every}
-    if sizes.learner:  # there, the other layers have no self-attention, but its norm
+    built = {layer.format(index) + part for index in range(sizes.layers) for part in parts}
+    if sizes.learner:  # TagCLIP's other layers have no self-attention, but the norm of one
         attentions = [part for part in _LEARNER if part.startswith("self_attn")]
         built -= {layer.format(index) + part for index in range(1, sizes.layers) for part in attentions}
     return {_CLASS_WEIGHTS, *built} - _names(sizes).keys()

@@ -1,8 +1,8 @@
-"""TagCLIP's decoder: texts ask, patches answer, and what a text attends to is its mask.
+"""TagCLIP's decoder: text queries attend to patches, and the attention logits of a text are the logits of its mask.
 
-A relationship descriptor joins every class's text embedding with that of the whole image; the trusty token, learned and
-put among the texts, asks for what belongs to classes that training has not shown. Three decoder layers let the texts
-look at the patches; the mask logits are the attention logits of the last one (attention-to-mask, SegViT, Zhang et al.
+A relationship descriptor joins every class's text embedding with the embedding of the whole image. The trusty token, a
+learned query beside the texts, stands for all classes that training has not shown. In three decoder layers the queries
+attend to the patches; the mask logits are the attention logits of the last one (attention-to-mask, SegViT, Zhang et al.
 2022). Without the trusty token and its learner this is ZegCLIP (Zhou et al., CVPR 2023).
 """
 
@@ -17,13 +17,13 @@ from ovseg_demo.methods.tagclip.prompted_tower import DROPOUT, EncodedWindows
 
 @dataclass(frozen=True)
 class DecoderSizes:
-    """What a decoder is made of.
+    """The sizes and parts of a decoder.
 
     Attributes:
-        width: of texts and patches.
-        heads: of attention.
-        layers: that look at the patches, the last of which makes the masks.
-        learner: whether the texts first attend to each other, TagCLIP's trusty learner.
+        width: D, dimensions of text and patch embeddings.
+        heads: attention heads of every layer.
+        layers: number of layers that attend to the patches, the last of which gives the mask logits.
+        learner: whether the queries first attend to each other, in TagCLIP's trusty learner.
         trusty: whether there is a trusty token.
     """
 
@@ -36,12 +36,12 @@ class DecoderSizes:
 
 @dataclass(frozen=True)
 class MaskLogits:
-    """Logits of masks at the resolution of the patches.
+    """Mask logits at the resolution of the patches.
 
     Attributes:
         classes: (B, C, h, w).
-        trusty: (B, h, w), whose sigmoid is the probability that a place belongs to an unseen class, as in the published
-            code; the paper's M_A is one minus that. None without a trusty token.
+        trusty: (B, h, w). Its sigmoid is the probability that a pixel belongs to an unseen class, as in the published
+            code; the paper's M_A is one minus this probability. None without a trusty token.
     """
 
     classes: Tensor
@@ -53,7 +53,11 @@ class MaskLogits:
 
 
 class Decoder(nn.Module):
-    """Texts and patches to mask logits."""
+    """Text and patch embeddings to mask logits.
+
+    Args:
+        sizes: of the decoder.
+    """
 
     def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
@@ -63,18 +67,23 @@ class Decoder(nn.Module):
         self.learner = Learner(width, heads) if sizes.learner else None
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(sizes.layers - 1))
         self.masks = Masks(width, heads)
-        self.start()
+        self.initialise()
 
-    def start(self) -> None:
-        """Fresh weights, as published training begins with: Xavier's for all matrices, the trusty token being one."""
+    def initialise(self) -> None:
+        """Draw initial weights as published training does: Xavier's for all matrices, the trusty token among them."""
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, encoded: EncodedWindows, texts: Tensor) -> MaskLogits:
-        """Masks of classes with the text embeddings `texts`, unit vectors (C, D)."""
-        asked = texts if self.trusty is None else torch.cat([texts, self.trusty])
-        queries = self.descriptor(relationship_descriptor(asked, encoded.images))
+        """Mask logits of C classes on B images.
+
+        Args:
+            encoded: patch and image embeddings of the images.
+            texts: text embeddings of the classes, unit vectors (C, D).
+        """
+        queried = texts if self.trusty is None else torch.cat([texts, self.trusty])
+        queries = self.descriptor(relationship_descriptor(queried, encoded.images))
         if self.learner is not None:
             queries = self.learner(queries)
         patches = encoded.patches.flatten(2).mT
@@ -85,18 +94,26 @@ class Decoder(nn.Module):
 
 
 def relationship_descriptor(texts: Tensor, images: Tensor) -> Tensor:
-    """ZegCLIP's relationship descriptor before its projection, (B, C, 2 D): image times text, then the text itself.
+    """ZegCLIP's relationship descriptor before its projection: image times text, then the text.
 
     Args:
-        texts: (C, D).
-        images: (B, D).
+        texts: text embeddings (C, D).
+        images: image embeddings (B, D).
+
+    Returns:
+        (B, C, 2 D).
     """
     texts = texts.expand(len(images), -1, -1)
     return torch.cat([images[:, None] * texts, texts], 2)
 
 
 class Learner(nn.Module):
-    """The trusty learner: queries (B, C, D) attend to each other, so that the trusty token knows what is asked."""
+    """The trusty learner: self-attention among the queries, from which the trusty token learns the vocabulary.
+
+    Args:
+        width: D.
+        heads: attention heads.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -108,13 +125,19 @@ class Learner(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, queries: Tensor) -> Tensor:
+        """Queries (B, C, D) to the same shape."""
         q, k, v = self.to_qkv(queries).unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT if self.training else 0.0)
-        return self.norm(queries + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT if self.training else 0.0)
+        return self.norm(queries + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
 
 
 class Layer(nn.Module):
-    """Queries (B, C, D) look at patches (B, T, D): attention and a perceptron, each followed by a norm."""
+    """Cross attention from queries to patches and an MLP, each followed by a norm.
+
+    Args:
+        width: D.
+        heads: attention heads.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -125,21 +148,26 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Queries (B, C, D) and patches (B, T, D) to queries (B, C, D)."""
         q, k, v = (
             layer(x).unflatten(2, (self._heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, queries), (self.key, patches), (self.value, patches))
         )
-        seen = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT if self.training else 0.0)
-        queries = self.attention_norm(queries + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
-        wide = self.dropout(F.relu(self.fc1(queries)))
-        return self.mlp_norm(queries + self.dropout(self.fc2(wide)))
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT if self.training else 0.0)
+        queries = self.attention_norm(queries + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
+        hidden = self.dropout(F.relu(self.fc1(queries)))
+        return self.mlp_norm(queries + self.dropout(self.fc2(hidden)))
 
 
 class Masks(nn.Module):
-    """Queries (B, C, D) and patches (B, T, D) to mask logits (B, C, T).
+    """Attention-to-mask: the attention logits of queries at patches, averaged over the heads.
 
-    They are the logits of attention, before its softmax, averaged over the heads: as published, and unlike equation 8
-    of the paper, not multiplied with anything else. Averaged over heads they are one product of all channels.
+    As in the published code, and unlike equation 8 of the paper, they are not multiplied with anything else. Their
+    average over the heads is one product over all channels.
+
+    Args:
+        width: D.
+        heads: attention heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -148,4 +176,5 @@ class Masks(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, queries: Tensor, patches: Tensor) -> Tensor:
+        """Queries (B, C, D) and patches (B, T, D) to mask logits (B, C, T)."""
         return (self.query(queries) * self._scale) @ self.key(patches).mT

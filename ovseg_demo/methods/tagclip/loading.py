@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 
 
 def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
-    """A model in one file. Raises CheckpointError when it is missing, damaged or does not fit.
+    """Load TagCLIP or ZegCLIP from one file.
 
     Args:
-        checkpoint_id: catalogue id.
-        device: where it runs.
+        checkpoint_id: an id of the catalogue.
+        device: where the model runs.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or does not fit.
     """
-    # Here, because the mini model's decoder must not wait for open_clip.
+    # Imported here, because loading the mini model must not wait for the import of open_clip.
     from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
     from ovseg_demo.methods.tagclip.decoder import Decoder
     from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder
@@ -35,5 +38,5 @@ def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
     loading.load_strict(decoder, released.decoder, entry.file)
     fuse_layers(decoder)
     weights = f"{checkpoint_id} {catalogue.sha256_of(entry.path)}"
-    reader = ClipWindowEncoder(released.clip, weights, info.templates, device, source=entry.file)
-    return TagCLIP(reader, decoder.to(device), info, READING_SIDE)
+    encoder = ClipWindowEncoder(released.clip, weights, info.templates, device, source=entry.file)
+    return TagCLIP(encoder, decoder.to(device), info, READING_SIDE)

@@ -23,30 +23,34 @@ _EVIDENCE_STEP = 8
 
 
 class TagCLIP:
-    """A reader and the decoder that was trained on what it gives.
+    """TagCLIP or ZegCLIP: an encoder of photos and words, and a decoder.
 
     Args:
-        reader: reads photos and words.
-        decoder: makes the mask logits; it is put in evaluation mode.
-        info: what training has shown the model.
-        longest: longest side in pixels of the photos that the reader is given.
+        encoder: embeds photos and words.
+        decoder: trained on embeddings of this encoder; it is put in evaluation mode.
+        info: about its training.
+        longest: longest side, in pixels, of the photos that the encoder is given.
     """
 
     def __init__(
-        self, reader: WindowEncoder, decoder: Decoder, info: TrainingInfo, longest: int = image.WORKING_SIDE
+        self, encoder: WindowEncoder, decoder: Decoder, info: TrainingInfo, longest: int = image.WORKING_SIDE
     ) -> None:
-        self._reader, self._decoder, self._info = reader, decoder.eval().requires_grad_(False), info
+        self._encoder, self._decoder, self._info = encoder, decoder.eval().requires_grad_(False), info
         self._longest = longest
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        """A pixel's confidence is its class's score, whatever the other classes; one class alone has a rival."""
-        name = self._reader.name
+        """Segment a photo.
+
+        A pixel's confidence is the score of its class, which does not depend on the other classes. A vocabulary of one
+        class competes with background prompts.
+        """
+        name = self._encoder.name
         windows = stages.cached(
             "Reading the photo",
             ("windows", photo.key, name),
-            lambda report: self._reader.embed_image(photo.pixels_for(self._longest), report),
+            lambda report: self._encoder.embed_image(photo.pixels_for(self._longest), report),
         )
-        texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
+        texts = class_texts.embed_vocabulary(self._encoder, vocabulary, stages, self._encoder.slow_texts)
         logits = stages.cached(
             "Decoding",
             ("mask logits", photo.key, name, tuple(vocabulary.words())),
@@ -55,19 +59,24 @@ class TagCLIP:
         with stages.timed("Naming pixels"), torch.inference_mode():
             seen = self.seen(vocabulary, options.seen)
             rule = self._rule(seen, logits, options)
-            # No score is below minus the seen_penalty; none may be below 0.
-            found = class_scores(windows, logits, rule).add_(rule.seen_penalty).div_(1 + rule.seen_penalty)
-            result = Segmentation.from_scores(vocabulary.names, found, photo.pixels.shape[:2], independent=True)
+            # Scores lie between minus the penalty and 1, confidences between 0 and 1.
+            confidences = class_scores(windows, logits, rule).add_(rule.seen_penalty).div_(1 + rule.seen_penalty)
+            result = Segmentation.from_scores(vocabulary.names, confidences, photo.pixels.shape[:2], independent=True)
             evidence = tuple(_evidence(windows, logits, rule, len(vocabulary)))
-        return replace(result, evidence=evidence, notes=tuple(_told(vocabulary, seen, rule)))
+        return replace(result, evidence=evidence, notes=tuple(_seen_note(vocabulary, seen, rule)))
 
     def seen(self, vocabulary: Vocabulary, marked: tuple[str, ...] | None) -> tuple[bool, ...]:
-        """Of each class, whether it counts as seen: one of its words is marked, or was taught where none are given."""
-        known = {comparison_key(word) for word in (self._info.seen_words if marked is None else marked)}
-        found = [False] * len(vocabulary)
+        """For each class whether it counts as seen, which it does when one of its words does.
+
+        Args:
+            vocabulary: the classes.
+            marked: words that count as seen; None for the words of the classes that training has shown.
+        """
+        seen_words = {comparison_key(word) for word in (self._info.seen_words if marked is None else marked)}
+        seen = [False] * len(vocabulary)
         for index, word in vocabulary.words():
-            found[index] |= comparison_key(word) in known
-        return tuple(found)
+            seen[index] |= comparison_key(word) in seen_words
+        return tuple(seen)
 
     @torch.inference_mode()
     def _decode(self, windows: EncodedPhoto, texts: class_texts.ClassTextEmbeddings) -> MaskLogits:
@@ -75,30 +84,30 @@ class TagCLIP:
         return replace(logits, classes=texts.of_classes(logits.classes.movedim(1, -1)).movedim(-1, 1))
 
     def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> ScoreRule:
-        """The rule for all classes of the logits; a rival is treated as the one class that it rivals."""
+        """The rule for all classes; the class of background prompts counts as seen if the one class does."""
         seen_penalty = SEEN_PENALTY if self._info.seen_penalty and options.recipe == "code" else 0.0
-        rivals = logits.classes.shape[1] - len(seen)
-        return ScoreRule(seen + seen[:1] * rivals, seen_penalty, options.trusty and logits.trusty is not None)
+        background = logits.classes.shape[1] - len(seen)
+        return ScoreRule(seen + seen[:1] * background, seen_penalty, options.trusty and logits.trusty is not None)
 
 
-def _told(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) -> Iterator[str]:
-    """What counted as seen, where that made a difference."""
-    if rule.seen_penalty or rule.trusty:
-        names = [name for name, known in zip(vocabulary.names, seen, strict=True) if known]
+def _seen_note(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) -> Iterator[str]:
+    """A note that lists the classes that counted as seen, where that made a difference."""
+    if rule.seen_penalty or rule.trusty_weighting:
+        names = [name for name, is_seen in zip(vocabulary.names, seen, strict=True) if is_seen]
         yield f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
 
 
 def _evidence(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, classes: int) -> Iterator[Evidence]:
-    """The masks of the first `classes`, so of no rival; how new each place looks; and what both make together."""
-    everyone, limits, step = tuple(range(classes)), (0.0, 1.0), _EVIDENCE_STEP
-    masks = class_scores(windows, logits, replace(rule, seen_penalty=0.0, trusty=False), step)
-    yield Evidence("Mask", _small(masks[:classes]), everyone, limits)
+    """Masks, the trusty map, and weighted masks of the first `classes`, without the class of background prompts."""
+    indices, limits, step = tuple(range(classes)), (0.0, 1.0), _EVIDENCE_STEP
+    masks = class_scores(windows, logits, replace(rule, seen_penalty=0.0, trusty_weighting=False), step)
+    yield Evidence("Mask", _half(masks[:classes]), indices, limits)
     if logits.trusty is not None:
-        yield Evidence("Trusty map: how new it looks", _small(trusty_map(windows, logits, step)), None, limits)
-    if rule.trusty:
+        yield Evidence("Trusty map: how new it looks", _half(trusty_map(windows, logits, step)), None, limits)
+    if rule.trusty_weighting:
         weighted = class_scores(windows, logits, rule, step)
-        yield Evidence("Mask, weighted", _small(weighted[:classes]), everyone, limits)
+        yield Evidence("Mask, weighted", _half(weighted[:classes]), indices, limits)
 
 
-def _small(maps: Tensor) -> np.ndarray:
+def _half(maps: Tensor) -> np.ndarray:
     return maps.clamp_(min=0).half().cpu().numpy()

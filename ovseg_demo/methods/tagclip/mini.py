@@ -1,8 +1,8 @@
-"""TagCLIP on the bundled mini model: its own decoder over what an ImageNet classifier knows of places.
+"""TagCLIP on the bundled mini model: its own decoder over dense features of an ImageNet classifier.
 
-What stands for CLIP, which has never seen a mask, are the image tower and the anchors, not the bundled dense head,
-which has seen masks of many classes. With a linear kernel the anchors' regression is a product of texts with one vector
-at every place; what stands for the deep prompts is a residual that is learnt beside it.
+The image tower and the anchors take the place of CLIP, which has never seen a mask. The bundled dense head does not,
+since it was trained on masks of many classes. With a linear kernel the anchors' regression is a product of texts with
+one vector at every position; a residual that is learnt beside it takes the place of the deep prompts.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,20 @@ CHECKPOINT = "tagclip-mini"
 DECODER_SIZES = DecoderSizes(width=TextTower.WIDTH, heads=6, layers=2)
 
 ANCHORS = 1275
+"""Number of anchors of the mini model."""
 WIDTH = 128
+"""Channels of the adapter."""
 _STRIDE = ImageTower.STRIDES[-1]
 _MAP_SPREAD = 8.0  # about the standard deviation of the image tower's maps
 
 
 class MiniAdapter(nn.Module):
-    """What the frozen mini model says of places, as unit vectors in the text space at stride 16.
+    """Features of the frozen mini model to patch embeddings: unit vectors in the text space at stride 16.
+
+    Args:
+        anchors: A, the number of anchors.
+        texts: D, dimensions of the text space.
+        width: channels inside.
 
     Attributes:
         anchor_projection: (A, D), maps weights of the anchors to the vector whose product with a text embedding is the
@@ -54,19 +61,20 @@ class MiniAdapter(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, anchors: Tensor, coarse: Tensor, fine: Tensor) -> EncodedWindows:
-        """Patches (B, D, 2h, 2w) and images (B, D).
+        """Patch embeddings (B, D, 2h, 2w) and image embeddings (B, D).
 
         Args:
-            anchors: their weights at stride 32, (B, A, h, w).
-            coarse, fine: maps of the image tower at strides 16 and 8, (B, 120, 2h, 2w) and (B, 48, 4h, 4w).
+            anchors: weights of the anchors at stride 32, (B, A, h, w).
+            coarse: maps of the image tower at stride 16, (B, 120, 2h, 2w).
+            fine: maps of the image tower at stride 8, (B, 48, 4h, 4w).
         """
         coarse, fine = coarse / _MAP_SPREAD, fine / _MAP_SPREAD
-        said = torch.einsum("bahw,ad->bdhw", anchors, self.anchor_projection)
-        images = F.normalize(F.normalize(said, dim=1).mean((2, 3)), dim=1)
+        regression = torch.einsum("bahw,ad->bdhw", anchors, self.anchor_projection)
+        images = F.normalize(F.normalize(regression, dim=1).mean((2, 3)), dim=1)
         x = self.from_anchors(anchors) + self.from_whole(anchors.mean((2, 3)))[..., None, None]
         x = _doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)
         residual = self.out(F.gelu(self.mix[1](x)))
-        return EncodedWindows(F.normalize(F.normalize(_doubled(said), dim=1) + residual, dim=1), images)
+        return EncodedWindows(F.normalize(F.normalize(_doubled(regression), dim=1) + residual, dim=1), images)
 
 
 def _lateral(channels: int, width: int) -> nn.Sequential:
@@ -78,7 +86,11 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class MiniTagCLIPModel(nn.Module):
-    """The adapter and the decoder: what a file holds."""
+    """The adapter and the decoder, which a file holds together.
+
+    Args:
+        sizes: of the decoder.
+    """
 
     def __init__(self, sizes: DecoderSizes = DECODER_SIZES) -> None:
         super().__init__()
@@ -86,43 +98,52 @@ class MiniTagCLIPModel(nn.Module):
 
 
 class MiniWindowEncoder:
-    """Reads a photo whole, as one window; a `encode_photo.WindowEncoder`."""
+    """Embeds a photo whole, as one window; a `windows.WindowEncoder`.
+
+    Args:
+        model: the mini model.
+        adapter: from its features to patch embeddings.
+    """
 
     slow_texts = False
 
-    def __init__(self, vlm: MiniModel, adapter: MiniAdapter) -> None:
-        self._vlm, self._adapter = vlm, adapter
-        self.name = f"{vlm.name} | {CHECKPOINT}"
+    def __init__(self, model: MiniModel, adapter: MiniAdapter) -> None:
+        self._model, self._adapter = model, adapter
+        self.name = f"{model.name} | {CHECKPOINT}"
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), 384)."""
-        return self._vlm.embed_texts(words)
+        return self._model.embed_texts(words)
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
-        return self._vlm.embed_background_prompts(words)
+        return self._model.embed_background_prompts(words)
 
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """What is known of a photo, uint8 (H, W, 3)."""
-        return encode_photo(self._vlm.embed_image(image), self._adapter)
+        """Embed a photo, uint8 (H, W, 3), RGB; there is no progress to report."""
+        return encode_photo(self._model.embed_image(image), self._adapter)
 
 
 @torch.inference_mode()
 def encode_photo(photo: DenseFeatures, adapter: MiniAdapter) -> EncodedPhoto:
-    """A photo that the mini model has read, as one window."""
+    """The embeddings of a photo as one window, from its dense features."""
     anchors = photo.anchors.movedim(-1, 0)
     coarse, fine, _ = (level[None].float() for level in photo.maps)
     height, width = anchors.shape[1:]
     return EncodedPhoto((_STRIDE * height, _STRIDE * width), ((0, 0),), adapter(anchors[None], coarse, fine))
 
 
-def load_tagclip_mini(vlm: MiniModel, device: str | torch.device) -> TagCLIP:
+def load_tagclip_mini(model: MiniModel, device: str | torch.device) -> TagCLIP:
     """TagCLIP on the mini model, whose towers are shared with its other methods.
 
-    Raises CheckpointError when the file is missing, damaged or does not fit.
+    Args:
+        model: the mini model.
+        device: where the adapter and the decoder run.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or does not fit.
     """
-    model = load_for_inference(MiniTagCLIPModel(), CHECKPOINT).to(device)
-    return TagCLIP(
-        MiniWindowEncoder(vlm, model.adapter), model.decoder, read_training_info(catalogue.get(CHECKPOINT).path)
-    )
+    trained = load_for_inference(MiniTagCLIPModel(), CHECKPOINT).to(device)
+    info = read_training_info(catalogue.get(CHECKPOINT).path)
+    return TagCLIP(MiniWindowEncoder(model, trained.adapter), trained.decoder, info)

@@ -1,8 +1,9 @@
 """From mask logits to a score of every class at every pixel: TagCLIP's inference.
 
-As released: the probabilities of seen classes are lowered by 0.1; then those of seen classes are multiplied by how
-trusty a pixel is, and those of unseen ones by how untrusty. The paper's equation 12 says the same of the products, if
-its two misprints are read as its text has them, and nothing of the 0.1.
+The released code lowers the mask probabilities of seen classes by 0.1, a penalty that the paper does not mention. Then
+it weights with the trusty map u, the probability that a pixel belongs to an unseen class: probabilities of seen classes
+are multiplied by 1 - u, probabilities of unseen classes by u. This is the paper's equation 12 with its two misprints
+corrected as its text demands.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from ovseg_demo.methods.tagclip.decoder import MaskLogits
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto
 
 SEEN_PENALTY = 0.1
+"""Subtracted from the mask probabilities of seen classes by the released code."""
 
-_VALUES = 2**27
-"""Scores of a photo at most, 512 MB; where there would be more, their grid is coarser than the photo as it was read."""
+_MAX_SCORES = 2**27
+"""At most so many scores of a photo, 512 MB; a coarser grid is chosen where the resized photo would have more."""
 
 _STEPS = (1, 2, 4, 8)
-_CLASSES_AT_ONCE = 8  # what they take at full resolution stays in the processor's cache
+_CLASSES_AT_ONCE = 8  # their maps at full resolution stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -28,76 +30,102 @@ class ScoreRule:
     """How a class's mask probability becomes its score.
 
     Attributes:
-        seen: of each of C classes, whether it counts as seen.
-        seen_penalty: taken off the probabilities of seen classes.
-        trusty: whether scores are weighted by the trusty map.
+        seen: for each of C classes whether it counts as seen.
+        seen_penalty: subtracted from the mask probabilities of seen classes, 0 to 1.
+        trusty_weighting: whether scores are weighted by the trusty map.
     """
 
     seen: tuple[bool, ...]
     seen_penalty: float = 0.0
-    trusty: bool = True
+    trusty_weighting: bool = True
 
 
 def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, step: int | None = None) -> Tensor:
-    """Of each class, float32 (C, H', W'), at least -`rule.seen_penalty` and at most 1; windows are averaged.
+    """Scores of every class over a photo, averaged where windows overlap.
 
     Args:
-        windows: N of a photo.
-        logits: of each, (N, C, h, w).
-        step: pixels of the photo as it was read between the scores, a power of two; None takes the least for which the
-            memory for all classes is bounded.
+        windows: the N windows of the photo.
+        logits: mask logits of the windows, (N, C, h, w).
+        rule: how a mask probability becomes a score.
+        step: distance between scores in pixels of the resized photo, a power of two; None takes the least one that
+            bounds the memory for all classes.
+
+    Returns:
+        float32 (C, H', W'), at least -`rule.seen_penalty` and at most 1.
+
+    Raises:
+        ValueError: when the rule wants a trusty map and the logits have none.
     """
     classes = logits.classes.shape[1]
-    step = step or _affordable(windows, classes)
+    step = step or _smallest_step(windows, classes)
     total, places = _canvas(windows, classes, step, logits.classes)
-    for index, where in enumerate(places):
-        size = total[0][where].shape
-        unseen = enlarge(logits.trusty[index, None], size)[0].sigmoid_() if rule.trusty else None
+    trusty = _trusty_logits(logits) if rule.trusty_weighting else None
+    for index, place in enumerate(places):
+        size = total[0][place].shape
+        unseen = None if trusty is None else enlarge(trusty[index, None], size)[0].sigmoid_()
         for first in range(0, classes, _CLASSES_AT_ONCE):
-            some = slice(first, first + _CLASSES_AT_ONCE)
-            found = enlarge(logits.classes[index, some], size).sigmoid_()
-            for values, seen in zip(found, rule.seen[some], strict=True):
+            group = slice(first, first + _CLASSES_AT_ONCE)
+            probabilities = enlarge(logits.classes[index, group], size).sigmoid_()
+            for probability, seen in zip(probabilities, rule.seen[group], strict=True):
                 if seen:
-                    values.sub_(rule.seen_penalty)
+                    probability.sub_(rule.seen_penalty)
                 if unseen is not None:
-                    values.mul_(1 - unseen if seen else unseen)
-            total[(some, *where)] += found
+                    probability.mul_(1 - unseen if seen else unseen)
+            total[(group, *place)] += probabilities
     return _averaged(total, places)
 
 
 def trusty_map(windows: EncodedPhoto, logits: MaskLogits, step: int) -> Tensor:
-    """The probability that a place belongs to an unseen class, float32 (1, H', W'); `logits.trusty` must be there."""
-    unseen = MaskLogits(logits.trusty[:, None], None)
-    return class_scores(windows, unseen, ScoreRule(seen=(False,), trusty=False), step)
+    """The probability that a pixel belongs to an unseen class.
+
+    Args:
+        windows: the N windows of the photo.
+        logits: mask logits of the windows.
+        step: as in `class_scores`.
+
+    Returns:
+        float32 (1, H', W'), 0 to 1.
+
+    Raises:
+        ValueError: when the logits have no trusty map.
+    """
+    unseen = MaskLogits(_trusty_logits(logits)[:, None], None)
+    return class_scores(windows, unseen, ScoreRule(seen=(False,), trusty_weighting=False), step)
 
 
-def _affordable(windows: EncodedPhoto, classes: int) -> int:
+def _trusty_logits(logits: MaskLogits) -> Tensor:
+    if logits.trusty is None:
+        raise ValueError("The model has no trusty token.")
+    return logits.trusty
+
+
+def _smallest_step(windows: EncodedPhoto, classes: int) -> int:
     pixels = [max(origin[axis] for origin in windows.origins) + windows.side[axis] for axis in (0, 1)]
     values = classes * pixels[0] * pixels[1]
-    return next((step for step in _STEPS if values <= _VALUES * step**2), _STEPS[-1])
+    return next((step for step in _STEPS if values <= _MAX_SCORES * step**2), _STEPS[-1])
 
 
 def _canvas(windows: EncodedPhoto, classes: int, step: int, like: Tensor) -> tuple[Tensor, list[tuple[slice, slice]]]:
-    """Zeros (C, H', W'), and where each window lies in them; in steps, to half a step."""
+    """Zeros (C, H', W') and the rows and columns of each window in them, rounded to whole steps."""
     height, width = (max(1, length // step) for length in windows.side)
     places = [
         (slice(top // step, top // step + height), slice(left // step, left // step + width))
         for top, left in windows.origins
     ]
-    size = [max(where[axis].stop for where in places) for axis in (0, 1)]
+    size = [max(place[axis].stop for place in places) for axis in (0, 1)]
     return like.new_zeros(classes, *size), places
 
 
 def _averaged(total: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
-    """What has been added up over windows, by how many of them lie over each place; in place."""
+    """The sum over windows divided by the number of windows over each pixel, in the memory of the sum."""
     if len(places) == 1:
         return total
     count = total.new_zeros(total.shape[1:])
-    for where in places:
-        count[where] += 1
+    for place in places:
+        count[place] += 1
     return total.div_(count)
 
 
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (C, h, w) at another size (H, W), bilinearly."""
+    """Resize maps (C, h, w) to a size (H, W), bilinearly."""
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]

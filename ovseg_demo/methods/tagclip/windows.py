@@ -1,4 +1,4 @@
-"""A photo as TagCLIP reads it: in windows, because its encoder was trained on squares of one size."""
+"""A photo as windows, because TagCLIP's image encoder was trained on squares of one size."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,16 +10,17 @@ from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.proposals.base import Report
 
 Origin = tuple[int, int]
+"""(top, left) of a window in pixels of the resized photo."""
 
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """What is known of N windows of one photo, which cover it and may overlap.
+    """The embeddings of N windows of one photo, which cover it and may overlap, and where they lie.
 
     Attributes:
-        side: (height, width) of each in pixels of the photo as it was read.
-        origins: (top, left) of each, in the same pixels.
-        encoded: of the N windows as a batch.
+        side: (height, width) of every window in pixels of the resized photo.
+        origins: of the windows.
+        encoded: the embeddings of the N windows as a batch of images.
     """
 
     side: tuple[int, int]
@@ -32,19 +33,24 @@ class EncodedPhoto:
 
 
 class WindowEncoder(TextEncoder, Protocol):
-    """Reads photos and words for a decoder that was trained on what this reader gives."""
+    """Embeds photos and words for a decoder that was trained on embeddings of this encoder."""
 
     slow_texts: bool
-    """Whether a word takes a tenth of a second and more to read."""
+    """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
 
     def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """What is known of a photo, uint8 (H, W, 3)."""
+        """Embed a photo, uint8 (H, W, 3), RGB. `report` is the progress callback."""
 
 
 def window_origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origin, ...]:
-    """Where squares of `side` begin that cover a photo of (H, W), neither smaller than `side`.
+    """The origins of square windows that cover a photo, in reading order.
 
-    Those at the far borders are shifted back into the photo, as in mmsegmentation's sliding window.
+    Windows at the far borders are shifted back into the photo, as in mmsegmentation's sliding window.
+
+    Args:
+        size: (H, W) of the photo, neither less than `side`.
+        side: of the windows, in pixels.
+        stride: from a window to the next, at most `side`.
     """
     rows, columns = (_starts(length, side, stride) for length in size)
     return tuple((top, left) for top in rows for left in columns)

@@ -123,9 +123,10 @@ def test_fresh_weights(model):
 def test_masks_are_the_mean_of_all_heads(decoder, model):
     """The mean of the heads' logits, each scaled by the root of its width, from what the last layer is given."""
     heads = SIZES[model].heads
-    asked, patches = drawn("asked", (2, 3, WIDTH)), drawn("seen", (2, 7, WIDTH))
+    queries, patches = drawn("asked", (2, 3, WIDTH)), drawn("seen", (2, 7, WIDTH))
     q, k = (
-        layer(x).unflatten(2, (heads, -1)) for layer, x in ((decoder.masks.query, asked), (decoder.masks.key, patches))
+        layer(x).unflatten(2, (heads, -1))
+        for layer, x in ((decoder.masks.query, queries), (decoder.masks.key, patches))
     )
     wanted = torch.einsum("bchd,bthd->bhct", q, k).div((WIDTH // heads) ** 0.5).mean(1)
-    torch.testing.assert_close(decoder.masks(asked, patches), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoder.masks(queries, patches), wanted, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""TagCLIP as a method, over a tiny decoder and a reader whose answers are known; and from a file to a method."""
+"""TagCLIP as a method, over a tiny decoder and an encoder with known embeddings; and from a file to a method."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ from ovseg_demo.weights import catalogue
 from tests.helpers import tagclip_models
 
 WIDTH = 16
-ABOUT = TrainingInfo(("cat", "TV monitor"), "photo", seen_penalty=True)
+INFO = TrainingInfo(("cat", "TV monitor"), "photo", seen_penalty=True)
 WORDS = "cat, dog|puppy, sky"
 
 
-class TinyReader:
+class TinyEncoder:
     """Random numbers that follow from the photo and from the words."""
 
     name = "tiny"
@@ -51,8 +51,8 @@ class TinyReader:
         )
 
 
-class Told:
-    """In place of the decoder: mask logits that a test gives, of each word one everywhere, and the trusty map's."""
+class GivenLogits:
+    """In place of the decoder: constant mask logits for each word, and for the trusty map, that a test gives."""
 
     def __init__(self, *words: float, trusty: float | None = None):
         self._logits = words, trusty
@@ -91,12 +91,12 @@ def segment(method, photo, words=WORDS, cache=None, **options):
     return method.segment(photo, vocabulary.parse(words), Options(**options), stages), stages
 
 
-def test_labels_are_those_of_the_scores(decoder, photo):
-    reader = TinyReader()
-    found, _ = segment(TagCLIP(reader, decoder, ABOUT), photo)
-    windows = reader.embed_image(photo.pixels, lambda _: None)
+def test_labels_have_the_best_scores(decoder, photo):
+    encoder = TinyEncoder()
+    found, _ = segment(TagCLIP(encoder, decoder, INFO), photo)
+    windows = encoder.embed_image(photo.pixels, lambda _: None)
     with torch.inference_mode():
-        logits = decoder(windows.encoded, reader.embed_texts(["cat", "dog", "puppy", "sky"]))
+        logits = decoder(windows.encoded, encoder.embed_texts(["cat", "dog", "puppy", "sky"]))
     cat, dog, puppy, sky = logits.classes.unbind(1)
     merged = MaskLogits(torch.stack([cat, torch.maximum(dog, puppy), sky], 1), logits.trusty)
     expected = class_scores(windows, merged, ScoreRule((True, False, False), 0.1)).numpy()
@@ -106,10 +106,12 @@ def test_labels_are_those_of_the_scores(decoder, photo):
 
 def test_no_pixel_is_lost_to_the_seen_penalty(photo):
     """All words are seen and hardly there: the published scores are below 0."""
-    found, _ = segment(TagCLIP(TinyReader(), Told(-6.0, -5.0, -7.0, trusty=-3.0), ABOUT), photo, "cat, dog, tv monitor")
+    found, _ = segment(
+        TagCLIP(TinyEncoder(), GivenLogits(-6.0, -5.0, -7.0, trusty=-3.0), INFO), photo, "cat, dog, tv monitor"
+    )
     assert (found.labels == 1).all()
     found, _ = segment(
-        TagCLIP(TinyReader(), Told(-6.0, -5.0, trusty=-9.0), ABOUT), photo, "cat, tv monitor", recipe="code"
+        TagCLIP(TinyEncoder(), GivenLogits(-6.0, -5.0, trusty=-9.0), INFO), photo, "cat, tv monitor", recipe="code"
     )
     assert (found.labels == 1).all()
     assert (found.scores >= 0).all()
@@ -127,19 +129,19 @@ def test_no_pixel_is_lost_to_the_seen_penalty(photo):
         ({"seen": ("cat", "dog")}, 0),
     ],
 )
-def test_what_counts_as_seen_decides(photo, options, label):
-    found, _ = segment(TagCLIP(TinyReader(), Told(0.5, 0.3, trusty=0.0), ABOUT), photo, "cat, dog", **options)
+def test_the_seen_classes_decide(photo, options, label):
+    found, _ = segment(TagCLIP(TinyEncoder(), GivenLogits(0.5, 0.3, trusty=0.0), INFO), photo, "cat, dog", **options)
     assert (found.labels == label).all()
 
 
 def test_the_trusty_map_turns_unseen_words_on(photo):
-    method = TagCLIP(TinyReader(), Told(2.0, 1.0, trusty=2.0), ABOUT)
+    method = TagCLIP(TinyEncoder(), GivenLogits(2.0, 1.0, trusty=2.0), INFO)
     assert (segment(method, photo, "cat, dog")[0].labels == 1).all()
     assert (segment(method, photo, "cat, dog", trusty=False)[0].labels == 0).all()
 
 
 def test_a_class_is_seen_when_one_of_its_words_is(decoder):
-    method = TagCLIP(TinyReader(), decoder, ABOUT)
+    method = TagCLIP(TinyEncoder(), decoder, INFO)
     words = vocabulary.parse("CAT, lion|tvmonitor, cat 2, wildcat, dog")
     assert method.seen(words, None) == (True, True, False, False, False)
     assert method.seen(words, ("Dog", "LION")) == (False, True, False, False, True)
@@ -147,7 +149,7 @@ def test_a_class_is_seen_when_one_of_its_words_is(decoder):
 
 
 def test_notes_say_what_is_seen(decoder, photo):
-    method = TagCLIP(TinyReader(), decoder, ABOUT)
+    method = TagCLIP(TinyEncoder(), decoder, INFO)
     assert segment(method, photo)[0].notes == ("Counted as seen in training: cat.",)
     assert segment(method, photo, seen=())[0].notes == ("Counted as seen in training: none of the words.",)
     assert segment(method, photo, seen=("cat", "puppy", "sky"))[0].notes == (
@@ -156,28 +158,28 @@ def test_notes_say_what_is_seen(decoder, photo):
 
 
 @pytest.mark.parametrize("seen", [(), ("cat",)])
-def test_one_word_has_a_rival_of_its_own_kind(photo, seen):
+def test_background_prompts_count_as_seen_if_the_one_word_does(photo, seen):
     """Only the masks decide, whatever the trusty map says."""
     for cat, label in ((1.0, 0), (-1.0, -1)):
-        method = TagCLIP(TinyReader(), Told(cat, 0.0, trusty=4.0), ABOUT)
+        method = TagCLIP(TinyEncoder(), GivenLogits(cat, 0.0, trusty=4.0), INFO)
         assert (segment(method, photo, "cat", seen=seen)[0].labels == label).all()
 
 
-def test_slow_stages_are_kept(decoder, photo):
-    reader, cache = TinyReader(), Cache(10**8)
-    method = TagCLIP(reader, decoder, ABOUT)
+def test_slow_stages_are_cached(decoder, photo):
+    encoder, cache = TinyEncoder(), Cache(10**8)
+    method = TagCLIP(encoder, decoder, INFO)
     segment(method, photo, cache=cache)
     _, again = segment(method, photo, cache=cache, seen=("sky",), trusty=False, recipe="paper")
     assert again.timings["Reading the photo"] == again.timings["Decoding"] == 0
-    assert reader.photos == 1
+    assert encoder.photos == 1
     _, more = segment(method, photo, WORDS + ", bus", cache=cache)
-    assert reader.photos == 1
-    assert reader.words == ["cat", "dog", "puppy", "sky", "bus"]
+    assert encoder.photos == 1
+    assert encoder.words == ["cat", "dog", "puppy", "sky", "bus"]
     assert more.timings["Decoding"] > 0
 
 
 def test_evidence_has_masks_the_trusty_map_and_both_together(decoder, photo):
-    found, _ = segment(TagCLIP(TinyReader(), decoder, ABOUT), photo)
+    found, _ = segment(TagCLIP(TinyEncoder(), decoder, INFO), photo)
     mask, trusty, weighted = found.evidence
     assert mask.classes == weighted.classes == (0, 1, 2)
     assert trusty.classes is None
@@ -185,7 +187,7 @@ def test_evidence_has_masks_the_trusty_map_and_both_together(decoder, photo):
     assert trusty.title.startswith("Trusty map")
     whole = mask.maps[0] * (1 - trusty.maps[0])  # of a seen class; 0.1 less than the whole
     assert (weighted.maps[0] <= whole + 1e-3).all()
-    plain, _ = segment(TagCLIP(TinyReader(), decoder, ABOUT), photo, trusty=False)
+    plain, _ = segment(TagCLIP(TinyEncoder(), decoder, INFO), photo, trusty=False)
     assert [step.title for step in plain.evidence] == [mask.title, trusty.title]
 
 
@@ -195,7 +197,7 @@ def file(tmp_path, monkeypatch):
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     path = catalogue.get("tagclip-own").path
-    save_file(tagclip_models.published("tagclip"), path, {METADATA_KEY: ABOUT.to_json()})
+    save_file(tagclip_models.published("tagclip"), path, {METADATA_KEY: INFO.to_json()})
     return path
 
 
@@ -206,12 +208,12 @@ def test_a_file_becomes_a_method_that_reads_photos_of_any_shape(file, random, si
     assert found.size == size
     assert set(np.unique(found.labels)) <= {0, 1, 2}
     assert (found.labels >= 0).all()
-    read = method._reader.embed_image(random.integers(0, 255, (*size, 3), np.uint8), lambda _: None)
+    read = method._encoder.embed_image(random.integers(0, 255, (*size, 3), np.uint8), lambda _: None)
     assert len(read.origins) == windows
     assert read.side == (tagclip_models.SIDE,) * 2
 
 
-def test_a_file_that_says_nothing_of_itself_is_refused(file):
+def test_a_file_without_training_info_is_refused(file):
     save_file(tagclip_models.published("tagclip"), file)
     with pytest.raises(CheckpointError, match="does not say how it was trained"):
         get("tagclip-own").build("cpu")

@@ -35,10 +35,10 @@ def maps(height: int = 2, width: int = 3) -> tuple[torch.Tensor, ...]:
 def test_an_untrained_adapter_says_what_the_anchors_say(adapter):
     anchors, coarse, fine = maps()
     encoded = adapter(anchors, coarse, fine)
-    said = torch.einsum("bahw,ad->bdhw", anchors, adapter.anchor_projection)
-    wanted = F.normalize(F.interpolate(said, scale_factor=2, mode="bilinear"), dim=1)
+    regression = torch.einsum("bahw,ad->bdhw", anchors, adapter.anchor_projection)
+    wanted = F.normalize(F.interpolate(regression, scale_factor=2, mode="bilinear"), dim=1)
     torch.testing.assert_close(encoded.patches, wanted)
-    torch.testing.assert_close(encoded.images, F.normalize(F.normalize(said, dim=1).mean((2, 3)), dim=1))
+    torch.testing.assert_close(encoded.images, F.normalize(F.normalize(regression, dim=1).mean((2, 3)), dim=1))
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2])

@@ -88,5 +88,5 @@ def test_a_coarser_grid_says_the_same_of_the_same_places(windows, logits):
 def test_memory_is_bounded(windows, logits, monkeypatch):
     """8 x 14 pixels of 11 classes: 1232 values."""
     for values, height in ((1232, 8), (1231, 4), (308, 4), (307, 2), (1, 1)):
-        monkeypatch.setattr(module, "_VALUES", values)
+        monkeypatch.setattr(module, "_MAX_SCORES", values)
         assert class_scores(windows, logits, ScoreRule(SEEN)).shape[1] == height
