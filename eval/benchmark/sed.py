@@ -274,12 +274,12 @@ def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int
         made = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
         found = made.logits[-1].sigmoid()
         probabilities = found.new_zeros(len(texts), *found.shape[1:])
-        probabilities[made.kept[-1]] = found
+        probabilities[made.kept_classes[-1]] = found
         return probabilities, made
 
     def kept(found: tuple[Tensor, DecoderOutput]) -> tuple[tuple[int, ...], np.ndarray]:
         probabilities, made = found
-        return tuple(map(len, made.kept)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
+        return tuple(map(len, made.kept_classes)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
 
     times, sample = time_repeats(lambda: read(pixels), decoded, kept, repeats)
     return SEDMeasurement(*astuple(times), *sample)

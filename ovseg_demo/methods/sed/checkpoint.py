@@ -1,4 +1,4 @@
-"""SED's released files (Xie et al., CVPR 2024): one table of tensors for each of two sizes, a CLIP and a decoder."""
+"""SED's released files (Xie et al., CVPR 2024): a state dict with a CLIP and a decoder, in two sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ovseg_demo.weights.loading import tensor_table
 
 _PREFIX = "sem_seg_head.predictor."
 _CLIP, _DECODER = "clip_model.", "transformer."
-_RENAMED = (
+_RENAMES = (
     (".conv1.", ".embed."),
     *((f".decoder_guidance_projection.{i}.0.", f".skips.{i}.") for i in range(3)),
     *((f".decoder_corr_guidance_projection.{i}.0.", f".cost_skips.{i}.") for i in range(3)),
@@ -31,7 +31,7 @@ _RENAMED = (
     (".attention.norm2.", ".classes.mlp_norm."),
     (".conv.double_conv.", ".mix."),
 )
-"""Parts of names in the file and in our `Decoder`, when names begin with a full stop: each stands for the other."""
+"""Pairs of a part of a published name and the same part of a name in `Decoder`, names beginning with a full stop."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ReleasedModel:
     """The parts of a released file.
 
     Attributes:
-        clip: open_clip's names, the whole CLIP ConvNeXt with its text tower.
-        decoder: the names of `Decoder`.
+        clip: state dict of the whole CLIP ConvNeXt with its text tower, under open_clip's names.
+        decoder: state dict of `Decoder`.
     """
 
     clip: dict[str, Tensor]
@@ -48,41 +48,47 @@ class ReleasedModel:
 
 
 def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedModel:
-    """Take a released file apart; its tensors stand in it, or under "model".
+    """Split a released file into its parts.
 
-    Every tensor goes into one of the parts; what they lack or should not have is told by whoever loads them. Raises
-    CheckpointError for a file that is no SED.
+    Every tensor goes into one of the parts. Loading the parts strictly names missing and unexpected tensors.
+
+    Args:
+        published: the content of the file; the tensors lie in it directly, or under "model".
+        source: name of the file, for messages.
+
+    Raises:
+        CheckpointError: for a file that is no SED.
     """
     state = tensor_table(published, source)
-    strange = [name for name in state if not name.startswith((_PREFIX + _CLIP, _PREFIX + _DECODER))]
-    if strange:
-        raise CheckpointError(f"{source} is no SED model: it has {strange[0]}.")
+    unknown = [name for name in state if not name.startswith((_PREFIX + _CLIP, _PREFIX + _DECODER))]
+    if unknown:
+        raise CheckpointError(f"{source} is no SED model: it has {unknown[0]}.")
     clip, decoder = {}, {}
     for name, tensor in state.items():
         inner = name.removeprefix(_PREFIX)
         if inner.startswith(_CLIP):
             clip[inner.removeprefix(_CLIP)] = tensor
         else:
-            decoder[_ours(inner.removeprefix(_DECODER))] = tensor
+            decoder[_decoder_name(inner.removeprefix(_DECODER))] = tensor
     return ReleasedModel(clip, decoder)
 
 
 def join_checkpoint(parts: ReleasedModel) -> dict[str, Tensor]:
-    """What `split_checkpoint` takes apart: the tensors of a file as released."""
+    """The inverse of `split_checkpoint`: the state dict of a file under the published names."""
     clip = {_CLIP + name: tensor for name, tensor in parts.clip.items()}
-    decoder = {_DECODER + _theirs(name): tensor for name, tensor in parts.decoder.items()}
+    decoder = {_DECODER + _published_name(name): tensor for name, tensor in parts.decoder.items()}
     return {_PREFIX + name: tensor for name, tensor in (clip | decoder).items()}
 
 
-def _ours(name: str) -> str:
-    name = f".{name}"
-    for theirs, ours in _RENAMED:
-        name = name.replace(theirs, ours)
+def _decoder_name(published: str) -> str:
+    name = f".{published}"
+    for old, new in _RENAMES:
+        name = name.replace(old, new)
     return name.removeprefix(".")
 
 
-def _theirs(name: str) -> str:
-    name = f".{name}"
-    for theirs, ours in _RENAMED:
-        name = name.replace(ours, theirs)
-    return name.removeprefix(".")
+def _published_name(name: str) -> str:
+    published = f".{name}"
+    for old, new in _RENAMES:
+        published = published.replace(new, old)
+    return published.removeprefix(".")

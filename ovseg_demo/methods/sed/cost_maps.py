@@ -1,4 +1,4 @@
-"""From photos and words to what SED's decoder reads: cost maps and image features."""
+"""The input of SED's decoder from photos and words: cost maps and image features."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -19,50 +19,78 @@ from ovseg_demo.runtime.preprocess import (
 )
 
 SIDE = 768
-"""Pixels of the square that photos are squashed to, as the released models were trained and measured."""
+"""Pixels a side of the square to which photos are resized, as the released models were trained and measured."""
 
 STRIDE = 32
-"""Pixels between places of the cost map."""
+"""Pixels between positions of the cost map."""
 
 _SHORTEST, _LONGEST = 640, 2560
 _LONGEST_RATIO = 16
-"""Sides of thinner strips than 1 : 16 are brought to it: less than six places across tell little."""
+"""Strips thinner than 1 : 16 are resized to this ratio, because fewer than six positions across are too few."""
 
 
 class CostMapSource(Protocol):
-    """Reads photos and words for a decoder that was trained on what this reader gives.
+    """Makes the cost maps and image features on which a decoder was trained.
 
-    Words are read as by `vlm.base.TextEncoder`, but an embedding may be of several prompts, (P, D).
+    It is a `models.base.TextEncoder`, but for embeddings which may have a row for each of several prompts, (P, D). In
+    shapes, `...` stands for the shape of one embedding.
     """
 
     name: str
+    """Identifies the model and its weights in the keys of caches."""
+
     slow_texts: bool
-    """Whether a word takes a tenth of a second and more to read."""
+    """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
-        """Text embeddings, float32 (len(words), ...). Row i depends only on words[i]."""
+        """Embeddings of words, float32 (len(words), ...). Row i depends only on words[i]."""
+        ...
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Text embeddings, float32 (R, ...) with R >= 1, of "anything but `words`"."""
+        """Embeddings of background prompts, float32 (R, ...) with R >= 1: texts that stand for all but `words`."""
+        ...
 
-    def class_texts(self, rows: Tensor, owners: Tensor) -> Tensor:
-        """Texts of classes (T, ...) from those of words (K, ...); `owners`, int64 (K,), has the class of each word."""
+    def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
+        """Embeddings of classes from the embeddings of their words.
+
+        Args:
+            embeddings: of K words, float32 (K, ...).
+            class_indices: int64 (K,), the class of each word; every class from 0 to T - 1 occurs.
+
+        Returns:
+            float32, T embeddings of classes for `cost_map`.
+        """
+        ...
 
     def embed_image(self, image: np.ndarray, keep_aspect: bool) -> Any:
-        """What is known of a photo, uint8 (H, W, 3); has `nbytes`.
+        """Features of a photo; an object with `nbytes`.
 
-        `keep_aspect` keeps its aspect ratio where the decoder was trained on squares.
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            keep_aspect: whether to keep the aspect ratio even if the decoder was trained on squares.
         """
+        ...
 
-    def cost(self, photo: Any, texts: Tensor) -> Tensor:
-        """The cost map of each class, float32 (T, P, h, w), on a grid over the whole photo."""
+    def cost_map(self, features: Any, texts: Tensor) -> Tensor:
+        """The cost maps of T classes, float32 (T, P, h, w), on a grid over the whole photo.
 
-    def skips(self, photo: Any) -> tuple[Tensor, ...]:
-        """Image features (C, 2h, 2w), (C', 4h, 4w), (C'', 8h, 8w)."""
+        Args:
+            features: from `embed_image`.
+            texts: from `class_embeddings`.
+        """
+        ...
+
+    def skips(self, features: Any) -> tuple[Tensor, ...]:
+        """The decoder's image features (C, 2h, 2w), (C', 4h, 4w), (C'', 8h, 8w), from the result of `embed_image`."""
+        ...
 
 
 class ClipCostMaps:
-    """SED's own: cosines between the places of a hierarchical CLIP's image and the prompts of each class."""
+    """The published cost maps: cosines between dense features of a hierarchical CLIP and the prompts of each class.
+
+    Args:
+        clip: with its weights loaded.
+    """
 
     slow_texts = True
 
@@ -75,30 +103,37 @@ class ClipCostMaps:
         return self._clip.embed_texts(words)
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, P, D). SED has no rival; this is that of OVSeg's demo."""
+        """The embedding of "others" (1, P, D), the background prompt of OVSeg's demo; published SED has none."""
         return self.embed_texts(["others"])
 
-    def class_texts(self, rows: Tensor, owners: Tensor) -> Tensor:
-        """Unit vectors (T, P, D): per prompt, the mean of a class's words."""
-        summed = rows.new_zeros(int(owners.max()) + 1, *rows.shape[1:])
-        return F.normalize(summed.index_add_(0, owners.to(rows.device), rows), dim=-1)
+    def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
+        """Unit vectors (T, P, D): for each prompt the mean direction of the words of a class."""
+        sums = embeddings.new_zeros(int(class_indices.max()) + 1, *embeddings.shape[1:])
+        return F.normalize(sums.index_add_(0, class_indices.to(embeddings.device), embeddings), dim=-1)
 
     def embed_image(self, image: np.ndarray, keep_aspect: bool) -> HierarchicalFeatures:
-        """Of one image: `dense` (1, D, h, w)."""
+        """Features of one image: `dense` is (1, D, h, w), D being that of the text embeddings."""
         return self._clip.embed_images(preprocess_keeping_aspect(image) if keep_aspect else preprocess_square(image))
 
-    def cost(self, photo: HierarchicalFeatures, texts: Tensor) -> Tensor:
-        """Cosines in [-1, 1]."""
-        return cost_map(photo.dense.float(), texts.to(photo.dense.device))[0]
+    def cost_map(self, features: HierarchicalFeatures, texts: Tensor) -> Tensor:
+        """Cosines (T, P, h, w) in [-1, 1] of dense features and text embeddings (T, P, D)."""
+        return cost_map(features.dense.float(), texts.to(features.dense.device))[0]
 
-    def skips(self, photo: HierarchicalFeatures) -> tuple[Tensor, ...]:
-        return tuple(each[0] for each in photo.skips)
+    def skips(self, features: HierarchicalFeatures) -> tuple[Tensor, ...]:
+        """Image features of the three finer stages, coarsest first."""
+        return tuple(level[0] for level in features.skips)
 
 
 def preprocess_square(image: np.ndarray) -> Tensor:
-    """A photo as SED's published evaluation prepares it: float32 (1, 3, 768, 768), normalised, from uint8 (H, W, 3).
+    """Prepare a photo as SED's published evaluation does, with two resizings.
 
-    It resizes twice: to a shorter side of 640 in bytes, and then, whatever its shape, to a square.
+    The first brings the shorter side to 640 pixels, in bytes; the second makes it a square, whatever its shape.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+
+    Returns:
+        float32 (1, 3, 768, 768), normalised.
     """
     height, width = image.shape[:2]
     resized = resize_smoothed(image, scaled_size((height, width), _SHORTEST, _LONGEST))
@@ -106,7 +141,14 @@ def preprocess_square(image: np.ndarray) -> Tensor:
 
 
 def preprocess_keeping_aspect(image: np.ndarray) -> Tensor:
-    """A photo in its own aspect ratio, at about as many pixels: float32 (1, 3, H', W'), both multiples of 32."""
+    """Prepare a photo in its own aspect ratio, with about as many pixels as `preprocess_square` gives it.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+
+    Returns:
+        float32 (1, 3, h, w), normalised, both sides multiples of 32.
+    """
     height, width = image.shape[:2]
     ratio = min(max(height / width, 1 / _LONGEST_RATIO), _LONGEST_RATIO)
     height, width = (STRIDE * max(1, round(SIDE * root / STRIDE)) for root in (ratio**0.5, ratio**-0.5))

@@ -21,13 +21,16 @@ ARCHITECTURES = {
 
 
 def load_sed(checkpoint_id: str, device: str) -> "SED":
-    """A model in one file, as published. Raises CheckpointError when it is missing, damaged or does not fit.
+    """Load a model from one file with the published names.
 
     Args:
-        checkpoint_id: catalogue id.
-        device: where it runs.
+        checkpoint_id: an id of the catalogue.
+        device: where the model runs.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or does not fit.
     """
-    # Here, because the mini model's decoder must not wait for open_clip.
+    # Imported here, because loading the mini model must not wait for the import of open_clip.
     from ovseg_demo.methods.sed.cost_maps import ClipCostMaps
     from ovseg_demo.methods.sed.method import SED
     from ovseg_demo.methods.sed.optimised_decoder import OptimisedDecoder
@@ -46,9 +49,17 @@ def load_sed(checkpoint_id: str, device: str) -> "SED":
 
 
 def architecture_of(released: ReleasedModel, source: str) -> str:
-    """The CLIP in ARCHITECTURES that a file's decoder belongs to. Raises CheckpointError for a decoder of another."""
-    given = released.decoder.get("skips.0.weight")
-    channels = given.shape[1] if given is not None and given.ndim == 4 else None
+    """The key in ARCHITECTURES of the CLIP to which the decoder of a file belongs.
+
+    Args:
+        released: the parts of the file.
+        source: name of the file, for messages.
+
+    Raises:
+        CheckpointError: for a decoder that belongs to another CLIP.
+    """
+    weight = released.decoder.get("skips.0.weight")
+    channels = weight.shape[1] if weight is not None and weight.ndim == 4 else None
     for architecture, sizes in ARCHITECTURES.items():
         if sizes.skips[0] == channels:
             return architecture

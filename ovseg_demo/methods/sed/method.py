@@ -1,4 +1,4 @@
-"""SED as a method of the demo: no masks; a decoder turns cost maps into outlines.
+"""SED as a method of the demo: a decoder turns cost maps into class probabilities, without mask proposals.
 
 Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024.
 """
@@ -25,94 +25,97 @@ from ovseg_demo.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ovseg_demo.methods.sed.cost_maps import CostMapSource
 
-_STEPS = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
+_EVIDENCE_TITLES = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
 _EVIDENCE_SIDE = 64
 _MAPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class DecodedPhoto:
-    """What the decoder says of one photo.
+    """The decoder's result for one photo.
 
     Attributes:
         probabilities: float32 (K, h, w) in [0, 1], of the classes that were not rejected.
-        kept: these classes, ascending.
-        evidence: of the classes that people asked for.
+        kept_classes: the indices of these classes, ascending.
+        evidence: of the classes of the vocabulary, without the class of background prompts.
     """
 
     probabilities: Tensor
-    kept: tuple[int, ...]
+    kept_classes: tuple[int, ...]
     evidence: tuple[Evidence, ...]
 
     @property
     def nbytes(self) -> int:
-        return self.probabilities.nbytes + sum(each.nbytes for each in self.evidence)
+        return self.probabilities.nbytes + sum(maps.nbytes for maps in self.evidence)
 
 
 class SED:
-    """A reader and the decoder that was trained on what it gives.
+    """SED: a source of cost maps and a decoder.
 
     Args:
-        reader: reads photos and words.
-        inference: the decoder.
-        longest: longest side in pixels of the photos that the reader is given.
+        source: makes cost maps and image features.
+        decoder: trained on cost maps of this source.
+        longest: longest side, in pixels, of the photos that the source is given.
     """
 
-    def __init__(self, reader: "CostMapSource", inference: OptimisedDecoder, longest: int = image.WORKING_SIDE) -> None:
-        self._reader, self._inference, self._longest = reader, inference, longest
+    def __init__(self, source: "CostMapSource", decoder: OptimisedDecoder, longest: int = image.WORKING_SIDE) -> None:
+        self._source, self._decoder, self._longest = source, decoder, longest
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
-        """A pixel's confidence is the probability of its class, whatever the other classes.
+        """Segment a photo.
 
-        One class alone competes with its rival; with rejection, a note says how many classes every layer kept.
+        A pixel's confidence is the probability of its class, which does not depend on the other classes. A vocabulary
+        of one class competes with background prompts. With early rejection, a note lists how many classes every stage
+        kept.
         """
-        name, keep = self._reader.name, options.keep_aspect
-        read = stages.cached(
+        name, keep = self._source.name, options.keep_aspect
+        features = stages.cached(
             "Reading the photo",
             ("features", photo.key, name, keep),
-            lambda _: self._reader.embed_image(photo.pixels_for(self._longest), keep),
+            lambda _: self._source.embed_image(photo.pixels_for(self._longest), keep),
         )
-        texts = class_texts.embed_vocabulary(self._reader, vocabulary, stages, self._reader.slow_texts)
-        decision = stages.cached(
+        texts = class_texts.embed_vocabulary(self._source, vocabulary, stages, self._source.slow_texts)
+        decoded = stages.cached(
             "Decoding",
-            ("decision", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
-            lambda report: self._decide(read, texts, len(vocabulary), options, report),
+            ("decoded", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
+            lambda report: self._decode(features, texts, len(vocabulary), options, report),
         )
         with stages.timed("Naming pixels"):
-            drawn = [index for index in decision.kept if index < len(vocabulary)]
-            names = tuple(vocabulary.names[index] for index in drawn)
-            found = Segmentation.from_scores(names, decision.probabilities, photo.pixels.shape[:2], independent=True)
-            found = found.among(vocabulary.names, drawn)
-        notes = (_told(decision),) if options.rejection else ()
-        return replace(found, notes=notes, evidence=decision.evidence)
+            classes = [index for index in decoded.kept_classes if index < len(vocabulary)]
+            names = tuple(vocabulary.names[index] for index in classes)
+            result = Segmentation.from_scores(names, decoded.probabilities, photo.pixels.shape[:2], independent=True)
+            result = result.among(vocabulary.names, classes)
+        notes = (_rejection_note(decoded),) if options.rejection else ()
+        return replace(result, notes=notes, evidence=decoded.evidence)
 
     @torch.inference_mode()
-    def _decide(
-        self, read: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: Options, report: Report
+    def _decode(
+        self, features: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: Options, report: Report
     ) -> DecodedPhoto:
-        cost = self._reader.cost(read, self._reader.class_texts(texts.embeddings, texts.class_indices))
-        decoded = self._inference(cost, self._reader.skips(read), options.rejection, report)
-        evidence = tuple(_evidence(cost, decoded, classes))
-        return DecodedPhoto(decoded.logits[-1].sigmoid_(), tuple(decoded.kept[-1].tolist()), evidence)
+        class_embeddings = self._source.class_embeddings(texts.embeddings, texts.class_indices)
+        cost = self._source.cost_map(features, class_embeddings)
+        output = self._decoder(cost, self._source.skips(features), options.rejection, report)
+        evidence = tuple(_evidence(cost, output, classes))
+        return DecodedPhoto(output.logits[-1].sigmoid_(), tuple(output.kept_classes[-1].tolist()), evidence)
 
 
-def _evidence(cost: Tensor, decoded: DecoderOutput, classes: int) -> Iterator[Evidence]:
-    """The cost map, and what the decoder makes of it step by step; of the first `classes` only, so of no rival."""
-    yield Evidence("Cost map", _small(cost[:classes].mean(1)), tuple(range(classes)))
-    for title, logits, kept in zip(_STEPS, decoded.logits, decoded.kept, strict=True):
-        asked = kept[kept < classes]
-        maps = [_small(some.sigmoid()) for some in logits[: len(asked)].split(_MAPS_AT_ONCE)]
-        yield Evidence(title, np.concatenate(maps), tuple(asked.tolist()), (0.0, 1.0))
+def _evidence(cost: Tensor, output: DecoderOutput, classes: int) -> Iterator[Evidence]:
+    """Cost map and probabilities after each stage of the first `classes`, without the class of background prompts."""
+    yield Evidence("Cost map", _shrink(cost[:classes].mean(1)), tuple(range(classes)))
+    for title, logits, indices in zip(_EVIDENCE_TITLES, output.logits, output.kept_classes, strict=True):
+        shown = indices[indices < classes]
+        maps = [_shrink(group.sigmoid()) for group in logits[: len(shown)].split(_MAPS_AT_ONCE)]
+        yield Evidence(title, np.concatenate(maps), tuple(shown.tolist()), (0.0, 1.0))
 
 
-def _small(maps: Tensor) -> np.ndarray:
-    """Maps (K, h, w) at no more than 64 places a side: those of 847 classes are 125 MB at full size, 7 MB so."""
+def _shrink(maps: Tensor) -> np.ndarray:
+    """Maps (K, h, w) averaged to at most 64 positions a side: for 847 classes 7 MB instead of 125 MB."""
     shrink = min(1.0, _EVIDENCE_SIDE / max(maps.shape[1:]))
     size = [max(1, round(side * shrink)) for side in maps.shape[1:]]
     return F.interpolate(maps[:, None], size, mode="area")[:, 0].half().cpu().numpy()
 
 
-def _told(decision: DecodedPhoto) -> str:
-    """The classes that entered the decoder, and those that came out of each stage."""
-    asked, *left = (len(each.classes) for each in decision.evidence[1:])
-    return f"Early rejection: {asked} word{'s' if asked > 1 else ''} → {' → '.join(map(str, left))}."
+def _rejection_note(decoded: DecodedPhoto) -> str:
+    """How many classes entered the decoder, and how many each stage kept."""
+    count, *kept = (len(maps.classes) for maps in decoded.evidence[1:])
+    return f"Early rejection: {count} word{'s' if count > 1 else ''} → {' → '.join(map(str, kept))}."

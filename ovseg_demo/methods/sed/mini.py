@@ -1,11 +1,11 @@
-"""SED on the bundled mini model: what its places say of each class, as a cost map for the same decoder.
+"""SED on the bundled mini model: its dense logits of each class as a cost map for the same decoder.
 
-A photo is read at three sizes: the small one tells what it is about, the large one finds small things (measured: VOC
-gains from the former, CamVid from the latter; which to believe where is the decoder's to learn). The mini model speaks
-at stride 4, SED's cost map lies at stride 32 of the middle size. So the finer logits of each of its places are folded
-into channels, 8 x 8 of the middle and of the large size, 4 x 4 of the small one; the decoder's own transposed
-convolutions can lay them out again. The last channel has what the untrained anchors alone say, the half of the model
-that knows words which nobody taught it.
+A photo is encoded at three sizes: the small one shows the whole scene, the large one small objects (measured: VOC gains
+from the former, CamVid from the latter; the decoder learns which to trust where). Dense logits of the mini model have
+stride 4, SED's cost map has stride 32 of the middle size. So the logits inside each position of the cost map are folded
+into channels, 8 x 8 of the middle and of the large size, 4 x 4 of the small one; the decoder's transposed convolutions
+can unfold them. The last channel holds the logits of the untrained anchors alone, the half of the model which knows
+words that were in no training data.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights.loading import load_for_inference
 
 FOLD = 8
-"""Finer places in a place of the cost map, along each side: stride 32 over stride 4."""
+"""Dense logits in a position of the cost map, along each side: stride 32 over stride 4."""
 
 DECODER_SIZES = DecoderSizes(
     prompts=2 * FOLD**2 + (FOLD // 2) ** 2 + 1,
@@ -34,10 +34,10 @@ DECODER_SIZES = DecoderSizes(
 )
 
 SCALES = (0.5, 2.0)
-"""Of the small and the large size, over the middle one."""
+"""The small and the large size as multiples of the middle size."""
 
 CENTRE, SPREAD = 1.0, 2.0
-"""About the mean and the standard deviation of the mini model's logits, over places and words."""
+"""About the mean and the standard deviation of the mini model's logits, over positions and words."""
 
 MAP_SPREAD = 8.0
 """About the standard deviation of the image tower's maps."""
@@ -45,7 +45,13 @@ MAP_SPREAD = 8.0
 
 @dataclass(frozen=True)
 class MultiScaleFeatures:
-    """A photo at three sizes, their places brought to grids that fold evenly: (8h, 8w), (8h, 8w) and (4h, 4w)."""
+    """Dense features of a photo at three sizes, for a cost map of (h, w).
+
+    Attributes:
+        middle: with embeddings of the dense head on a grid of (8h, 8w), and the image tower's maps.
+        large: with embeddings resized to (8h, 8w), without maps.
+        small: with embeddings resized to (4h, 4w), without maps.
+    """
 
     middle: DenseFeatures
     large: DenseFeatures
@@ -56,81 +62,103 @@ class MultiScaleFeatures:
         return self.middle.nbytes + self.large.nbytes + self.small.nbytes
 
 
-def encode_at_scales(vlm: MiniModel, image: np.ndarray, longest: int = IMAGE_SIDE) -> MultiScaleFeatures:
-    """A photo, uint8 (H, W, 3), the longest side of the middle size being about so many pixels."""
-    middle = vlm.embed_pixels(preprocess(image, longest))
+def encode_at_scales(model: MiniModel, image: np.ndarray, longest: int = IMAGE_SIDE) -> MultiScaleFeatures:
+    """Encode a photo at three sizes.
+
+    Args:
+        model: the mini model.
+        image: uint8 (H, W, 3), RGB.
+        longest: pixels of the longest side of the middle size, up to rounding.
+    """
+    middle = model.embed_pixels(preprocess(image, longest))
     height, width = middle.dense.shape[:2]
-    small, large = (vlm.embed_pixels(preprocess(image, round(scale * longest))) for scale in SCALES)
-    return MultiScaleFeatures(middle, _placed(large, (height, width)), _placed(small, (height // 2, width // 2)))
+    small, large = (model.embed_pixels(preprocess(image, round(scale * longest))) for scale in SCALES)
+    return MultiScaleFeatures(
+        middle, _resize_dense(large, (height, width)), _resize_dense(small, (height // 2, width // 2))
+    )
 
 
-def _placed(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatures:
-    """With its places on another grid, and without its maps. Logits are linear in places: they move alike."""
-    places = features.dense.float().movedim(-1, 0)[None]
-    placed = F.interpolate(places, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
-    return replace(features, dense=placed.half().contiguous(), maps=())
+def _resize_dense(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatures:
+    """Features with embeddings on another grid, and without maps. Logits are linear in them, so they resize alike."""
+    dense = features.dense.float().movedim(-1, 0)[None]
+    resized = F.interpolate(dense, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
+    return replace(features, dense=resized.half().contiguous(), maps=())
 
 
 class MiniCostMaps:
     """Cost maps and image features of the mini model; a `cost_maps.CostMapSource`.
 
     Photos always keep their aspect ratio.
+
+    Args:
+        model: the mini model.
     """
 
     slow_texts = False
 
-    def __init__(self, vlm: MiniModel) -> None:
-        self._vlm = vlm
-        self.name = vlm.name
+    def __init__(self, model: MiniModel) -> None:
+        self._model = model
+        self.name = model.name
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), 384)."""
-        return self._vlm.embed_texts(words)
+        return self._model.embed_texts(words)
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
-        return self._vlm.embed_background_prompts(words)
+        return self._model.embed_background_prompts(words)
 
-    def class_texts(self, rows: Tensor, owners: Tensor) -> Tensor:
-        """Texts of classes (T, S, 384) from those of words (K, 384), S being the most words of a class.
+    def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
+        """Embeddings of the words of each class, (T, S, 384), S being the largest number of words of a class.
 
-        `owners`, int64 (K,), has the class of each word, every class from 0 to T - 1 at least once. A class scores as
-        its best word, so classes of fewer words repeat their first.
-        """
-        members = [rows[owners == number] for number in range(int(owners.max()) + 1)]
-        most = max(map(len, members))
-        return torch.stack([torch.cat([each, each[:1].expand(most - len(each), -1)]) for each in members])
-
-    def embed_image(self, image: np.ndarray, keep_aspect: bool = True) -> MultiScaleFeatures:
-        """What is known of a photo, uint8 (H, W, 3), whose sides keep their ratio whatever `keep_aspect` says."""
-        return encode_at_scales(self._vlm, image)
-
-    def cost(self, photo: MultiScaleFeatures, texts: Tensor) -> Tensor:
-        """float32 (T, P, h, w) at stride 32 of the middle size, about standardised.
+        A class gets the logit of its best word, so classes of fewer words repeat their first.
 
         Args:
-            texts: (T, S, 384), see `class_texts`.
+            embeddings: of K words, (K, 384).
+            class_indices: int64 (K,), the class of each word; every class from 0 to T - 1 occurs.
+        """
+        classes = [embeddings[class_indices == index] for index in range(int(class_indices.max()) + 1)]
+        most = max(map(len, classes))
+        return torch.stack([torch.cat([words, words[:1].expand(most - len(words), -1)]) for words in classes])
+
+    def embed_image(self, image: np.ndarray, keep_aspect: bool = True) -> MultiScaleFeatures:
+        """Features of a photo, uint8 (H, W, 3), RGB, which keeps its aspect ratio whatever `keep_aspect` is."""
+        return encode_at_scales(self._model, image)
+
+    def cost_map(self, features: MultiScaleFeatures, texts: Tensor) -> Tensor:
+        """Logits at stride 32 of the middle size, float32 (T, P, h, w), roughly standardised.
+
+        Args:
+            features: from `embed_image`.
+            texts: (T, S, 384), from `class_embeddings`.
         """
         words = texts.flatten(0, 1)
 
-        def classes(logits: Tensor) -> Tensor:
+        def of_classes(logits: Tensor) -> Tensor:
             return logits.unflatten(0, texts.shape[:2]).amax(1, keepdim=True)
 
         middle, large, small = (
-            classes(self._vlm.dense_logits(each, words)) for each in (photo.middle, photo.large, photo.small)
+            of_classes(self._model.dense_logits(scale, words))
+            for scale in (features.middle, features.large, features.small)
         )
-        coarse = classes(self._vlm.anchor_logits(photo.middle, words))
+        coarse = of_classes(self._model.anchor_logits(features.middle, words))
         folded = [F.pixel_unshuffle(middle, FOLD), F.pixel_unshuffle(large, FOLD), F.pixel_unshuffle(small, FOLD // 2)]
         return (torch.cat([*folded, coarse], 1) - CENTRE) / SPREAD
 
-    def skips(self, photo: MultiScaleFeatures) -> tuple[Tensor, ...]:
-        """The image tower's maps at strides 16, 8 and 4, of a spread of about 1, float32, see `DenseFeatures.maps`."""
-        return tuple(each.float() / MAP_SPREAD for each in photo.middle.maps)
+    def skips(self, features: MultiScaleFeatures) -> tuple[Tensor, ...]:
+        """The image tower's maps at strides 16, 8 and 4, float32, with a standard deviation of about 1."""
+        return tuple(level.float() / MAP_SPREAD for level in features.middle.maps)
 
 
-def load_sed_mini(vlm: MiniModel, device: str) -> SED:
+def load_sed_mini(model: MiniModel, device: str) -> SED:
     """SED on the mini model, whose towers and heads are shared with its other methods.
 
-    Raises CheckpointError when the decoder is missing, damaged or does not fit.
+    Args:
+        model: the mini model.
+        device: where the decoder runs.
+
+    Raises:
+        CheckpointError: when the file of the decoder is missing, damaged or does not fit.
     """
-    return SED(MiniCostMaps(vlm), OptimisedDecoder(load_for_inference(Decoder(DECODER_SIZES), "sed-mini").to(device)))
+    decoder = load_for_inference(Decoder(DECODER_SIZES), "sed-mini").to(device)
+    return SED(MiniCostMaps(model), OptimisedDecoder(decoder))

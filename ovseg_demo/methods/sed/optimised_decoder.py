@@ -1,4 +1,4 @@
-"""SED's decoder at work: the function of `decoder.Decoder`, faster, in bounded memory, and with early rejection."""
+"""SED's decoder for inference: the function of `decoder.Decoder`, faster, in bounded memory, with early rejection."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from ovseg_demo.methods.sed.decoder import Decoder
-from ovseg_demo.methods.sed.optimised_layers import ClassAttention, CostSkips, Embedding, Growth, Head, SpatialFusion
+from ovseg_demo.methods.sed.optimised_layers import (
+    ClassAttention,
+    CostSkips,
+    Embedding,
+    Head,
+    SpatialFusion,
+    Upsampling,
+)
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.worker_pool import WorkerPool, worker_pool
 
@@ -17,38 +24,38 @@ if TYPE_CHECKING:
     from ovseg_demo.models.clip.optimised import Precision
 
 _CHUNK = {"cpu": 2**18}
-"""Numbers in a map that is computed at once, by device: on a CPU so few that they stay in its cache."""
+"""Elements of the maps that are computed at once, by device: on a CPU so few that they stay in its cache."""
 _CHUNK_ELSEWHERE = 2**26
 
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """What the decoder says of one image.
+    """The logits of one image.
 
     Attributes:
         logits: before the stages, (T, h, w), and after each of them, (K0, 2h, 2w), (K1, 4h, 4w) and (K2, 8h, 8w); the
             last is the result. All float32.
-        kept: the classes that these four speak of, int64 indices in their order: all T, K0 of them, K1 of those, and
-            K2 of those. Classes that are not kept have probability zero.
+        kept_classes: the indices of the classes of these four tensors, int64, ascending: all T, then K0 of them, K1 of
+            these, and K2 of these. A class that is not kept has probability zero.
     """
 
     logits: tuple[Tensor, ...]
-    kept: tuple[Tensor, ...]
+    kept_classes: tuple[Tensor, ...]
 
 
 class OptimisedDecoder:
-    """A decoder for use: no gradients, and its weights as they were when this was made.
+    """A decoder for inference, without gradients, on a copy of the weights.
 
-    Classes meet only in the attention between them, which is local to each place. So all layers but that one run on a
-    few classes at a time, and that one on a few places at a time: no result depends on how they are cut. What memory
-    holds of every class is one map a stage, and no intermediate one.
+    Classes depend on each other only in the attention between classes, which acts at each position separately. So the
+    attention runs on a few positions at a time, and all other layers on a few classes at a time; the results do not
+    depend on the size of these chunks. Memory holds one map a stage of every class, and no intermediate map.
+
+    Args:
+        decoder: with its weights loaded, on its device.
+        precision: of matrix products and convolutions. Norms, the residual stream and sums over classes are float32.
     """
 
     def __init__(self, decoder: Decoder, precision: "Precision" = "float32") -> None:
-        """
-        Args:
-            precision: of products. Norms and all that adds up over layers are float32; so are sums over classes.
-        """
         decoder = copy.deepcopy(decoder).requires_grad_(False)
         self._dtype = getattr(torch, precision)
         self._embed = Embedding(decoder.embed, self._dtype)
@@ -56,7 +63,7 @@ class OptimisedDecoder:
         self._skips = decoder.skips
         self._spatial = [SpatialFusion(stage.spatial, self._dtype) for stage in decoder.stages]
         self._classes = [ClassAttention(stage.classes, self._dtype) for stage in decoder.stages]
-        self._growth = [Growth(stage, self._dtype) for stage in decoder.stages]
+        self._upsampling = [Upsampling(stage, self._dtype) for stage in decoder.stages]
         self._heads = [Head(head) for head in decoder.heads]
 
     @torch.inference_mode()
@@ -72,37 +79,37 @@ class OptimisedDecoder:
         Args:
             cost: cosines float32 (T, P, h, w), see `decoder.cost_map`.
             skips: image features (C, 2h, 2w), (C', 4h, 4w), (C'', 8h, 8w).
-            rejection: for category early rejection (section 3.3 of the paper), the k of each stage: it goes on with the
-                classes that are among the k likeliest at one place at least. None keeps all; so does any k that is not
-                less than the number of classes left.
-            report: called after the embedding and between the stages; what it raises ends the work.
+            rejection: for category early rejection (section 3.3 of the paper) the k of each stage, which continues with
+                the classes that are among the k likeliest at one position at least. None keeps all classes, and so does
+                a k that is not less than the number of remaining classes.
+            report: progress callback, called after the embedding and between the stages; what it raises ends the work.
         """
         with worker_pool(cost.device) as workers:
-            return self._decoded(workers, cost, skips, rejection or (len(cost),) * len(self._growth), report)
+            return self._decode(workers, cost, skips, rejection or (len(cost),) * len(self._upsampling), report)
 
-    def _decoded(
+    def _decode(
         self, workers: WorkerPool, cost: Tensor, skips: Sequence[Tensor], rejection: Sequence[int], report: Report
     ) -> DecoderOutput:
-        # Cosines with an image differ little. Without their mean, half precision is left for what they tell apart.
+        # The cosines of an image differ little. Without their mean, half precision resolves their differences.
         mean = cost.mean((0, 2, 3))
-        cost = self._centred(workers, cost, mean)
-        x, logits = self._embedded(workers, cost, mean)
+        cost = self._centre(workers, cost, mean)
+        x, logits = self._embed_cost(workers, cost, mean)
         bias = self._cost_skips.bias(mean)
-        kept = [torch.arange(len(cost), device=cost.device)]
-        found = [logits]
+        kept_classes = [torch.arange(len(cost), device=cost.device)]
+        all_logits = [logits]
         for stage, (skip, k) in enumerate(zip(skips, rejection, strict=True)):
-            report((stage + 1) / (len(self._growth) + 1))
-            among = survivors(found[-1], k)
-            if len(among) < len(x):
-                x, cost = x[among], cost[among]
-            kept.append(kept[-1][among])
+            report((stage + 1) / (len(self._upsampling) + 1))
+            kept = likeliest_classes(all_logits[-1], k)
+            if len(kept) < len(x):
+                x, cost = x[kept], cost[kept]
+            kept_classes.append(kept_classes[-1][kept])
             self._fuse(workers, stage, x)
-            x, logits = self._grown(workers, stage, x, cost, bias, skip)
-            found.append(logits)
-        return DecoderOutput(tuple(found), tuple(kept))
+            x, logits = self._upsample(workers, stage, x, cost, bias, skip)
+            all_logits.append(logits)
+        return DecoderOutput(tuple(all_logits), tuple(kept_classes))
 
-    def _centred(self, workers: WorkerPool, cost: Tensor, mean: Tensor) -> Tensor:
-        """(T, P, h, w) to (T, h, w, P)."""
+    def _centre(self, workers: WorkerPool, cost: Tensor, mean: Tensor) -> Tensor:
+        """The cost map without its mean over classes and positions, (T, P, h, w) to (T, h, w, P)."""
         centred = cost.new_empty(len(cost), *cost.shape[2:], len(mean), dtype=self._dtype)
 
         def work(part: slice) -> None:
@@ -111,7 +118,7 @@ class OptimisedDecoder:
         workers.map(work, list(_chunks(len(cost), cost[0].numel(), cost.device)))
         return centred
 
-    def _embedded(self, workers: WorkerPool, cost: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed_cost(self, workers: WorkerPool, cost: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (T, h, w, C) and logits (T, h, w)."""
         base = self._embed.base(mean, cost.shape[1:3])
         return self._by_class(
@@ -121,23 +128,23 @@ class OptimisedDecoder:
     def _fuse(self, workers: WorkerPool, stage: int, x: Tensor) -> None:
         """Spatial fusion and attention between classes of (T, h, w, C), in place."""
         spatial, classes = self._spatial[stage], self._classes[stage]
-        places = x.flatten(1, 2)
+        positions = x.flatten(1, 2)
         by_class = list(_chunks(len(x), x[0].numel(), x.device))
-        by_place = list(_chunks(places.shape[1], places[:, 0].numel(), x.device))
+        by_position = list(_chunks(positions.shape[1], positions[:, 0].numel(), x.device))
         workers.map(lambda part: spatial.add_to(x[part]), by_class)
-        workers.map(lambda part: classes.add_to(places[:, part]), by_place)
+        workers.map(lambda part: classes.add_to(positions[:, part]), by_position)
 
-    def _grown(
+    def _upsample(
         self, workers: WorkerPool, stage: int, x: Tensor, cost: Tensor, bias: Tensor, skip: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        """The next stage's input (T, 2h, 2w, C'), which none is after the last one, and logits (T, 2h, 2w)."""
-        grow, head = self._growth[stage], self._heads[stage + 1]
-        base = grow.base(self._skips[stage](skip[None].float()).relu()[0])
+        """The next stage's input (T, 2h, 2w, C'), or None after the last stage, and logits (T, 2h, 2w)."""
+        upsample, head = self._upsampling[stage], self._heads[stage + 1]
+        base = upsample.base(self._skips[stage](skip[None].float()).relu()[0])
 
         def work(part: slice) -> Tensor:
-            return grow(x[part], self._cost_skips(cost[part], bias, stage + 1), base)
+            return upsample(x[part], self._cost_skips(cost[part], bias, stage + 1), base)
 
-        last = stage == len(self._growth) - 1
+        last = stage == len(self._upsampling) - 1
         return self._by_class(workers, len(x), base.shape, x.device, head, work, discard=last)
 
     @staticmethod
@@ -150,22 +157,43 @@ class OptimisedDecoder:
         work: Callable[[slice], Tensor],
         discard: bool = False,
     ) -> tuple[Tensor | None, Tensor]:
-        """Maps (count, h, w, C) that `work` makes of some classes each time, unless discarded, and their logits."""
+        """Compute maps of `count` classes by chunks of classes, and their logits.
+
+        Args:
+            workers: run the chunks.
+            count: T, the number of classes.
+            shape: (h, w, C) of a class's maps.
+            device: of the maps.
+            head: maps (n, h, w, C) to logits (n, h, w).
+            work: computes the maps of a chunk of classes.
+            discard: whether to drop the maps once their logits are known.
+
+        Returns:
+            The maps (T, h, w, C), or None if discarded, and the logits (T, h, w).
+        """
         logits = torch.empty(count, *shape[:2], device=device)
         maps = None if discard else torch.empty(count, *shape, device=device)
 
-        def filled(part: slice) -> None:
-            made = work(part)
-            logits[part] = head(made)
+        def fill(part: slice) -> None:
+            computed = work(part)
+            logits[part] = head(computed)
             if maps is not None:
-                maps[part] = made
+                maps[part] = computed
 
-        workers.map(filled, list(_chunks(count, shape.numel(), device)))
+        workers.map(fill, list(_chunks(count, shape.numel(), device)))
         return maps, logits
 
 
-def survivors(logits: Tensor, k: int) -> Tensor:
-    """Which of (T, h, w) are among the k largest at one place at least: ascending int64 indices."""
+def likeliest_classes(logits: Tensor, k: int) -> Tensor:
+    """The classes that are among the k likeliest at one position at least.
+
+    Args:
+        logits: (T, h, w).
+        k: at least 1.
+
+    Returns:
+        Their indices, int64, ascending.
+    """
     if k >= len(logits):
         return torch.arange(len(logits), device=logits.device)
     best = logits.flatten(1).topk(k, 0, sorted=False).indices
@@ -173,6 +201,6 @@ def survivors(logits: Tensor, k: int) -> Tensor:
 
 
 def _chunks(count: int, size: int, device: torch.device) -> Iterator[slice]:
-    """Cut `count` items of `size` numbers each into parts that are worked on at once."""
+    """Slices of `count` items with `size` elements each, such that a chunk fits the cache of the device."""
     step = max(1, _CHUNK.get(device.type, _CHUNK_ELSEWHERE) // size)
     return (slice(start, start + step) for start in range(0, count, step))

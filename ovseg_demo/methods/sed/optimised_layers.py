@@ -1,7 +1,7 @@
-"""The layers of SED's decoder for inference: channels last, products in a precision of choice, sums in float32.
+"""The layers of SED's decoder for inference: channels last, products in a given precision, sums in float32.
 
-Every layer computes what its namesake in `decoder` does. Maps are (n, h, w, C) with the n of some classes; what stays
-of them between layers is float32.
+Every layer computes the function of its namesake in `decoder`. Maps are (n, h, w, C) with n classes; between layers
+they are float32.
 """
 
 import math
@@ -14,52 +14,84 @@ from ovseg_demo.methods.sed import decoder
 from ovseg_demo.runtime.fused_layers import FusedConv, FusedLinear, fused_linear, with_weights
 
 _LN2 = math.log(2)
-_SQUARE = 4  # side of the squares of logits that a head computes at once
+_SQUARE = 4
+"""Side of the squares of logits that a head computes at once."""
 
 
 class Embedding:
-    """The cost embedding of maps without their mean."""
+    """The cost embedding, for cost maps without their mean.
+
+    Args:
+        conv: `Decoder.embed`.
+        dtype: of the convolution.
+    """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
-        self._exact = conv
+        self._float32_conv = conv
         self._conv = _conv(conv.weight, None, dtype, conv.padding)
 
     def base(self, mean: Tensor, size: tuple[int, int]) -> Tensor:
-        """What the mean (P,) and the bias add at each place, float32 (h, w, C); the border sees less of the mean."""
-        return _last(self._exact(mean[None, :, None, None].expand(-1, -1, *size)))[0]
+        """The contribution of the mean (P,) and of the bias, float32 (h, w, C).
+
+        It differs at the border, where the convolution's zero padding has no mean.
+
+        Args:
+            mean: of the cost map, (P,).
+            size: (h, w).
+        """
+        return _channels_last(self._float32_conv(mean[None, :, None, None].expand(-1, -1, *size)))[0]
 
     def __call__(self, cost: Tensor, base: Tensor) -> Tensor:
-        """(n, h, w, P) to (n, h, w, C), float32."""
-        return _last(self._conv(_first(cost))) + base
+        """Cost maps without mean, (n, h, w, P), and the base to the cost embedding (n, h, w, C), float32."""
+        return _channels_last(self._conv(_channels_first(cost))) + base
 
 
 class CostSkips:
-    """The cost map, twice as fine and narrower at each step."""
+    """The projections of the cost map for the stages: each doubles the resolution of the one before.
+
+    Args:
+        steps: `Decoder.cost_skips`.
+        dtype: of the products.
+    """
 
     def __init__(self, steps: nn.ModuleList, dtype: torch.dtype) -> None:
         first, *later = steps
-        self._first, self._bias = _phases(first, dtype, bias=False), first.bias.repeat(4)
+        self._first_step, self._bias = _as_linear(first, dtype, bias=False), first.bias.repeat(4)
         self._weight = first.weight
-        self._later = [_phases(step, dtype, nn.ReLU()) for step in later]
+        self._later = [_as_linear(step, dtype, nn.ReLU()) for step in later]
 
     def bias(self, mean: Tensor) -> Tensor:
-        """What the mean (P,) and the bias add to the first step."""
+        """The contribution of the mean (P,) and of the bias to the first step, (4 g,)."""
         return self._bias + torch.einsum("pgab,p->abg", self._weight, mean).flatten()
 
     def __call__(self, cost: Tensor, bias: Tensor, steps: int) -> Tensor:
-        """(n, h, w, P) without its mean to (n, h * 2**steps, w * 2**steps, g), after at least one step."""
-        x = _unfolded((self._first(cost) + bias).relu_().to(cost.dtype))
+        """Project cost maps.
+
+        Args:
+            cost: without mean, (n, h, w, P).
+            bias: of the first step, from `bias`.
+            steps: how many projections to apply, at least 1.
+
+        Returns:
+            (n, h * 2**steps, w * 2**steps, g).
+        """
+        x = _unfold((self._first_step(cost) + bias).relu_().to(cost.dtype))
         for step in self._later[: steps - 1]:
-            x = _unfolded(step(x))
+            x = _unfold(step(x))
         return x
 
 
 class SpatialFusion:
-    """`decoder.SpatialFusion`."""
+    """`decoder.SpatialFusion`.
+
+    Args:
+        fusion: the layer.
+        dtype: of the linear layers.
+    """
 
     def __init__(self, fusion: decoder.SpatialFusion, dtype: torch.dtype) -> None:
         depthwise = fusion.depthwise
-        # In half precision this layer is no faster.
+        # In half precision a depthwise convolution is no faster.
         self._depthwise = _conv(
             depthwise.weight, depthwise.bias, torch.float32, depthwise.padding, groups=depthwise.groups
         )
@@ -69,23 +101,28 @@ class SpatialFusion:
         self._fc2 = fused_linear(fusion.fc2.weight * scale[:, None], fusion.fc2.bias * scale, dtype)
 
     def add_to(self, x: Tensor) -> None:
-        """(n, h, w, C), in place."""
-        mixed = self._norm(_last(self._depthwise(_first(x)))).to(self._dtype)
+        """Apply the block to x (n, h, w, C) in place."""
+        mixed = self._norm(_channels_last(self._depthwise(_channels_first(x)))).to(self._dtype)
         x += self._fc2(self._fc1(mixed))
 
 
 class ClassAttention:
     """`decoder.ClassAttention` without pooling.
 
-    The heads' small products are done as one with the products between heads set to zero, and its divisor stands beside
-    each channel: more arithmetic, in far fewer and larger pieces.
+    The small products of the heads are computed as one large product in which products between different heads are set
+    to zero, with the divisor repeated for each channel: more arithmetic, but in far fewer and larger pieces.
+
+    Args:
+        attention: the layer.
+        dtype: of the linear layers and products.
     """
 
     def __init__(self, attention: decoder.ClassAttention, dtype: torch.dtype) -> None:
         self._norm, self._mlp_norm, self._dtype = attention.norm, attention.mlp_norm, dtype
         query, key, value = attention.query, attention.key, attention.value
-        # As `_positive` wants them. Separate layers: the product with keys is three times as fast on whole tensors.
-        self._query, self._key = (fused_linear(each.weight / _LN2, each.bias / _LN2, dtype) for each in (query, key))
+        # Scaled for `_positive`. Queries and keys are not one layer, because the product with keys is three times as
+        # fast on contiguous tensors.
+        self._query, self._key = (fused_linear(layer.weight / _LN2, layer.bias / _LN2, dtype) for layer in (query, key))
         self._value = fused_linear(value.weight, value.bias, dtype)
         self._fc1 = fused_linear(attention.fc1.weight, attention.fc1.bias, dtype, nn.ReLU())
         self._fc2 = fused_linear(attention.fc2.weight, attention.fc2.bias, dtype)
@@ -94,7 +131,7 @@ class ClassAttention:
         self._same_head = (head[:, None] == head).to(dtype)
 
     def add_to(self, x: Tensor) -> None:
-        """(T, L, C) with all classes at some places, in place."""
+        """Apply the layer in place to x (T, L, C), all classes at L positions."""
         x = x.transpose(0, 1)
         y = x + self._attended(self._norm(x.contiguous()).to(self._dtype))
         y += self._fc2(self._fc1(self._mlp_norm(y).to(self._dtype)))
@@ -102,18 +139,22 @@ class ClassAttention:
 
     def _attended(self, y: Tensor) -> Tensor:
         query, key = (_positive(project(y).float()).to(y.dtype) for project in (self._query, self._key))
-        summed = (key.mT @ self._value(y)) * self._same_head
+        sums = (key.mT @ self._value(y)) * self._same_head
         keys = key.sum(1, dtype=torch.float32).to(y.dtype)[:, :, None] * self._same_head
-        attended, weight = (query @ torch.cat([summed, keys], -1)).float().chunk(2, -1)
+        attended, weight = (query @ torch.cat([sums, keys], -1)).float().chunk(2, -1)
         return attended / (weight + decoder.TINY)
 
 
-class Growth:
-    """The second half of `decoder.Stage`: twice the resolution, finer features, half the channels.
+class Upsampling:
+    """The second half of `decoder.Stage`: upsampling and fusion with finer features.
 
-    `up` and the first convolution after it are linear, and so is the sum over the parts of what is concatenated: `up`
-    and its part of the convolution become one transposed convolution, and all that does not depend on the class is
-    computed once.
+    The upsampling `up` and the first convolution after it are linear, and this convolution is a sum over the parts of
+    its concatenated input. So `up` and its part of the convolution become one transposed convolution, and the part of
+    the image features, which is the same for all classes, is computed once.
+
+    Args:
+        stage: the stage.
+        dtype: of the convolutions.
     """
 
     def __init__(self, stage: decoder.Stage, dtype: torch.dtype) -> None:
@@ -121,28 +162,44 @@ class Growth:
         self._dtype, self._up_bias = dtype, stage.up.bias
         ups, guide = stage.up.weight.shape[1], (first.weight.shape[1] - stage.up.weight.shape[1]) // 2
         up_weight, skip_weight, cost_weight = first.weight.split([ups, guide, guide], 1)
-        self._constant = torch.cat([up_weight, skip_weight], 1)
-        self._grow = _composed(stage.up.weight, up_weight).to(dtype)
+        self._base_weight = torch.cat([up_weight, skip_weight], 1)
+        self._upsample = _compose(stage.up.weight, up_weight).to(dtype)
         self._cost = _conv(cost_weight, None, dtype, 1)
         self._second = _conv(second.weight, None, dtype, 1)
 
     def base(self, skip: Tensor) -> Tensor:
-        """What the projected image features (g, 2h, 2w) add to each class, (2h, 2w, C')."""
+        """The contribution of projected image features (g, 2h, 2w) and of the bias to every class, (2h, 2w, C')."""
         ups = self._up_bias[:, None, None].expand(-1, *skip.shape[-2:])
-        return _last(F.conv2d(torch.cat([ups, skip])[None], self._constant, padding=1))[0]
+        return _channels_last(F.conv2d(torch.cat([ups, skip])[None], self._base_weight, padding=1))[0]
 
     def __call__(self, x: Tensor, cost_skip: Tensor, base: Tensor) -> Tensor:
-        """(n, h, w, C) and (n, 2h, 2w, g) to (n, 2h, 2w, C'), float32."""
-        # Half precision is slower in all but products.
-        y = F.conv_transpose2d(_first(x.to(self._dtype)), self._grow, stride=2, padding=1).float()
-        y += _first(base[None])
-        y += self._cost(_first(cost_skip))
-        y = self._second(_normed(y, self._norm).to(self._dtype)).float()
-        return _last(_normed(y, self._last_norm))
+        """Upsample and fuse.
+
+        Args:
+            x: (n, h, w, C).
+            cost_skip: projected cost map (n, 2h, 2w, g).
+            base: from `base`, (2h, 2w, C').
+
+        Returns:
+            float32 (n, 2h, 2w, C').
+        """
+        # Half precision is slower in everything but products.
+        y = F.conv_transpose2d(_channels_first(x.to(self._dtype)), self._upsample, stride=2, padding=1).float()
+        y += _channels_first(base[None])
+        y += self._cost(_channels_first(cost_skip))
+        y = self._second(_norm_relu(y, self._norm).to(self._dtype)).float()
+        return _channels_last(_norm_relu(y, self._last_norm))
 
 
 class Head:
-    """A convolution to one channel. Squares of logits are the channels here: a single one leaves vectors empty."""
+    """A convolution to one channel, the logit.
+
+    It computes a square of logits at once, as the channels of a larger convolution, since a single output channel would
+    leave the processor's vector registers mostly empty.
+
+    Args:
+        conv: of `Decoder.heads`.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         weight = conv.weight.new_zeros(_SQUARE, _SQUARE, conv.in_channels, _SQUARE + 2, _SQUARE + 2)
@@ -155,16 +212,16 @@ class Head:
         """(n, h, w, C) to logits (n, h, w), all float32."""
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, 1, 1 + -width % _SQUARE, 1, 1 + -height % _SQUARE))
-        return F.pixel_shuffle(self._conv(_first(padded)), _SQUARE)[:, 0, :height, :width]
+        return F.pixel_shuffle(self._conv(_channels_first(padded)), _SQUARE)[:, 0, :height, :width]
 
 
 def _positive(x: Tensor) -> Tensor:
-    """elu(x * ln 2) + 1, using up float32 x; six times as fast as torch's elu, whose exponential is slow."""
+    """elu(x * ln 2) + 1, in the memory of float32 x; six times as fast as torch's elu, whose exponential is slow."""
     return x.clamp_max(0).exp2_().add_(x.relu_(), alpha=_LN2)
 
 
-def _composed(up: Tensor, conv: Tensor) -> Tensor:
-    """The kernel 4 x 4 that, with stride 2 and padding 1, does a transposed 2 x 2 and then a 3 x 3 convolution.
+def _compose(up: Tensor, conv: Tensor) -> Tensor:
+    """The 4 x 4 kernel, of stride 2 and padding 1, of a transposed 2 x 2 convolution followed by a 3 x 3 convolution.
 
     Pixel 2i + a of the finer map comes from pixel i of the coarser one, and goes to 2i + a + 1 - d by tap d.
     """
@@ -176,30 +233,30 @@ def _composed(up: Tensor, conv: Tensor) -> Tensor:
     return kernel
 
 
-def _phases(
+def _as_linear(
     up: nn.ConvTranspose2d, dtype: torch.dtype, activation: nn.Module | None = None, bias: bool = True
 ) -> FusedLinear:
-    """A transposed 2 x 2 convolution with stride 2 as a linear layer, before `_unfolded`."""
+    """A transposed 2 x 2 convolution of stride 2 as a linear layer, before `_unfold`."""
     weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)
     return fused_linear(weight, up.bias.repeat(4) if bias else None, dtype, activation)
 
 
-def _unfolded(x: Tensor) -> Tensor:
+def _unfold(x: Tensor) -> Tensor:
     """(n, h, w, 4g) to (n, 2h, 2w, g)."""
     count, height, width, _ = x.shape
     return x.unflatten(-1, (2, 2, -1)).transpose(2, 3).reshape(count, 2 * height, 2 * width, -1)
 
 
-def _normed(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+def _norm_relu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps).relu_()
 
 
-def _first(x: Tensor) -> Tensor:
+def _channels_first(x: Tensor) -> Tensor:
     """(n, h, w, C) to (n, C, h, w) in the same memory."""
     return x.permute(0, 3, 1, 2)
 
 
-def _last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     """(n, C, h, w) to (n, h, w, C), contiguous."""
     return x.permute(0, 2, 3, 1).contiguous()
 

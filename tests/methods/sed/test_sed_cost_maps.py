@@ -1,4 +1,4 @@
-"""From photos and words to cost maps, over a stand-in for the CLIP."""
+"""From photos and words to cost maps, with a fake CLIP."""
 
 import numpy as np
 import pytest
@@ -27,10 +27,10 @@ VECTORS = {
 """Of two prompts."""
 
 
-class Paper:
-    """Words are given vectors; photos are seen as they are shown."""
+class FakeClip:
+    """Gives fixed vectors to words, and the same features to every photo."""
 
-    name = "paper"
+    name = "fake"
 
     def embed_texts(self, words):
         return torch.tensor([VECTORS[word] for word in words])
@@ -45,7 +45,7 @@ class Paper:
 
 @pytest.fixture
 def costs() -> ClipCostMaps:
-    return ClipCostMaps(Paper())
+    return ClipCostMaps(FakeClip())
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("size", "between"), [((48, 64), (640, 853)), ((64, 16), (2560, 640)), ((8, 80), (256, 2560))])
-def test_a_photo_is_squashed_as_published(size, between):
+def test_a_photo_becomes_a_square_as_published(size, between):
     """Detectron2's ResizeShortestEdge(640, 2560) in bytes, normalised, and then a square."""
     photo = noise(*size)
     resized = vision.resize(Image.fromarray(photo), list(between), InterpolationMode.BILINEAR)
@@ -96,21 +96,21 @@ def test_the_option_decides(costs):
 
 def test_synonyms_are_averaged_for_each_prompt_and_stay_unit_vectors(costs):
     rows = costs.embed_texts(["cat", "kitten", "sky"])
-    found = costs.class_texts(rows, torch.tensor([0, 0, 1]))
+    found = costs.class_embeddings(rows, torch.tensor([0, 0, 1]))
     half = 0.5**0.5
     assert torch.allclose(found, torch.tensor([[[half, half], [0, 1]], [[0.6, 0.8], [-1, 0]]]))
 
 
-def test_costs_are_cosines_of_every_place_and_prompt(costs):
+def test_costs_are_cosines_of_every_position_and_prompt(costs):
     photo = costs.embed_image(noise(4, 4), keep_aspect=False)
-    found = costs.cost(photo, costs.embed_texts(["cat", "sky"]))
+    found = costs.cost_map(photo, costs.embed_texts(["cat", "sky"]))
     assert found.shape == (2, 2, 1, 3)
     expected = [[[[1, 0, 0.6]], [[0, 1, 0.8]]], [[[0.6, 0.8, 1]], [[-1, 0, -0.6]]]]
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
-    assert [each.shape for each in costs.skips(photo)] == [(3, 2, 6), (2, 4, 12), (1, 8, 24)]
+    assert [level.shape for level in costs.skips(photo)] == [(3, 2, 6), (2, 4, 12), (1, 8, 24)]
 
 
-def test_one_word_competes_with_others(costs):
+def test_one_word_competes_with_the_background_prompt_others(costs):
     assert torch.equal(costs.embed_background_prompts(["cat"]), costs.embed_texts(["others"]))
 
 

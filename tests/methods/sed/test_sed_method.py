@@ -1,4 +1,4 @@
-"""SED as a method, over a tiny decoder and a reader whose answers are known."""
+"""SED as a method, with a tiny decoder and a source of random cost maps."""
 
 from dataclasses import dataclass
 
@@ -23,15 +23,15 @@ WORDS = "cat, dog, sky, bus, tree, road, lamp"
 
 
 @dataclass(frozen=True)
-class Read:
-    """What a tiny reader knows of a photo."""
+class TinyFeatures:
+    """Features of a photo from the tiny source."""
 
     dense: Tensor
     skips: tuple[Tensor, ...]
     nbytes: int = 100
 
 
-class TinyReader:
+class TinySource:
     """Random numbers that follow from the photo and from the words."""
 
     name = "tiny"
@@ -47,30 +47,32 @@ class TinyReader:
     def embed_background_prompts(self, words):
         return self.embed_texts(["others"])
 
-    def class_texts(self, rows, owners):
-        return torch.stack([rows[owners == owner].mean(0) for owner in range(int(owners.max()) + 1)])
+    def class_embeddings(self, embeddings, class_indices):
+        return torch.stack([embeddings[class_indices == i].mean(0) for i in range(int(class_indices.max()) + 1)])
 
     def embed_image(self, pixels, keep_aspect):
         self.photos.append(keep_aspect)
         key = f"{pixels.sum()} {keep_aspect}"
         skips = [_random(key, c, *(side * 2**i for side in SIDES)) for i, c in enumerate(SIZES.skips, 1)]
-        return Read(_random(key, WIDTH, *SIDES), tuple(skips))
+        return TinyFeatures(_random(key, WIDTH, *SIDES), tuple(skips))
 
-    def cost(self, photo, texts):
+    def cost_map(self, photo, texts):
         return torch.einsum("chw,tpc->tphw", F.normalize(photo.dense, dim=0), F.normalize(texts, dim=-1)).contiguous()
 
     def skips(self, photo):
         return photo.skips
 
 
-class Told:
+class GivenLogits:
     """In place of the decoder: logits that a test gives."""
 
-    def __init__(self, *logits: Tensor, kept: tuple[list[int], ...]):
-        self._decoded = DecoderOutput(logits, tuple(torch.tensor(each, dtype=torch.int64) for each in kept))
+    def __init__(self, *logits: Tensor, kept_classes: tuple[list[int], ...]):
+        self._output = DecoderOutput(
+            logits, tuple(torch.tensor(indices, dtype=torch.int64) for indices in kept_classes)
+        )
 
     def __call__(self, cost, skips, rejection, report):
-        return self._decoded
+        return self._output
 
 
 def _random(key: str, *shape: int) -> Tensor:
@@ -84,13 +86,13 @@ def decoder() -> Decoder:
 
 
 @pytest.fixture
-def reader() -> TinyReader:
-    return TinyReader()
+def source() -> TinySource:
+    return TinySource()
 
 
 @pytest.fixture
-def method(decoder, reader) -> SED:
-    return SED(reader, OptimisedDecoder(decoder))
+def method(decoder, source) -> SED:
+    return SED(source, OptimisedDecoder(decoder))
 
 
 @pytest.fixture
@@ -103,18 +105,18 @@ def segment(method, photo, words=WORDS, cache=None, **options):
     return method.segment(photo, vocabulary.parse(words), Options(**options), stages), stages
 
 
-def probabilities(decoder, reader, photo, words=WORDS) -> Tensor:
+def probabilities(decoder, source, photo, words=WORDS) -> Tensor:
     """Of every class, float32 (T, h, w), by the plain decoder."""
     texts = torch.stack([_random(word, SIZES.prompts, WIDTH) for word in words.split(", ")])
-    read = reader.embed_image(photo.pixels, False)
+    read = source.embed_image(photo.pixels, False)
     with torch.inference_mode():
-        return decoder(reader.cost(read, texts)[None], [each[None] for each in read.skips])[-1][0].sigmoid()
+        return decoder(source.cost_map(read, texts)[None], [each[None] for each in read.skips])[-1][0].sigmoid()
 
 
-def test_labels_are_those_of_the_published_postprocessing(method, decoder, reader, photo):
+def test_labels_are_those_of_the_published_postprocessing(method, decoder, source, photo):
     """Sigmoid, then bilinear to the photo's size (Detectron2's sem_seg_postprocess), then the best class."""
     found, _ = segment(method, photo)
-    whole = probabilities(decoder, reader, photo)[None]
+    whole = probabilities(decoder, source, photo)[None]
     whole = F.interpolate(whole, photo.pixels.shape[:2], mode="bilinear", align_corners=False)[0].numpy()
     best = np.sort(whole, axis=0)
     clear = best[-1] - best[-2] > 1e-5
@@ -147,7 +149,7 @@ def test_a_rejection_that_keeps_all_changes_nothing(method, photo):
     assert same.notes == ("Early rejection: 7 words → 7 → 7 → 7.",)
 
 
-def test_every_step_is_shown(method, decoder, reader, photo):
+def test_every_step_is_shown(method, decoder, source, photo):
     found, _ = segment(method, photo)
     steps = found.evidence
     assert [each.title for each in steps] == [
@@ -160,37 +162,37 @@ def test_every_step_is_shown(method, decoder, reader, photo):
     assert [each.maps.shape for each in steps] == [(7, 3 * s, 4 * s) for s in (1, 1, 2, 4, 8)]
     assert all(each.maps.dtype == np.float16 and each.classes == tuple(range(7)) for each in steps)
     assert [each.limits for each in steps] == [None, *[(0.0, 1.0)] * 4]
-    assert np.allclose(steps[-1].maps, probabilities(decoder, reader, photo), atol=1e-3)
+    assert np.allclose(steps[-1].maps, probabilities(decoder, source, photo), atol=1e-3)
     texts = torch.stack([_random(word, SIZES.prompts, WIDTH) for word in WORDS.split(", ")])
-    cost = reader.cost(reader.embed_image(photo.pixels, False), texts)
+    cost = source.cost_map(source.embed_image(photo.pixels, False), texts)
     assert np.allclose(steps[0].maps, cost.mean(1), atol=1e-3)
 
 
-def test_large_maps_are_averaged(reader, photo):
+def test_large_maps_are_averaged(source, photo):
     """847 classes at full size would be hundreds of megabytes in every result."""
     logits = torch.full((2, 192, 96), -3.0)
     logits[0, :3, :3] = 3
-    result, _ = segment(SED(reader, Told(*[logits] * 4, kept=([0, 1],) * 4)), photo, "cat, dog")
+    result, _ = segment(SED(source, GivenLogits(*[logits] * 4, kept_classes=([0, 1],) * 4)), photo, "cat, dog")
     last = result.evidence[-1].maps
     assert last.shape == (2, 64, 32)
     assert np.allclose(last[:, :2, 0], [[0.9526, 0.0474], [0.0474, 0.0474]], atol=1e-3)
 
 
-def test_one_word_meets_its_rival_which_is_not_shown(reader, photo):
+def test_one_word_competes_with_background_prompts_which_are_not_shown(source, photo):
     left = torch.full((2, 1, 2), -2.0)
     left[0, 0, 0] = left[1, 0, 1] = 2
-    result, _ = segment(SED(reader, Told(*[left] * 4, kept=([0, 1],) * 4)), photo, "cat")
+    result, _ = segment(SED(source, GivenLogits(*[left] * 4, kept_classes=([0, 1],) * 4)), photo, "cat")
     assert set(np.unique(result.labels)) == {-1, 0}
     assert (result.labels[:, 0] == 0).all()
     assert (result.labels[:, -1] == -1).all()
     assert all(each.classes == (0,) for each in result.evidence)
     assert all(len(each.maps) == 1 for each in result.evidence)
-    assert reader.words == ["cat", "others"]
+    assert source.words == ["cat", "others"]
 
 
-def test_when_only_the_rival_is_left_nothing_is_found(reader, photo):
+def test_when_all_words_are_rejected_nothing_is_found(source, photo):
     two, one = torch.zeros(2, 1, 2), torch.zeros(1, 1, 2)
-    method = SED(reader, Told(two, one, one, one, kept=([0, 1], [1], [1], [1])))
+    method = SED(source, GivenLogits(two, one, one, one, kept_classes=([0, 1], [1], [1], [1])))
     result, _ = segment(method, photo, "cat", rejection=(1, 1, 1))
     assert (result.labels == -1).all()
     assert result.names == ("cat",)
@@ -198,9 +200,9 @@ def test_when_only_the_rival_is_left_nothing_is_found(reader, photo):
     assert result.notes == ("Early rejection: 1 word → 0 → 0 → 0.",)
 
 
-def test_classes_that_stay_keep_their_names(reader, photo):
+def test_classes_that_stay_keep_their_names(source, photo):
     all_four, two = torch.zeros(4, 1, 1), torch.tensor([[[1.0]], [[2.0]]])
-    method = SED(reader, Told(all_four, two, two, two, kept=([0, 1, 2, 3], [1, 3], [1, 3], [1, 3])))
+    method = SED(source, GivenLogits(all_four, two, two, two, kept_classes=([0, 1, 2, 3], [1, 3], [1, 3], [1, 3])))
     result, _ = segment(method, photo, "cat, dog, sky, bus", rejection=(1, 1, 1))
     assert (result.labels == 3).all()
     assert [entry.name for entry in result.summary()] == ["bus"]
@@ -213,36 +215,36 @@ def test_synonyms_are_one_class(method, photo):
     assert set(np.unique(found.labels)) <= {0, 1, 2}
 
 
-def test_nothing_is_done_twice(method, reader, photo):
+def test_slow_stages_are_cached(method, source, photo):
     cache = Cache(10**7)
     segment(method, photo, "cat, dog", cache)
     _, stages = segment(method, photo, "cat, dog", cache)
     assert {name for name, seconds in stages.timings.items() if seconds} == {"Naming pixels"}
     _, stages = segment(method, photo, "cat, sky", cache)
-    assert reader.words == ["cat", "dog", "sky"]
+    assert source.words == ["cat", "dog", "sky"]
     assert stages.timings["Decoding"] > 0
     _, stages = segment(method, photo, "cat, sky", cache, rejection=(1, 1, 1))
     assert stages.timings["Decoding"] > 0
-    assert reader.photos == [False]
+    assert source.photos == [False]
     segment(method, photo, "cat, sky", cache, keep_aspect=True)
-    assert reader.photos == [False, True]
+    assert source.photos == [False, True]
 
 
 def test_decoding_tells_its_progress_and_can_be_cancelled(method, photo):
     def listener(progress):
-        told.append((progress.stage, progress.fraction))
-        if told[-1] == ("Decoding", 0.5):
+        events.append((progress.stage, progress.fraction))
+        if events[-1] == ("Decoding", 0.5):
             raise Cancelled
 
-    told, cache = [], Cache(10**7)
+    events, cache = [], Cache(10**7)
     with pytest.raises(Cancelled):
         method.segment(photo, vocabulary.parse(WORDS), Options(), Stages(cache, SerialWorker(), listener))
-    assert [fraction for stage, fraction in told if stage == "Decoding"] == [0, 0.25, 0.5]
+    assert [fraction for stage, fraction in events if stage == "Decoding"] == [0, 0.25, 0.5]
     _, stages = segment(method, photo, cache=cache)
     assert stages.timings["Decoding"] > 0, "kept although it was not done"
 
 
-def test_what_a_decision_takes_is_counted(method, photo):
+def test_the_cache_counts_the_bytes_of_a_decoded_photo(method, photo):
     cache = Cache(10**7)
     result, _ = segment(method, photo, cache=cache)
     words, probabilities = 7 * SIZES.prompts * WIDTH * 4, 7 * 24 * 32 * 4

@@ -26,23 +26,23 @@ def photo(vlm):
 
 
 def logits(cost: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What a cost map (T, P, h, w) was made of: logits of the middle, the large, the small size, the anchors'."""
+    """The logits in a cost map (T, P, h, w): of the middle, the large and the small size, and of the anchors."""
     parts = (cost * SPREAD + CENTRE).split([FOLD**2, FOLD**2, (FOLD // 2) ** 2, 1], 1)
     return tuple(
         F.pixel_shuffle(part, fold)[:, 0] for part, fold in zip(parts, (FOLD, FOLD, FOLD // 2, 1), strict=True)
     )
 
 
-def said(vlm, photo, rows) -> tuple[torch.Tensor, ...]:
-    places = (vlm.dense_logits(each, rows) for each in (photo.middle, photo.large, photo.small))
-    return *places, vlm.anchor_logits(photo.middle, rows)
+def model_logits(vlm, photo, rows) -> tuple[torch.Tensor, ...]:
+    dense = (vlm.dense_logits(scale, rows) for scale in (photo.middle, photo.large, photo.small))
+    return *dense, vlm.anchor_logits(photo.middle, rows)
 
 
-def test_a_cost_map_holds_what_the_places_and_the_anchors_say(vlm, photo):
+def test_a_cost_map_holds_what_dense_and_anchor_logits(vlm, photo):
     costs, rows = MiniCostMaps(vlm), vlm.embed_texts(["cat", "sky", "road"])
-    cost = costs.cost(photo, costs.class_texts(rows, torch.arange(3)))
+    cost = costs.cost_map(photo, costs.class_embeddings(rows, torch.arange(3)))
     assert cost.shape == (3, DECODER_SIZES.prompts, 11, 16)
-    for found, known in zip(logits(cost), said(vlm, photo, rows), strict=True):
+    for found, known in zip(logits(cost), model_logits(vlm, photo, rows), strict=True):
         torch.testing.assert_close(found, known, atol=1e-4, rtol=1e-4)
 
 
@@ -57,15 +57,15 @@ def test_the_large_and_the_small_reading_lie_on_the_grid_of_the_middle_one(photo
 
 def test_a_class_scores_as_its_best_word(vlm, photo):
     costs, rows = MiniCostMaps(vlm), vlm.embed_texts(["cat", "sofa", "couch"])
-    cost = costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1])))
-    for found, alone in zip(logits(cost), said(vlm, photo, rows), strict=True):
+    cost = costs.cost_map(photo, costs.class_embeddings(rows, torch.tensor([0, 1, 1])))
+    for found, alone in zip(logits(cost), model_logits(vlm, photo, rows), strict=True):
         torch.testing.assert_close(found, torch.stack([alone[0], alone[1:].amax(0)]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_class_costs_the_same_whatever_the_others_are(vlm, photo):
     costs, rows = MiniCostMaps(vlm), vlm.embed_texts(["cat", "sofa", "couch"])
-    alone = costs.cost(photo, costs.class_texts(rows[:1], torch.zeros(1, dtype=torch.int64)))
-    among = costs.cost(photo, costs.class_texts(rows, torch.tensor([0, 1, 1])))
+    alone = costs.cost_map(photo, costs.class_embeddings(rows[:1], torch.zeros(1, dtype=torch.int64)))
+    among = costs.cost_map(photo, costs.class_embeddings(rows, torch.tensor([0, 1, 1])))
     torch.testing.assert_close(among[:1], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -110,7 +110,7 @@ def test_early_rejection_keeps_the_words_that_are_there(engine, pizza):
     assert (found.labels == whole.labels).mean() > 0.8
 
 
-def test_one_word_meets_its_rival(engine, pizza):
+def test_one_word_competes_with_background_prompts(engine, pizza):
     found = segment(engine, pizza, "pizza")
     assert set(np.unique(found.labels)) == {-1, 0}
     assert (found.labels == 0).mean() > 0.2

@@ -61,9 +61,9 @@ def photo(costs) -> HierarchicalFeatures:
 
 @pytest.fixture(scope="module")
 def cost(costs, photo) -> Tensor:
-    owners = torch.tensor([owner for owner, words in enumerate(CLASSES) for _ in words])
-    rows = costs.embed_texts([word for words in CLASSES for word in words])
-    return costs.cost(photo, costs.class_texts(rows, owners))
+    class_indices = torch.tensor([index for index, words in enumerate(CLASSES) for _ in words])
+    embeddings = costs.embed_texts([word for words in CLASSES for word in words])
+    return costs.cost_map(photo, costs.class_embeddings(embeddings, class_indices))
 
 
 def close(found: Tensor, wanted: list[float]) -> None:
@@ -81,7 +81,7 @@ def test_cost_map_and_image_features(costs, photo, cost):
 def test_logits_and_the_classes_kept(inference, costs, photo, cost, case):
     decoded = inference(cost, costs.skips(photo), case["rejection"])
     everything = list(range(len(CLASSES)))
-    assert [kept.tolist() for kept in decoded.kept] == [everything, *(case["kept"] or [everything] * 3)]
+    assert [kept.tolist() for kept in decoded.kept_classes] == [everything, *(case["kept"] or [everything] * 3)]
     for found, wanted in zip(decoded.logits, case["logits"], strict=True):
         close(found, wanted)
 

@@ -75,7 +75,7 @@ class CostMapBatches:
         ask = self._one if single else self._many
         classes, targets, counted = ask(which, places, texts, generator)
         return {
-            "cost": self._costs.cost(photo, classes).clone(),  # tensors of inference mode cannot be learnt from
+            "cost": self._costs.cost_map(photo, classes).clone(),  # tensors of inference mode cannot be learnt from
             "skips": [level.clone() for level in self._costs.skips(photo)],
             "targets": targets.float(),
             "counted": counted,
@@ -104,8 +104,8 @@ class CostMapBatches:
         absent = torch.rand((), generator=generator) < self._sizes.dropped or not len(shown)
         row = _shuffled(others if absent and len(others) else shown, generator)[:1]
         background = self._costs.embed_background_prompts([self._lexicon.words[int(row)]])
-        owners = torch.tensor([0] + [1] * len(background))
-        classes = self._costs.class_texts(torch.cat([texts[row], background.cpu()]), owners)
+        class_indices = torch.tensor([0] + [1] * len(background))
+        classes = self._costs.class_embeddings(torch.cat([texts[row], background.cpu()]), class_indices)
         known = (places != _UNKNOWN).expand(2, -1, -1)
         return classes, torch.stack([places == row, places != row]), known
 
