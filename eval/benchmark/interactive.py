@@ -113,7 +113,7 @@ def recall(reference: MaskProposals, found: MaskProposals) -> float:
 
 
 def _comparison_table(runs: dict[str, InteractiveMeasurement]) -> str:
-    """A row for each implementation: seconds and memory by stage, masks, speed-up and recall of the stock generators."""
+    """A row for each implementation: seconds and memory by stage, masks, speed-up and recall of stock generators."""
     stock = [name for name in STOCK if name in runs]
     head = ["", *(f"{s}, s / MB" for s in STAGES), "total, s", "masks"]
     head += [f"times faster than {name}" for name in stock] + [f"recall of {name}" for name in stock]

@@ -40,6 +40,7 @@ class WindowEncoder(TextEncoder, Protocol):
 
     def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
         """Embed a photo, uint8 (H, W, 3), RGB. `report` is the progress callback."""
+        ...
 
 
 def window_origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origin, ...]:
