@@ -20,7 +20,7 @@ from ovseg_demo.methods.sed import decoder as sed_decoder
 from ovseg_demo.methods.sed.loading import ARCHITECTURES
 from ovseg_demo.methods.tagclip import image_encoder, prompted_tower, scores, training_info
 from ovseg_demo.methods.tagclip.decoder import DecoderSizes
-from ovseg_demo.models.clip import convnext, mask_prompts, region_classifier, templates
+from ovseg_demo.models.clip import convnext, mask_prompts, region_classifier, templates, text
 from ovseg_demo.proposals.maskformer.model import MaskFormer
 from ovseg_demo.proposals.maskformer.swin import Swin
 from ovseg_demo.runtime import preprocess
@@ -52,12 +52,12 @@ def test_prompt_templates():
 @pytest.mark.parametrize(("benchmark", "name"), [("voc", "photo"), ("coco", "scenes")])
 def test_tagclip_reads_words_in_the_templates_of_its_benchmark(benchmark, name, monkeypatch):
     texts = []
-    monkeypatch.setattr(image_encoder.open_clip, "tokenize", lambda given: texts.extend(given) or torch.zeros(1))
-    monkeypatch.setattr(image_encoder, "encode_shared_prefixes", lambda clip, tokens: torch.ones(len(texts), 2))
+    monkeypatch.setattr(text.open_clip, "tokenize", lambda given: texts.extend(given) or torch.zeros(1))
+    monkeypatch.setattr(text, "encode_shared_prefixes", lambda clip, tokens: torch.ones(len(texts), 2))
     info = training_info.published_training_info(f"zegclip-{benchmark}")
     clip = types.SimpleNamespace(text_projection=torch.zeros(1))
-    image_encoder.embed_prompts(clip, ["pottedplant"], info.templates)
-    assert texts == [text.replace("{}", "pottedplant") for text in training_info.TEMPLATES[name]]
+    text.embed_words(clip, ["pottedplant"], training_info.TEMPLATES[info.templates])
+    assert texts == [prompt.replace("{}", "pottedplant") for prompt in training_info.TEMPLATES[name]]
     assert texts[0] == {"voc": "a photo of a pottedplant", "coco": "a photo of a pottedplant."}[benchmark]
 
 
