@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,16 @@ import torch
 import ovseg_demo
 from eval.datasets.base import Dataset
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.weights import catalogue
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "opencv-python-headless", "pillow")
 _CODE = ("ovseg_demo", "eval/datasets", *(f"eval/{name}.py" for name in ("metrics", "boundary", "runner", "journal")))
-_NO_BEARING = {"ui", "gallery", "__main__.py", "cli.py", "download.py", "draw.py", "export.py"}
+_NO_BEARING = {"ui", "render", "__main__.py", "cli.py", "command_line.py", "download.py"}
 """Parts that no count depends on; changing them costs no finished image."""
 
 
-def settings(dataset: Dataset, method: str, options: Options, device: str, threads: int) -> dict[str, Any]:
+def settings(dataset: Dataset, method: str, options: MethodOptions, device: str, threads: int) -> dict[str, Any]:
     """Everything that the counts of an image depend on; runs with equal settings may share their images.
 
     Not the limit on the number of images: raising it must not throw away those that are finished. Nor the content of
@@ -31,7 +30,7 @@ def settings(dataset: Dataset, method: str, options: Options, device: str, threa
     """
     return {
         "method": method,
-        "options": asdict(options),
+        "options": options.given(),
         "weights": {name: _hash(catalogue.get(name)) for name in registry.get(method).checkpoints},
         "dataset": dataset.name,
         "samples": digest([[s.key, str(s.image.absolute()), str(s.labels.absolute())] for s in dataset]),

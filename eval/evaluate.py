@@ -26,9 +26,9 @@ from eval import datasets, environment, report, runner, samples_page
 from eval.datasets.base import Dataset, DatasetError
 from eval.datasets.split import PARTS, held_out
 from eval.journal import Record, write_atomically
-from ovseg_demo.engine import Engine, available, check_device
+from ovseg_demo.engine import Engine, check_device
 from ovseg_demo.errors import exit_status
-from ovseg_demo.methods import arguments, registry
+from ovseg_demo.methods import command_line, registry
 
 _PATIENCE = timedelta(days=7)
 """How long a process waits for slower ones; the half hour that is usual would end long runs."""
@@ -65,13 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
-    parser.add_argument(
-        "--ensemble",
-        type=_ensemble,
-        metavar="W",
-        help="MaskFormer methods: OVSeg's evaluation with CLIP's weight W from 0 to 1, or 'published' for the paper's",
-    )
-    arguments.add(parser)
+    command_line.add_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--samples", type=_count, default=3, metavar="N", help="best, median and worst images shown")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
@@ -87,9 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
-    options = arguments.options(chosen, _published(chosen.ensemble, chosen.dataset))
     for method in chosen.method:
-        available(method, options)  # before an hour is spent on the methods named first
+        registry.available(method)  # before an hour is spent on the methods named first
+    values = _with_published(command_line.typed_values(chosen), chosen.dataset)
+    options_of = command_line.options_of_each(chosen.method, values)
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
     wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
     words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"
@@ -97,6 +92,7 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     torch.set_num_threads(chosen.threads)
     reports = []
     for method in dict.fromkeys(chosen.method):
+        options = options_of[method]
         settings = environment.settings(dataset, method, options, chosen.device, chosen.threads)
         folder = chosen.out / dataset.name / f"{method}-{environment.digest(settings)}"
         engine = Engine(chosen.device)  # one a method, so that only one method's models are in memory
@@ -145,17 +141,16 @@ def _write(
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
 
 
-def _ensemble(text: str) -> float | str:
-    return text if text == "published" else float(text)
+def _with_published(values: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The typed options; an ensemble that is "published" becomes the weight of CLIP that OVSeg used on the benchmark.
 
-
-def _published(ensemble: float | str | None, dataset: str) -> float | None:
-    """The weight of CLIP; a benchmark's own for "published". Raises DatasetError for one that has none."""
-    if ensemble != "published":
-        return ensemble
+    Raises DatasetError for a benchmark without such a weight.
+    """
+    if values.get("ensemble") != "published":
+        return values
     if (known := datasets.DATASETS[dataset].ensemble) is None:
         raise DatasetError(f"OVSeg published no weight of CLIP for {dataset}; give --ensemble a number.")
-    return known
+    return {**values, "ensemble": known}
 
 
 def _count(text: str) -> int:

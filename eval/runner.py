@@ -19,7 +19,7 @@ from eval.metrics import GROUND_TRUTH, Confusion
 from ovseg_demo import image
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import UNLABELLED, Segmentation
 from ovseg_demo.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ class Segmenter(Protocol):
 
     def load(self, method: str) -> Any: ...
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, method: str, options: Options) -> Segmentation: ...
+    def segment(self, photo: Photo, vocabulary: Vocabulary, method: str, options: MethodOptions) -> Segmentation: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Evaluation:
 class Predictor:
     """A method with a benchmark's words, answering in the benchmark's labels."""
 
-    def __init__(self, engine: Segmenter, dataset: Dataset, method: str, options: Options) -> None:
+    def __init__(self, engine: Segmenter, dataset: Dataset, method: str, options: MethodOptions) -> None:
         self._engine, self._method, self._options = engine, method, options
         words, rivals = dataset.vocabulary, dataset.rivals
         classes = [c for c in range(len(words)) if c != dataset.background]
@@ -72,7 +72,7 @@ def evaluate(
     engine: Segmenter,
     dataset: Dataset,
     method: str,
-    options: Options,
+    options: MethodOptions,
     folder: Path,
     process: int = 0,
     processes: int = 1,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ovseg_demo.engine import Engine
-    from ovseg_demo.methods.registry import MethodSpec
+    from ovseg_demo.methods.base import MethodSpec
     from ovseg_demo.result import Segmentation
     from ovseg_demo.vocabulary import Vocabulary
 

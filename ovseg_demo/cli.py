@@ -9,9 +9,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.engine import Engine, available, how_to_get
+from ovseg_demo.engine import Engine
 from ovseg_demo.errors import ImageError, UserError, exit_status
-from ovseg_demo.methods import arguments, registry
+from ovseg_demo.methods import command_line, registry
 from ovseg_demo.render import export
 from ovseg_demo.weights import catalogue
 
@@ -33,15 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("photos", nargs="+", metavar="PHOTO")
     segment.add_argument("--vocabulary", required=True, metavar="WORDS", help='for example "cat, sofa|couch"')
     segment.add_argument("--method", default=registry.DEFAULT, choices=list(registry.REGISTRY))
-    segment.add_argument(
-        "--ensemble",
-        type=float,
-        metavar="W",
-        help="MaskFormer methods: name masks as OVSeg's evaluation does, with CLIP's weight W from 0 to 1",
-    )
-    arguments.add(segment)
     segment.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     segment.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    command_line.add_options(segment)
     segment.set_defaults(run=_segment)
 
     listing = commands.add_parser("methods", help="list the methods and what they lack")
@@ -57,10 +51,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _segment(chosen: argparse.Namespace) -> int:
     words = vocabulary.parse(chosen.vocabulary)
-    options = arguments.options(chosen, chosen.ensemble)
+    options = registry.read_options(chosen.method, command_line.typed_values(chosen))
+    registry.available(chosen.method)
     for notice in words.notices:
         print(notice, file=sys.stderr)
-    available(chosen.method, options)
     own = chosen.out.resolve()
     photos = [p for p in dict.fromkeys(_expand(chosen.photos)) if own not in p.resolve().parents]
     export.check_writable(chosen.out)
@@ -80,8 +74,8 @@ def _segment(chosen: argparse.Namespace) -> int:
                 continue
             found = ", ".join(f"{c.name} {c.share:.0%}" for c in result.summary()) or "nothing found"
             bar.write(f"{path}: {found}")
-            if result.granularity_reason:
-                bar.write(f"granularity {result.granularity_reason}", file=sys.stderr)
+            for name, choice in result.chosen.items():
+                bar.write(f"{name} {choice.reason}", file=sys.stderr)
     print(f"{len(photos) - failed} of {len(photos)} photos written to {chosen.out}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -91,7 +85,7 @@ def _methods(_: argparse.Namespace) -> int:
     for entry in registry.REGISTRY.values():
         print(f"{entry.id:{width}} {'ready' if not entry.missing() else 'needs weights':14} {entry.summary}")
         if entry.missing():
-            print(f"{'':{width + 15}} {how_to_get(entry)}")
+            print(f"{'':{width + 15}} {registry.how_to_get(entry)}")
     return 0
 
 

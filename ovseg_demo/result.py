@@ -82,6 +82,14 @@ class InterpolatedScores:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The value of an option that was left to the method, and one sentence on why it was chosen."""
+
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """A label for every pixel of an image of H x W pixels.
 
@@ -92,8 +100,7 @@ class Segmentation:
         top_classes: int32 (K, H, W), the K <= TOP best classes of each pixel, best first. Kept instead of all C
             scores because (C, H, W) is a gigabyte for 847 classes.
         top_scores: float32 (K, H, W) in [0, 1], their scores; 0 where nothing is known of the pixel.
-        granularity: the value that was used, 0 to 1; None for a method without it.
-        granularity_reason: one sentence on why that value was chosen; empty where a person chose it.
+        chosen: the values of the options that were left to the method, by the name of the option.
         timings: seconds by stage; 0 for a stage answered from the cache.
         notes: sentences a person should read.
         evidence: the steps of the decision, in order; a class that a step has dropped is in none after it.
@@ -104,8 +111,7 @@ class Segmentation:
     scores: np.ndarray
     top_classes: np.ndarray
     top_scores: np.ndarray
-    granularity: float | None = None
-    granularity_reason: str = ""
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()

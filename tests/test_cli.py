@@ -154,7 +154,7 @@ def test_an_interrupted_download_says_how_to_go_on(weights, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [("banana", "neither a number from 0 to 1 nor auto"), ("2", "between 0 and 1")]
+    ("words", "told"), [("banana", "must be a number between 0 and 1, or auto; got 'banana'"), ("2", "between 0 and 1")]
 )
 def test_a_granularity_that_is_none(words, told, capsys, tmp_path):
     with suppress(SystemExit):
@@ -164,22 +164,24 @@ def test_a_granularity_that_is_none(words, told, capsys, tmp_path):
 
 def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
     assert run("segment", tmp_path, "--vocabulary", "cat", "--ensemble", "0.5") == 1
-    assert "ovseg-sam-mini has no ensemble; these have: ovseg-maskformer-r101c," in capsys.readouterr().err
+    assert "ovseg-sam-mini has no option 'ensemble'; these have it: ovseg-maskformer-r101c," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--rejection", "8"], "ovseg-sam-mini has no early rejection"),
-        (["--rejection", "8,8"], "whole numbers of at least 1, one for each of the three stages; got 8, 8"),
-        (["--rejection", "0"], "whole numbers of at least 1"),
-        (["--rejection", "few"], "'few' is neither a whole number nor three, as in 8,8,4"),
-        (["--seen", "cat"], "ovseg-sam-mini has no classes that count as seen"),
-        (["--seen", "|"], "Type at least one word"),
-        (["--no-trusty"], "ovseg-sam-mini has no trusty map"),
-        (["--recipe", "paper"], "ovseg-sam-mini has no choice between the recipe of the code and that of the paper"),
+        (["--rejection", "8"], "ovseg-sam-mini has no option 'rejection'; these have it: sed-mini, sed-convnext-b"),
+        (["--method", "sed-mini", "--rejection", "8,8"], "one whole number of at least 1, or three, one for each"),
+        (["--method", "sed-mini", "--rejection", "8,8"], "; got '8,8'."),
+        (["--method", "sed-mini", "--rejection", "0"], "one whole number of at least 1"),
+        (["--method", "sed-mini", "--rejection", "few"], "one whole number of at least 1"),
+        (["--seen", "cat"], "ovseg-sam-mini has no option 'seen'"),
+        (["--method", "tagclip-mini", "--seen", "|"], "Type at least one word"),
+        (["--no-trusty"], "ovseg-sam-mini has no option 'trusty'"),
+        (["--recipe", "paper"], "ovseg-sam-mini has no option 'recipe'"),
         (["--recipe", "soup"], "invalid choice: 'soup'"),
-        (["--keep-aspect"], "ovseg-sam-mini has no choice between a square and the photo's aspect ratio"),
+        (["--keep-aspect"], "ovseg-sam-mini has no option 'keep_aspect'"),
+        (["--method", "sed-mini", "--keep-aspect"], "sed-mini has no option 'keep_aspect'"),
     ],
 )
 def test_options_are_checked_and_refused_where_they_change_nothing(options, told, capsys, tmp_path):

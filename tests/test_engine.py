@@ -6,7 +6,7 @@ import pytest
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import Cancelled, MethodError
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.ui import gallery
 
 
@@ -28,7 +28,9 @@ def test_the_second_request_is_answered_from_the_cache(engine):
     photo = image.load(gallery.FOLDER / "pizza.jpg")
     engine.segment(photo, vocabulary.parse("pizza, horse, bus"))
     news = []
-    result = engine.segment(photo, vocabulary.parse("pizza, table"), options=Options(1.0), listener=news.append)
+    result = engine.segment(
+        photo, vocabulary.parse("pizza, table"), options=SamOptions(granularity=1.0), listener=news.append
+    )
     assert result.timings["Finding masks"] == result.timings["Reading regions"] == 0
     assert {p.stage for p in news if p.cached} >= {"Finding masks", "Reading regions"}
 

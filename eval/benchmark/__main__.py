@@ -20,8 +20,7 @@ from pathlib import Path
 from eval.benchmark import interactive, memory, regions, sed, tagclip
 from eval.benchmark import methods as by_classes
 from ovseg_demo.errors import exit_status
-from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import PROPOSALS, Options
+from ovseg_demo.methods import command_line, registry
 from ovseg_demo.ui import gallery
 
 
@@ -66,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of ADE20K-847 (default {' '.join(map(str, by_classes.CLASSES))})",
     )
     every.add_argument("--photos", type=photo_count, default=2, help="how many gallery photos (default %(default)s)")
-    every.add_argument("--proposals", default=Options.proposals, choices=PROPOSALS, help="default: %(default)s")
+    command_line.add_options(every)
     every.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
     every.set_defaults(run=_methods)
 
@@ -112,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _methods(chosen: argparse.Namespace) -> str:
     entries = [registry.get(name) for name in dict.fromkeys(chosen.methods)]
-    options = Options(proposals=chosen.proposals)
+    options = command_line.options_of_each([spec.id for spec in entries], command_line.typed_values(chosen))
     counts = sorted(set(chosen.classes))
     return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import httpx
 
-from ovseg_demo.methods.base import Options
-
 _TIMEOUT = httpx.Timeout(600)
 
 
@@ -24,39 +22,32 @@ class BrowserClient:
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT)
         self._session = uuid.uuid4().hex
         config = self._http.get("/config").raise_for_status().json()
-        names = {c["props"].get("elem_id"): c["id"] for c in config["components"] if c["props"].get("elem_id")}
+        components = {component["id"]: component["props"] for component in config["components"]}
+        self._ids = {props["elem_id"]: number for number, props in components.items() if props.get("elem_id")}
+        self._values = {number: props.get("value") for number, props in components.items()}
         self._events = {
-            (target, event): dependency["id"]
+            (target, event): dependency
             for dependency in config["dependencies"]
             for target, event in dependency["targets"]
         }
-        self._ids = names
-        self._photo, self._words = None, ""
 
-    def segment(self, photo: Path, words: str, method: str, options: Options) -> float:
-        """Upload a photo and press Segment; seconds from pressing to the complete answer. Raises RuntimeError."""
+    def segment(self, photo: Path, words: str, method: str) -> float:
+        """Upload a photo and press Segment, all other controls being as the page opens.
+
+        Returns the seconds from pressing to the complete answer. Raises RuntimeError when it fails.
+        """
         with photo.open("rb") as file:
             uploaded = self._http.post("/gradio_api/upload", files={"files": (photo.name, file)})
-        self._photo = {"path": uploaded.raise_for_status().json()[0], "meta": {"_type": "gradio.FileData"}}
-        return self.change_words(words, method, options)
+        path = uploaded.raise_for_status().json()[0]
+        self._set("photo", {"path": path, "meta": {"_type": "gradio.FileData"}})
+        return self.change_words(words, method)
 
-    def change_words(self, words: str, method: str, options: Options) -> float:
+    def change_words(self, words: str, method: str) -> float:
         """Press Segment again with other words; seconds to the complete answer. Raises RuntimeError when it fails."""
-        self._words = words
-        automatic = options.granularity is None
-        value = Options.granularity if automatic else options.granularity
-        rejecting = options.rejection is not None
-        best, *others = options.rejection or (1,)
-        if set(others) - {best}:
-            raise ValueError("the page has one number for early rejection")
-        fusing = [value, automatic, options.proposals, rejecting, best]
-        marking = [options.seen is None, list(options.seen or ()), options.trusty]
-        data = [self._photo, words, method, *fusing, *marking]
+        self._set("words", words)
+        self._set("method", method)
         start = time.perf_counter()
-        event = self._event("segment", "click")
-        self._http.post(
-            "/gradio_api/queue/join", json={"data": data, "fn_index": event, "session_hash": self._session}
-        ).raise_for_status()
+        self._http.post("/gradio_api/queue/join", json=self._body("segment", "click")).raise_for_status()
         with self._http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self._session}) as lines:
             for line in lines.iter_lines():
                 message: dict[str, Any] = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
@@ -68,13 +59,19 @@ class BrowserClient:
 
     def move_granularity(self, value: float) -> float:
         """Move the slider; seconds to the complete answer."""
+        self._set("granularity", value)
         start = time.perf_counter()
-        event = self._event("granularity", "input")
-        body = {"data": [self._photo, self._words, value, None, None], "fn_index": event, "session_hash": self._session}
+        body = self._body("granularity", "input")
         answer = self._http.post("/gradio_api/run/predict", json=body).raise_for_status().json()
-        if not (answer["data"][0] or {}).get("planes"):
+        if not (answer["data"][1] or {}).get("planes"):
             raise RuntimeError("the slider changed nothing: no photo is shown in this session")
         return time.perf_counter() - start
 
-    def _event(self, elem_id: str, event: str) -> int:
-        return self._events[self._ids[elem_id], event]
+    def _set(self, elem_id: str, value: Any) -> None:
+        self._values[self._ids[elem_id]] = value
+
+    def _body(self, elem_id: str, event: str) -> dict[str, Any]:
+        """What the page's script sends for an event: the values of all its inputs, in the order the page asks for."""
+        dependency = self._events[self._ids[elem_id], event]
+        data = [self._values[number] for number in dependency["inputs"]]
+        return {"data": data, "fn_index": dependency["id"], "session_hash": self._session}

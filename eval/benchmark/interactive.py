@@ -14,15 +14,16 @@ from eval.benchmark.process import WORDS, alone, peak, reset_peak, server
 from eval.markdown import table
 from ovseg_demo import image, vocabulary
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import PROPOSALS, Options
 from ovseg_demo.methods.ovseg import fusion
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.proposals.sam.mask_generator import SETTINGS
 from ovseg_demo.runtime import memory
 
 STOCK = {"generator 16x16": 16, "generator 32x32": 32}
 """segment-anything's SamAutomaticMaskGenerator with the same MobileSAM weights, by points a side."""
 
-IMPLEMENTATIONS = (*PROPOSALS, *STOCK)
+IMPLEMENTATIONS = (*SETTINGS, *STOCK)
 
 STAGES = ("encode", "propose", "score", "fuse")
 MATCH = 0.8
@@ -96,7 +97,9 @@ def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurem
         scores = stage("score", score)
         stage(
             "fuse",
-            lambda p=proposals, s=scores: fusion.fuse_masks(fusion.cut_cells(p), s, parsed.names, Options.granularity),
+            lambda p=proposals, s=scores: fusion.fuse_masks(
+                fusion.cut_cells(p), s, parsed.names, SamOptions().granularity
+            ),
         )
         run.seconds.append(seconds)
         run.proposals.append(proposals)
@@ -136,11 +139,11 @@ def _latencies(photos: Sequence[Path], moves: int) -> str:
     with server() as (url, _):
         for path in photos:
             visitor = BrowserClient(url)
-            first.append(visitor.segment(path, WORDS, registry.DEFAULT, Options()))
+            first.append(visitor.segment(path, WORDS, registry.DEFAULT))
             slider += [visitor.move_granularity(v) for v in np.linspace(0, 1, moves)]
             for new in OTHER_WORDS:
                 # The page's address in the cache is the word, so each photo needs its own to be new.
-                word.append(visitor.change_words(f"{WORDS}, {new} {path.stem}", registry.DEFAULT, Options()))
+                word.append(visitor.change_words(f"{WORDS}, {new} {path.stem}", registry.DEFAULT))
     rows = [
         [label, *(f"{1000 * np.percentile(values, p):.0f}" for p in (50, 95)), str(len(values))]
         for label, values in (("first result", first), ("slider", slider), ("new word", word))

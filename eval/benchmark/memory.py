@@ -11,7 +11,6 @@ from eval.benchmark.browser_client import BrowserClient
 from eval.benchmark.process import WORDS, server, status
 from eval.markdown import table
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
 from ovseg_demo.ui import gallery
 
 
@@ -20,7 +19,7 @@ def report(photos: int) -> str:
     with tempfile.TemporaryDirectory() as folder, server() as (url, process):
         visitor, rows = BrowserClient(url), []
         for number, path in enumerate(large_photos(photos, Path(folder)), 1):
-            visitor.segment(path, WORDS, registry.DEFAULT, Options())
+            visitor.segment(path, WORDS, registry.DEFAULT)
             path.unlink()
             if number in (1, 10, 25, photos):
                 rows.append([str(number), *(f"{status(process.pid, field):.0f}" for field in ("VmRSS", "VmHWM"))])

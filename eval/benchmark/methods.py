@@ -10,7 +10,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ovseg_demo import image
 from ovseg_demo.engine import CACHE_BYTES, Engine
 from ovseg_demo.errors import UserError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.methods.registry import MethodSpec
 from ovseg_demo.models import text_cache
 from ovseg_demo.render import export
@@ -88,7 +88,7 @@ def report(
     entries: Sequence[MethodSpec],
     counts: Sequence[int],
     photos: Sequence[Path],
-    options: Options,
+    options: Mapping[str, MethodOptions],
     out: Path,
 ) -> str:
     """Measure, write methods.md, methods.json and methods.png into `out`, and return the Markdown.
@@ -100,7 +100,7 @@ def report(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     about = {
         "photos": [path.name for path in photos],
-        "options": asdict(options),
+        "options": {method: of_method.given() for method, of_method in options.items()},
         "threads": torch.get_num_threads(),
         "environment": environment.environment(device, 1),
     }
@@ -108,7 +108,7 @@ def report(
     for entry in entries:
         print(f"{entry.id} …", file=sys.stderr, flush=True)
         try:
-            curves.append(curve(entry, counts, photos, options, device))
+            curves.append(curve(entry, counts, photos, options[entry.id], device))
         except UserError as error:
             print(f"{entry.id} is left out: {error}", file=sys.stderr, flush=True)
             skipped[entry.id] = str(error)
@@ -120,7 +120,9 @@ def report(
     return text
 
 
-def curve(entry: MethodSpec, counts: Sequence[int], photos: Sequence[Path], options: Options, device: str) -> Curve:
+def curve(
+    entry: MethodSpec, counts: Sequence[int], photos: Sequence[Path], options: MethodOptions, device: str
+) -> Curve:
     """Measure a method in a fresh process. Raises CheckpointError or BenchmarkError when it cannot be."""
     missing = [checkpoint.file for checkpoint in entry.missing()]
     with random_weights.completed(entry) as folder:
@@ -129,7 +131,9 @@ def curve(entry: MethodSpec, counts: Sequence[int], photos: Sequence[Path], opti
         return Curve(entry.id, missing, alone(measure, entry.id, counts, photos, options, device, environment=there))
 
 
-def measure(method: str, counts: Sequence[int], photos: Sequence[Path], options: Options, device: str) -> list[Point]:
+def measure(
+    method: str, counts: Sequence[int], photos: Sequence[Path], options: MethodOptions, device: str
+) -> list[Point]:
     """Measure a method in this process, after loading it."""
     engine, pictures = Engine(device), [image.load(path) for path in photos]
     engine.load(method)
@@ -187,7 +191,7 @@ def write(out: Path, text: str, curves: Sequence[Curve], skipped: dict[str, str]
     figure(curves, about).savefig(out / "methods.png", dpi=120)
 
 
-def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method: str, options: Options) -> Point:
+def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method: str, options: MethodOptions) -> Point:
     engine.cache = Cache(CACHE_BYTES)  # no photo and no word is known
     shutil.rmtree(text_cache.cache_folder(), ignore_errors=True)
     first, _ = _segmented(engine, _probe(pictures[0]), words, method, options)
@@ -206,7 +210,7 @@ def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method:
 
 
 def _segmented(
-    engine: Engine, photo: Photo, words: Vocabulary, method: str, options: Options
+    engine: Engine, photo: Photo, words: Vocabulary, method: str, options: MethodOptions
 ) -> tuple[dict[str, float], float]:
     """Seconds by stage, and of all."""
     start = time.perf_counter()
@@ -224,4 +228,6 @@ def _circumstances(about: dict[str, Any]) -> str:
     place, options = about["environment"], about["options"]
     where = place["accelerator"] or f"{place['processor']}, {about['threads']} threads"
     photos = f"{len(about['photos'])} photo{'s' * (len(about['photos']) > 1)}"
-    return f"Medians over {photos}, proposals '{options['proposals']}', on {where}."
+    searches = dict.fromkeys(of_method["proposals"] for of_method in options.values() if "proposals" in of_method)
+    search = f", proposals '{' and '.join(searches)}'" if searches else ""
+    return f"Medians over {photos}{search}, on {where}."

@@ -21,7 +21,6 @@ from PIL import Image
 from eval.benchmark.browser_client import BrowserClient
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
 
 WORDS = "cat, person, tree, car, table"
 """What a visitor of the demo types."""
@@ -103,9 +102,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen]]:
         _await(url, process)
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             Image.new("RGB", (64, 64)).save(file.name)
-            BrowserClient(url).segment(
-                Path(file.name), WORDS, registry.DEFAULT, Options()
-            )  # waits until the model is loaded
+            BrowserClient(url).segment(Path(file.name), WORDS, registry.DEFAULT)  # waits until the model is loaded
         yield url, process
     finally:
         process.terminate()

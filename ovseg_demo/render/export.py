@@ -5,7 +5,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from pycocotools import mask as coco
 from ovseg_demo import __version__
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.render import draw
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.files import write_atomically
@@ -47,7 +46,7 @@ def overlay_png(photo: Photo, result: Segmentation) -> bytes:
     return _png(Image.fromarray(draw.overlay(photo.pixels, result)))
 
 
-def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: Options) -> str:
+def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: MethodOptions) -> str:
     """The result as JSON text.
 
     "classes" lists the classes that occur, each with its index in "vocabulary", its colour, its share of the image
@@ -59,9 +58,9 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
     content = {
         "generator": f"ovseg-demo {__version__}",
         "method": method,
-        **asdict(options),
-        "granularity": result.granularity,
-        "granularity_reason": result.granularity_reason,
+        **options.given(),
+        **{name: choice.value for name, choice in result.chosen.items()},
+        **{f"{name}_reason": choice.reason for name, choice in result.chosen.items()},
         "width": width,
         "height": height,
         "vocabulary": [{"name": n, "synonyms": s} for n, s in zip(result.names, synonyms, strict=True)],
@@ -94,7 +93,7 @@ def write_files(
     result: Segmentation,
     vocabulary: Vocabulary,
     method: str,
-    options: Options,
+    options: MethodOptions,
     kinds: Sequence[str] = tuple(FILE_SUFFIXES),
 ) -> list[Path]:
     """Write STEM.overlay.png (at the working size), STEM.labels.png and STEM.json (at the photo's original size).

@@ -12,7 +12,8 @@ from ovseg_demo.methods import registry
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import fragments
-from ovseg_demo.ui.asked import Asked
+from ovseg_demo.ui.page_request import PageRequest
+from ovseg_demo.ui.panel import Panel
 from ovseg_demo.ui.payload import classes, layer, photo_url
 from ovseg_demo.ui.session import Answer, Request, told
 
@@ -23,7 +24,7 @@ _runs = itertools.count(time.time_ns() // 1_000_000)
 """Numbers of comparisons; a server that starts anew goes on above those that browsers may still show."""
 
 
-def read(asked: Asked) -> list[Request]:
+def read(asked: PageRequest) -> list[Request]:
     """A request for each method; they differ in nothing else, but that each has only the settings that it uses.
 
     Raises UserError for too few or too many methods, and whatever `Request.read` raises.
@@ -59,29 +60,6 @@ def _forward(listener: Callable[[Step], None], number: int, progress: Progress) 
     listener(Step(number, progress))
 
 
-@dataclass
-class Panel:
-    """What the page knows of one method.
-
-    Attributes:
-        title: of the method.
-        state: "waiting", "running", "done", "failed" or "cancelled".
-        line: a few words on the state.
-        detail: the seconds of each stage.
-        reason: why its granularity was chosen; empty where a person chose it.
-        progress: the latest news of the running stage.
-        layer: the result as the browser gets it.
-    """
-
-    title: str
-    state: str = "waiting"
-    line: str = "Waiting"
-    detail: str = ""
-    reason: str = ""
-    progress: Progress | None = None
-    layer: dict | None = None
-
-
 class Board:
     """The panels of one comparison, and its value for the browser's component."""
 
@@ -106,7 +84,7 @@ class Board:
         elif isinstance(news, Answer):
             panel.state, panel.layer = "done", layer(news.result)
             panel.line, panel.detail = _seconds(news.result), _stages(news.result)
-            panel.reason = news.result.granularity_reason
+            panel.reason = " ".join(choice.reason for choice in news.result.chosen.values())
         else:
             panel.state, panel.line = "failed", news
         return panel.state != before
@@ -124,13 +102,12 @@ class Board:
 
 
 def _seconds(result: Segmentation) -> str:
-    """How long a result took, how many of its stages were cached, and the granularity where that was chosen for it."""
+    """How long a result took, how many of its stages were cached, and the values that were chosen for it."""
     cached = sum(seconds == 0 for seconds in result.timings.values())
     pieces = [f"{sum(result.timings.values()):.1f} s"]
     if cached:
         pieces.append(f"{cached} of {len(result.timings)} cached")
-    if result.granularity_reason:
-        pieces.append(f"granularity {result.granularity:.2f}")
+    pieces += [f"{name} {choice.value:.2f}" for name, choice in result.chosen.items()]
     return " · ".join(pieces)
 
 

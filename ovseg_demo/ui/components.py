@@ -12,20 +12,21 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
-def component(name: str, script: str, value: Any = None, **settings: Any) -> gr.HTML:
-    """NAME.html, filled by a script, under the id NAME.
+def component(name: str, script: str, value: Any = None, elem_id: str | None = None, **settings: Any) -> gr.HTML:
+    """A component of the page: NAME.html, filled by a script.
 
     Args:
-        name: of the component.
-        script: runs when the page shows it; see `script`.
-        value: ready for JSON; as any other of the settings, the script has it in `props`.
+        name: of the HTML file.
+        script: runs when the page shows the component; see `script`.
+        value: ready for JSON; like the other settings, the script has it in `props`.
+        elem_id: the id of the element; None is the name.
         settings: of gr.HTML.
     """
     return gr.HTML(
         value,
         html_template=_asset(f"{name}.html"),
         js_on_load=script,
-        elem_id=name,
+        elem_id=elem_id or name,
         apply_default_css=False,
         **settings,
     )

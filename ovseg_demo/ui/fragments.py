@@ -3,21 +3,18 @@
 import base64
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import cv2
 
 from ovseg_demo import vocabulary
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.registry import MethodSpec
+from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.render import draw
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import gallery
+from ovseg_demo.ui.panel import Panel
 from ovseg_demo.weights.catalogue import Checkpoint
-
-if TYPE_CHECKING:
-    from ovseg_demo.ui.comparison import Panel
 
 _THUMBNAIL_HEIGHT = 132
 _CHIPS_SHOWN = 40
@@ -67,7 +64,7 @@ def status(news: Sequence[Progress], state: str = "running") -> str:
     return _status(state, "" if current is None else _meter(doing(current), current.fraction), done)
 
 
-def comparing(panels: Sequence["Panel"], state: str = "running") -> str:
+def comparing(panels: Sequence[Panel], state: str = "running") -> str:
     """Every method of a comparison with how far it is, the running one with its progress bar.
 
     Args:
@@ -102,7 +99,7 @@ def finished(news: Sequence[Progress], seconds: float) -> str:
     return _total(seconds) + status(news, "done")
 
 
-def compared(panels: Sequence["Panel"], seconds: float) -> str:
+def compared(panels: Sequence[Panel], seconds: float) -> str:
     """The methods of a finished comparison and how long it took."""
     return _total(seconds) + comparing(panels, "done")
 
@@ -112,7 +109,7 @@ def _total(seconds: float) -> str:
 
 
 def reason(sentence: str) -> str:
-    """Why a granularity was chosen."""
+    """Why the value of an option was chosen."""
     return f"<p class='reason'>{escape(sentence)}</p>" if sentence else ""
 
 
@@ -121,7 +118,7 @@ def outdated(task: str, change: str) -> str:
 
     Args:
         task: "segment" or "compare".
-        change: as of `Asked.change`; nothing is told of "".
+        change: as of `PageRequest.change`; nothing is told of "".
     """
     if not change:
         return ""

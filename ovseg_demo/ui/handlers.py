@@ -1,12 +1,13 @@
 """What the events of the page do, on top of one engine."""
 
 import atexit
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import gradio as gr
 
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
+from ovseg_demo.methods import registry
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.render import export
+from ovseg_demo.result import Choice
 from ovseg_demo.runtime.stages import Listener, Progress
 from ovseg_demo.ui import comparison, evidence, fragments
-from ovseg_demo.ui.asked import Asked, granularity_of, plain
 from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.page_request import PageRequest, option_keys
 from ovseg_demo.ui.payload import payload
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
 
@@ -34,23 +38,37 @@ _UNCHANGED = (gr.skip(),) * 3
 
 @dataclass(frozen=True)
 class Shown:
-    """The request whose result a person sees, without the result, and the granularity that was used.
+    """The request whose result a person sees, without the result.
 
     Attributes:
         request: what was asked for.
-        asked: the same as the controls gave it.
-        granularity: 0 to 1; None for a method without it.
-        reason: why it was chosen; empty where the person chose it.
+        page: the same as the controls gave it.
+        chosen: the values of options that were left to the method, by the keys of their controls.
     """
 
     request: Request
-    asked: Asked
-    granularity: float | None
-    reason: str
+    page: PageRequest
+    chosen: Mapping[str, Choice]
 
     @classmethod
-    def of(cls, answer: Answer, asked: Asked) -> "Shown":
-        return cls(answer.request, asked, answer.result.granularity, answer.result.granularity_reason)
+    def of(cls, answer: Answer, page: PageRequest) -> "Shown":
+        keys = option_keys(answer.request.method)
+        return cls(answer.request, page, {keys[name]: choice for name, choice in answer.result.chosen.items()})
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the page shows after a control moved whose changes are shown at once.
+
+    Attributes:
+        viewer: the viewer's value, or gradio's skip where it stays.
+        shown: what is shown, or gradio's skip.
+        chosen: as of `Shown`; None where nothing is shown that could be settled.
+    """
+
+    viewer: Any = field(default_factory=gr.skip)
+    shown: Any = field(default_factory=gr.skip)
+    chosen: Mapping[str, Choice] | None = None
 
 
 class Handlers:
@@ -60,35 +78,31 @@ class Handlers:
         self._engine = engine
         self._running = Running()
 
-    def segment(
-        self,
-        photo: str | None,
-        words: str,
-        method: str,
-        request: gr.Request,
-        *settings: Any,
-    ) -> Iterator[tuple]:
-        """Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button.
+    def segment(self, page: PageRequest, session: str) -> Iterator[tuple]:
+        """Segment a photo by one method.
 
         Args:
-            settings: as of `Asked.of`.
+            page: what the controls say.
+            session: of the browser's tab.
+
+        Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button.
         """
         news: dict[str, Progress] = {}
         began = time.perf_counter()
-        asked = Asked.of(photo, words, (method,), *settings)
+        (method,) = page.methods
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            wanted = Request.read(photo, words, method, asked.options(method))
+            wanted = Request.read(page.photo, page.words, method, page.options(method))
             listener(Progress("Reading the photo", 1))
             return wanted.answer(self._engine, listener)
 
         try:
-            for item in follow(self._running, request.session_hash, work, "segment"):
+            for item in follow(self._running, session, work, "segment"):
                 if isinstance(item, Answer):
                     took = fragments.finished(list(news.values()), time.perf_counter() - began)
                     sent = payload(item.result, item.request.photo, item.request.photo.key)
-                    yield took, sent, Shown.of(item, asked), evidence.offer(item.result), _stop(False)
+                    yield took, sent, Shown.of(item, page), evidence.offer(item.result), _stop(False)
                 elif item is CANCELLING:
                     yield fragments.status((), "cancelling"), *_UNCHANGED, _stop(False)
                 else:
@@ -102,37 +116,32 @@ class Handlers:
             yield "", *_UNCHANGED, _stop(False)
             raise toast(error) from error
 
-    def compare(
-        self,
-        photo: str | None,
-        words: str,
-        chosen: Sequence[str],
-        request: gr.Request,
-        *settings: Any,
-    ) -> Iterator[tuple]:
-        """Yields the status, the comparison's value, what it shows and the Cancel button.
+    def compare(self, page: PageRequest, session: str) -> Iterator[tuple]:
+        """Segment a photo by several methods.
 
-        The value is sent with each piece of news, whole, of which gradio passes on the changes; the browser keeps the
-        newest comparison, whatever an older one still says.
+        The whole value of the comparison is sent with each piece of news, and gradio passes on the changes; the browser
+        keeps the newest comparison, whatever an older one still says.
 
         Args:
-            settings: as of `Asked.of`.
+            page: what the controls say.
+            session: of the browser's tab.
+
+        Yields the status, the comparison's value, what it shows and the Cancel button.
         """
         board: Board | None = None
         began = last = time.perf_counter()
-        asked = Asked.of(photo, words, chosen, *settings)
 
         def work(listener: Listener) -> None:
-            wanted = comparison.read(asked)
+            wanted = comparison.read(page)
             listener(Board(wanted))
             comparison.run(wanted, self._engine, listener)
 
         def news(status: str, running: bool) -> tuple:
-            value = (board.value(), asked) if board else (gr.skip(), gr.skip())
+            value = (board.value(), page) if board else (gr.skip(), gr.skip())
             return status, *value, _stop(running)
 
         try:
-            for item in follow(self._running, request.session_hash, work, "compare"):
+            for item in follow(self._running, session, work, "compare"):
                 if item is CANCELLING:
                     yield news(fragments.status((), "cancelling"), False)
                     continue
@@ -151,73 +160,58 @@ class Handlers:
             yield "", _cancelled(board), gr.skip(), _stop(False)
             raise toast(error) from error
 
-    def cancel(self, request: gr.Request) -> None:
-        self._running.cancel(request.session_hash)
+    def cancel(self, session: str) -> None:
+        """Cancel what runs in a session."""
+        self._running.cancel(session)
 
-    def settle(
-        self,
-        photo: str | None,
-        words: str,
-        granularity: float,
-        automatic: bool,
-        task: str,
-        shown: Shown | None,
-        request: gr.Request,
-    ) -> tuple:
-        """Fuse again when the granularity differs from what is shown, if that can be seen and is of this photo and
-        these words; a running request will look at it when it ends.
+    def settle(self, page: PageRequest, live: Sequence[str], task: str, shown: Shown | None, session: str) -> Settled:
+        """Run the fast last stage again where a live control differs from what is shown.
 
-        Returns the viewer's value, what is shown, the granularity that was chosen for it, if it was, and its reason.
+        Nothing happens unless the result can be seen and is of this photo and these words; a running request will
+        settle when it ends.
+
+        Args:
+            page: what the controls say.
+            live: the keys of the controls whose changes are shown at once.
+            task: "segment" or "compare", the one that the page shows.
+            shown: what is shown; None before the first result.
+            session: of the browser's tab.
         """
-        nothing = gr.skip(), gr.skip(), None, gr.skip()
-        if shown is None or task != "segment" or self._running.busy(request.session_hash):
-            return nothing
-        sent, asked = gr.skip(), replace(shown.asked, photo=photo, words=words)
-        if shown.asked.change(asked):
-            return nothing
-        asked = replace(asked, granularity=granularity_of(granularity, automatic))
-        if asked.granularity != shown.asked.granularity:
+        if shown is None or task != "segment" or self._running.busy(session):
+            return Settled()
+        if shown.page.change(replace(shown.page, photo=page.photo, words=page.words)):
+            return Settled()
+        wanted = shown.page.with_values({key: page.values[key] for key in live if key in page.values})
+        viewer = gr.skip()
+        if shown.page.change(wanted):
             try:
-                options = replace(shown.request.options, granularity=asked.granularity)
+                options = wanted.options(shown.request.method)
                 answer = replace(shown.request, options=options).answer(self._engine)
             except Exception as error:  # every failure becomes one sentence on the page
                 raise toast(error) from error
-            shown, sent = Shown.of(answer, asked), payload(answer.result, None, answer.request.photo.key)
-        chosen = round(shown.granularity, 2) if automatic and shown.granularity is not None else None
-        return sent, shown, chosen, fragments.reason(shown.reason)
-
-    def take_over(
-        self, photo: str | None, words: str, granularity: float, task: str, shown: Shown | None, request: gr.Request
-    ) -> tuple:
-        """The slider was moved by hand: no longer automatic. Returns value, shown, automatic and reason."""
-        sent, shown, _, _ = self.settle(photo, words, granularity, False, task, shown, request)
-        return sent, shown, False, ""
+            shown, viewer = Shown.of(answer, wanted), payload(answer.result, None, answer.request.photo.key)
+        return Settled(viewer, shown, shown.chosen)
 
     def outdated(
-        self,
-        photo: str | None,
-        words: str,
-        method: str,
-        chosen: Sequence[str],
-        shown: Shown | None,
-        compared: Asked | None,
-        *settings: Any,
+        self, page: PageRequest, compared: Sequence[str], shown: Shown | None, compared_as: PageRequest | None
     ) -> str:
         """What has changed since the result of each task, as HTML.
 
         Args:
-            settings: as of `Asked.of`.
+            page: what the controls say, for the one method of Segment.
+            compared: the methods that are ticked for Compare.
+            shown: the result of Segment; None before there is one.
+            compared_as: what was asked for by the comparison that is shown; None before there is one.
         """
-        now = Asked.of(photo, words, (method,), *settings)
-        told = ""
+        sentences = ""
         if shown:
-            told += fragments.outdated("segment", shown.asked.change(now))
-        if compared:
-            told += fragments.outdated("compare", compared.change(replace(now, methods=tuple(chosen))))
-        return told
+            sentences += fragments.outdated("segment", shown.page.change(page))
+        if compared_as:
+            sentences += fragments.outdated("compare", compared_as.change(replace(page, methods=tuple(compared))))
+        return sentences
 
     def file(self, kind: str, shown: Shown | None) -> str:
-        """The path of one file of the result that is shown."""
+        """The path of one file, a kind of `export.FILE_SUFFIXES`, of the result that is shown."""
         try:
             return _files(self._again(shown), [kind])[0]
         except Exception as error:  # every failure becomes one sentence on the page
@@ -236,33 +230,62 @@ class Handlers:
             raise UserError("Segment a photo first, or again: results are forgotten after an hour.")
         return shown.request.answer(self._engine)
 
-    def api(
-        self,
-        photo: str | None,
-        vocabulary: str,
-        method: str,
-        granularity: float | None,
-        proposals: str,
-        rejection: int | None = None,
-        seen: str | None = None,
-        trusty: bool = True,
+    def api_segment(
+        self, photo: str | None, vocabulary: str, method: str, options: Any = None, proposals: str | None = None
     ) -> tuple[str, str, str]:
-        """Segment a photo with your own words; granularity null chooses it automatically.
+        """Segment a photo with your own words.
 
-        Rejection, for the methods that have it: at each stage only the words that are among so many best somewhere in
-        the photo stay; null keeps all. Seen, likewise: the words that count as seen in training, parted as in the
-        vocabulary; null leaves it to the model, and with an empty text none does. Trusty, likewise: whether scores are
-        weighted by how new each region looks to the model.
+        Args:
+            photo: the image file.
+            vocabulary: the words to find, parted by commas; "|" parts synonyms.
+            method: an id, as /methods lists them.
+            options: a JSON object with options of the method, as their schema in /methods describes them, for example
+                {"granularity": 0.5}; what is left out has its default. A number is the granularity, as in earlier
+                versions.
+            proposals: leave it out; callers of earlier versions send this option by itself.
 
-        Returns the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
-        confidences and COCO run lengths of every class found.
+        Returns:
+            the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
+            confidences and COCO run lengths of every class found.
         """
         try:
-            options = plain(granularity, proposals, rejection, seen, trusty)
-            answer = Request.read(photo, vocabulary, method, options).answer(self._engine)
+            answer = Request.read(photo, vocabulary, method, _api_options(method, options, proposals)).answer(
+                self._engine
+            )
             return tuple(_files(answer, ["overlay", "labels", "json"]))
         except Exception as error:  # every failure becomes one sentence for the caller
             raise gr.Error(told(error), print_exception=False) from error
+
+    def api_methods(self) -> list[dict[str, Any]]:
+        """The methods that /segment takes.
+
+        Returns:
+            for each method its id, title and summary, whether its weights are here, and the JSON schema of its options.
+        """
+        return [
+            {
+                "id": spec.id,
+                "title": spec.title,
+                "summary": spec.summary,
+                "available": not spec.missing(),
+                "options": spec.options.json_schema(),
+            }
+            for spec in registry.REGISTRY.values()
+        ]
+
+
+def _api_options(method: str, given: Any, proposals: str | None = None) -> MethodOptions:
+    """The options of an API call, see `Handlers.api_segment`. Raises UserError for what does not fit."""
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        given = {"granularity": given}
+    if isinstance(given, str) and given.strip():
+        with suppress(ValueError):  # refused below, as any other value that is no object
+            given = json.loads(given)
+    if given in (None, ""):
+        given = {}
+    if not isinstance(given, Mapping):
+        raise UserError(f'Options must be one JSON object, for example {{"granularity": 0.5}}; got {given!r:.60}.')
+    return registry.read_options(method, {**given, **({} if proposals is None else {"proposals": proposals})})
 
 
 def _stop(possible: bool) -> gr.Button:
@@ -289,9 +312,7 @@ def _files(answer: Answer, kinds: Sequence[str]) -> list[str]:
             if time.time() - old.stat().st_mtime > FILE_AGE_SECONDS:
                 shutil.rmtree(old)
     folder, asked = Path(tempfile.mkdtemp(dir=_EXPORTS)), answer.request
-    return [
-        str(path)
-        for path in export.write_files(
-            folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
-        )
-    ]
+    paths = export.write_files(
+        folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
+    )
+    return [str(path) for path in paths]

@@ -1,19 +1,20 @@
 """Layout of the page and the wiring of its events."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ovseg_demo.engine import Engine
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
-from ovseg_demo.ui import fragments, gallery, settings
+from ovseg_demo.ui import fragments, gallery
 from ovseg_demo.ui.comparison import LEAST
 from ovseg_demo.ui.components import ASSETS, component, script
 from ovseg_demo.ui.handlers import FILE_AGE_SECONDS, Handlers
-from ovseg_demo.ui.settings import ONLY_COMPARE, ONLY_SEGMENT
+from ovseg_demo.ui.option_controls import ONLY_COMPARE, ONLY_SEGMENT, OptionControls
+from ovseg_demo.ui.page_request import PageRequest
 
 _MAX_UPLOAD = "64mb"
 """A 100-megapixel JPEG or a 16-bit PNG of a full-frame camera; more only fills the disk of a small host."""
@@ -61,6 +62,41 @@ def launch_settings() -> dict[str, Any]:
     }
 
 
+class Form:
+    """The controls of the page that say what a person asks for.
+
+    Attributes:
+        photo, words, method, compared: the photo, the vocabulary box, the method of Segment and those of Compare.
+        options: the controls of the methods' options.
+    """
+
+    def __init__(
+        self,
+        photo: gr.Image,
+        words: gr.Textbox,
+        method: gr.Radio,
+        compared: gr.CheckboxGroup,
+        options: OptionControls,
+    ) -> None:
+        self.photo, self.words, self.method, self.compared, self.options = photo, words, method, compared, options
+
+    @property
+    def inputs(self) -> set[Component]:
+        """What `read` needs the values of; a set, so that an event hands them over by component and not by position."""
+        return {self.photo, self.words, self.method, self.compared, *self.options.components}
+
+    def read(self, data: Mapping[Component, Any], compare: bool = False) -> PageRequest:
+        """What the controls say.
+
+        Args:
+            data: the values of `inputs`.
+            compare: whether it is asked for by the methods of Compare instead of that of Segment.
+        """
+        words = data[self.words] or ""
+        methods = data[self.compared] or [] if compare else [data[self.method]]
+        return PageRequest(data[self.photo], words, tuple(methods), self.options.values(data, words))
+
+
 def build(engine: Engine) -> gr.Blocks:
     """The page on top of an engine."""
     handlers = Handlers(engine)
@@ -73,7 +109,6 @@ def build(engine: Engine) -> gr.Blocks:
     ) as page:
         shown = gr.State(None, time_to_live=_SESSION_SECONDS)
         compared_as = gr.State(None, time_to_live=_SESSION_SECONDS)
-        chosen = gr.Number(None, visible=False)
         task = gr.State("segment")
         header = component("header", script("header"))
         with gr.Row(elem_id="columns"):
@@ -89,7 +124,7 @@ def build(engine: Engine) -> gr.Blocks:
                         buttons=[],
                     )
                     # gradio would decode the file itself, and fail with a traceback on what is not an image.
-                    photo.preprocess = lambda uploaded: uploaded and uploaded.path
+                    photo.preprocess = lambda payload: payload and payload.path
                     strip = gr.HTML(
                         fragments.strip(), js_on_load=_PICK_EXAMPLE, elem_id="strip", apply_default_css=False
                     )
@@ -112,7 +147,7 @@ def build(engine: Engine) -> gr.Blocks:
                     )
                     compared = gr.CheckboxGroup(
                         _available(),
-                        value=[each for _, each in _available()][:LEAST],
+                        value=[method_id for _, method_id in _available()][:LEAST],
                         label="Methods to compare",
                         info="Two to four.",
                         elem_id="compared",
@@ -125,7 +160,7 @@ def build(engine: Engine) -> gr.Blocks:
                         apply_default_css=False,
                     )
                     absent = gr.HTML(fragments.unavailable(), elem_id="absent", apply_default_css=False)
-                    controls = settings.build(first.words)
+                    form = Form(photo, words, method, compared, OptionControls(first.words, [registry.DEFAULT]))
                 outdated = gr.HTML("", elem_id="outdated", apply_default_css=False)
                 with gr.Row(elem_id="actions"):
                     start = gr.Button(
@@ -152,6 +187,37 @@ def build(engine: Engine) -> gr.Blocks:
                 comparison = component("compare", script("layers", "linked", "compare"), elem_classes=ONLY_COMPARE)
         _api(handlers)
 
+        options = form.options
+        chosen = [part for control in options.chosen for part in (control.chosen, control.reason)]
+        live_keys = [control.key for control in options.live]
+
+        def segmenting(data: dict, request: gr.Request) -> Iterator[tuple]:
+            yield from handlers.segment(form.read(data), request.session_hash)
+
+        def comparing(data: dict, request: gr.Request) -> Iterator[tuple]:
+            yield from handlers.compare(form.read(data, compare=True), request.session_hash)
+
+        def settling(data: dict, request: gr.Request, by_hand: str | None = None) -> list:
+            """As `Handlers.settle`; `by_hand` is the key of a control whose value is no longer left to the method."""
+            asked = form.read(data)
+            if by_hand is not None:
+                asked = asked.with_values({by_hand: data[options.by_key[by_hand].main]})
+            settled = handlers.settle(asked, live_keys, data[task], data[shown], request.session_hash)
+            outputs = [settled.viewer, settled.shown]
+            for control in options.chosen:
+                left = asked.values[control.key] is None
+                choice = (settled.chosen or {}).get(control.key) if left else None
+                outputs.append(None if choice is None else round(choice.value, 2))
+                known = settled.chosen is not None or not left
+                outputs.append(fragments.reason(choice.reason if choice else "") if known else gr.skip())
+            return outputs
+
+        def cancelling(request: gr.Request) -> None:
+            handlers.cancel(request.session_hash)
+
+        def telling(data: dict) -> str:
+            return handlers.outdated(form.read(data), data[compared] or [], data[shown], data[compared_as])
+
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         live = quiet | {"queue": False}
         run = quiet | {
@@ -160,54 +226,76 @@ def build(engine: Engine) -> gr.Blocks:
             "concurrency_id": "segment",
         }
         settle = live | {
-            "fn": handlers.settle,
-            "inputs": [photo, words, *controls.granular, task, shown],
-            "outputs": [viewer, shown, chosen, controls.reason],
+            "fn": settling,
+            "inputs": {*form.inputs, task, shown},
+            "outputs": [viewer, shown, *chosen],
         }
-        granularity, automatic = controls.granular
-        follow = {"fn": None, "inputs": [automatic, granularity, chosen], "outputs": granularity, "js": _FOLLOW}
-        tell = live | {
-            "fn": handlers.outdated,
-            "inputs": [photo, words, method, compared, shown, compared_as, *controls.all],
-            "outputs": outdated,
-        }
-        segmented = start.click(
-            handlers.segment,
-            [photo, words, method, *controls.all],
-            [status, viewer, shown, inside, stop],
-            **run,
-        )
-        done = compare.click(
-            handlers.compare,
-            [photo, words, compared, *controls.all],
-            [compare_status, comparison, compared_as, stop],
-            **run,
-        )
-        for asked in (segmented, done):
-            asked.then(**settle).then(**follow).then(**tell)  # the slider may have moved while the request ran
+        tell = live | {"fn": telling, "inputs": {*form.inputs, shown, compared_as}, "outputs": outdated}
+
+        def settled_after(event: Any) -> None:
+            """Settle, let the sliders take the values that were chosen, and tell what is outdated."""
+            event = event.then(**settle)
+            for control in options.chosen:
+                event = event.then(
+                    None, [control.switch, control.main, control.chosen], control.main, js=_FOLLOW, **quiet
+                )
+            event.then(**tell)
+
+        segmented = start.click(segmenting, form.inputs, [status, viewer, shown, inside, stop], **run)
+        done = compare.click(comparing, form.inputs, [compare_status, comparison, compared_as, stop], **run)
+        for ended in (segmented, done):
+            settled_after(ended)  # a live control may have moved while the request ran
         words.submit(None, None, None, js=_PRESS)
-        stop.click(handlers.cancel, None, None, **live)
-        page.unload(handlers.cancel)
-        granularity.input(
-            handlers.take_over,
-            [photo, words, granularity, task, shown],
-            [viewer, shown, automatic, controls.reason],
+        stop.click(cancelling, None, None, **live)
+        page.unload(cancelling)
+        _wire_live_controls(options, settling, settle, tell)
+        waiting = [part for control in options.all if control not in options.live for part in control.components]
+        for control in (photo, words, method, compared, *waiting):
+            control.change(**tell, trigger_mode="always_last")
+        marks = [control.main for control in options.word_marks]
+        words.change(
+            lambda text: [fragments.chips(text), *options.typed(text)],
+            words,
+            [chips, *marks],
             trigger_mode="always_last",
             **live,
-        ).then(**tell)
-        automatic.input(**settle, trigger_mode="always_last").then(**follow).then(**tell)
-        for control in (photo, words, method, compared, *controls.others):
-            control.change(**tell, trigger_mode="always_last")
-        words.change(_typed, words, [chips, controls.marks], trigger_mode="always_last", **live)
+        )
         strip.click(_picked, None, [photo, words], **live)
         inside.select(handlers.look, shown, inside, trigger_mode="multiple", **live)
-        groups = list(controls.groups)
-        method.change(_chosen, method, [method, *groups], **live)
-        compared.change(settings.fitting, compared, groups, **live)
-        turned = header.select(_turned, [method, compared], [task, *groups], **live)
-        turned.then(**settle).then(**follow).then(**tell)
+        method.change(
+            lambda chosen: [gr.Radio(info=registry.get(chosen).summary), *options.fitting([chosen])],
+            method,
+            [method, *options.groups],
+            **live,
+        )
+        compared.change(options.fitting, compared, options.groups, **live)
+
+        def turned(method: str, compared: Sequence[str], event: gr.EventData) -> list:
+            """The task that is turned to, and the options of its methods."""
+            return [event.task, *options.fitting(compared if event.task == "compare" else [method])]
+
+        settled_after(header.select(turned, [method, compared], [task, *options.groups], **live))
         page.load(_refreshed, None, [method, compared, absent, comparable, compare], **live)
     return page
+
+
+def _wire_live_controls(options: OptionControls, settling: Callable, settle: dict, tell: dict) -> None:
+    """Show at once what a live control changes; a value that is set by hand is no longer left to the method."""
+    for control in options.live:
+        if control.switch is None:
+            control.main.input(**settle, trigger_mode="always_last").then(**tell)
+            continue
+
+        def by_hand(data: dict, request: gr.Request, key: str = control.key) -> list:
+            return [False, *settling(data, request, key)]
+
+        outputs = [control.switch, *settle["outputs"]]
+        moved = {**settle, "fn": by_hand, "outputs": outputs}
+        control.main.input(**moved, trigger_mode="always_last").then(**tell)
+        event = control.switch.input(**settle, trigger_mode="always_last")
+        if control.chosen is not None:
+            event = event.then(None, [control.switch, control.main, control.chosen], control.main, js=_FOLLOW)
+        event.then(**tell)
 
 
 def _available() -> list[tuple[str, str]]:
@@ -226,21 +314,6 @@ def _refreshed() -> tuple:
     )
 
 
-def _chosen(method: str) -> tuple:
-    """The summary of the method, and its settings."""
-    return gr.Radio(info=registry.get(method).summary), *settings.fitting([method])
-
-
-def _turned(method: str, compared: Sequence[str], event: gr.EventData) -> tuple:
-    """The task that is turned to, and its settings."""
-    return event.task, *settings.fitting(compared if event.task == "compare" else [method])
-
-
-def _typed(words: str) -> tuple:
-    """What the words were understood as, and their boxes among the settings."""
-    return fragments.chips(words), settings.typed(words)
-
-
 def _picked(event: gr.EventData) -> tuple[str, str]:
     example = gallery.examples()[int(event.example)]
     return str(example.path), example.words
@@ -255,24 +328,22 @@ def _download(handlers: Handlers, kind: str, title: str, shown: gr.State) -> Non
 
 
 def _api(handlers: Handlers) -> None:
-    """The public endpoint /segment: plain inputs, files out."""
+    """The public endpoints: /segment, plain inputs and files out, and /methods."""
     with gr.Row(visible=False):
         inputs = [
             gr.File(label="photo"),
             gr.Textbox(label="vocabulary"),
             gr.Textbox(registry.DEFAULT, label="method"),
-            gr.Number(Options.granularity, label="granularity"),
-            gr.Textbox(Options.proposals, label="proposals"),
-            gr.Number(None, label="rejection"),
-            gr.Textbox(None, label="seen"),
-            gr.Checkbox(Options.trusty, label="trusty"),
+            gr.JSON(None, label="options"),
+            gr.Textbox(None, label="proposals"),
         ]
         outputs = [gr.File(label="overlay"), gr.File(label="labels"), gr.File(label="json")]
         gr.Button().click(
-            handlers.api,
+            handlers.api_segment,
             inputs,
             outputs,
             api_name="segment",
             concurrency_limit=_CONCURRENT_REQUESTS,
             concurrency_id="segment",
         )
+        gr.Button().click(handlers.api_methods, None, gr.JSON(label="methods"), api_name="methods", queue=False)

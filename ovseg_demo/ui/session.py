@@ -14,7 +14,7 @@ from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import CancelFlag, Listener, Progress, ignore_progress
 from ovseg_demo.vocabulary import Vocabulary
@@ -29,10 +29,10 @@ class Request:
     photo: Photo
     vocabulary: Vocabulary
     method: str
-    options: Options
+    options: MethodOptions
 
     @classmethod
-    def read(cls, path: str | None, words: str, method: str, options: Options) -> "Request":
+    def read(cls, path: str | None, words: str, method: str, options: MethodOptions) -> "Request":
         """Raises UserError for an absent or unreadable photo and for an unusable vocabulary."""
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")

@@ -18,7 +18,11 @@ def client(server):
 
 def test_a_photo_comes_back_as_three_files(client):
     overlay, labels, content = client.predict(
-        handle_file(str(gallery.FOLDER / "pizza.jpg")), "pizza, horse, bus", "ovseg-sam-mini", 0.8, api_name="/segment"
+        handle_file(str(gallery.FOLDER / "pizza.jpg")),
+        "pizza, horse, bus",
+        "ovseg-sam-mini",
+        {"granularity": 0.8},
+        api_name="/segment",
     )
     assert Image.open(overlay).size == Image.open(labels).size == (640, 461)
     with open(content) as file:
@@ -29,36 +33,38 @@ def test_a_photo_comes_back_as_three_files(client):
 
 
 @pytest.mark.parametrize(
-    ("words", "method", "granularity", "told"),
+    ("words", "method", "options", "told"),
     [
-        ("", "ovseg-sam-mini", 0.8, "at least one word"),
-        (None, "ovseg-sam-mini", 0.8, "at least one word"),
-        ("cat", "magic", 0.8, "Unknown method 'magic'"),
-        ("cat", "ovseg-sam-mini", 7, "between 0 and 1"),
+        ("", "ovseg-sam-mini", {}, "at least one word"),
+        (None, "ovseg-sam-mini", None, "at least one word"),
+        ("cat", "magic", {}, "Unknown method 'magic'"),
+        ("cat", "ovseg-sam-mini", {"granularity": 7}, "between 0 and 1"),
+        ("cat", "ovseg-sam-mini", {"rejection": 8}, "ovseg-sam-mini has no option 'rejection'"),
+        ("cat", "sed-mini", {"rejection": 0.5}, "one whole number of at least 1"),
+        ("cat", "ovseg-sam-mini", [0.8], "Options must be one JSON object, for example"),
     ],
 )
-def test_bad_input_is_one_sentence(client, words, method, granularity, told):
+def test_bad_input_is_one_sentence(client, words, method, options, told):
     with pytest.raises(AppError, match=told):
-        client.predict(handle_file(str(gallery.FOLDER / "pizza.jpg")), words, method, granularity, api_name="/segment")
+        client.predict(handle_file(str(gallery.FOLDER / "pizza.jpg")), words, method, options, api_name="/segment")
 
 
 def test_no_granularity_is_automatic(client):
     photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
-    *_, content = client.predict(photo, "pizza, horse, bus", "ovseg-sam-mini", None, api_name="/segment")
+    *_, content = client.predict(
+        photo, "pizza, horse, bus", "ovseg-sam-mini", {"granularity": None}, api_name="/segment"
+    )
     with open(content) as file:
         found = json.load(file)
     assert 0 <= found["granularity"] <= 1
     assert found["granularity_reason"]
 
 
-@pytest.mark.parametrize(
-    ("rejection", "told"), [(8, "ovseg-sam-mini has no early rejection"), (0.5, "whole numbers of at least 1")]
-)
-def test_early_rejection_is_checked(client, rejection, told):
-    photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
-    with pytest.raises(AppError, match=told):
-        client.predict(photo, "cat", "ovseg-sam-mini", 0.8, "balanced", rejection, api_name="/segment")
+def test_methods_are_listed_with_the_schema_of_their_options(client):
+    listed = {entry["id"]: entry for entry in client.predict(api_name="/methods")}
+    assert listed["sed-mini"]["available"]
+    assert listed["sed-mini"]["options"]["properties"].keys() == {"rejection"}
 
 
-def test_only_the_documented_endpoint_is_public(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/segment"]
+def test_only_the_documented_endpoints_are_public(client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/segment", "/methods"]

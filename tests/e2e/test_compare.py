@@ -10,8 +10,10 @@ from PIL import Image
 
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.registry import MethodSpec
-from ovseg_demo.result import Segmentation
+from ovseg_demo.methods.base import MethodSpec
+from ovseg_demo.methods.options import MethodOptions
+from ovseg_demo.methods.ovseg.options import OVSegOptions
+from ovseg_demo.result import Choice, Segmentation
 from ovseg_demo.ui import gallery
 from ovseg_demo.ui.page import build, launch_settings
 
@@ -33,10 +35,8 @@ class Stripes:
         labels = np.broadcast_to(stripes % (classes + 1), (height, width)).astype(np.int32)
         labels = np.where(labels == classes, -1, labels).astype(np.int32)
         scores = np.where(labels < 0, 0, 0.7).astype(np.float32)
-        reason = REASON if options.granularity is None else ""
-        return Segmentation(
-            vocabulary.names, labels, scores, np.maximum(labels, 0)[None], scores[None], granularity, reason
-        )
+        chosen = {"granularity": Choice(CHOSEN, REASON)} if options.granularity is None else {}
+        return Segmentation(vocabulary.names, labels, scores, np.maximum(labels, 0)[None], scores[None], chosen)
 
 
 class Failing:
@@ -51,13 +51,17 @@ class Endless:
                 time.sleep(0.05)
 
 
-FAKES = {"stripes": (Stripes, ("granularity",)), "failing": (Failing, ()), "endless": (Endless, ())}
+FAKES = {
+    "stripes": (Stripes, OVSegOptions),
+    "failing": (Failing, MethodOptions),
+    "endless": (Endless, MethodOptions),
+}
 
 
 @pytest.fixture(scope="module")
 def address(engine):
-    for name, (method, uses) in FAKES.items():
-        registry.REGISTRY[name] = MethodSpec(name, name.title(), "Made up.", (), uses, lambda _, m=method: m())
+    for name, (method, options) in FAKES.items():
+        registry.REGISTRY[name] = MethodSpec(name, name.title(), "Made up.", (), lambda _, m=method: m(), options)
     page = build(engine)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
@@ -149,7 +153,7 @@ def test_results_side_by_side_where_one_method_fails(page, address):
     # The share of pixels that differ is that of the label maps of the API, and a pixel tells what each method says.
     client = Client(address, verbose=False)
     maps = [
-        np.array(Image.open(client.predict(handle_file(str(PIZZA)), WORDS, method, 0.8, api_name="/segment")[1]))
+        np.array(Image.open(client.predict(handle_file(str(PIZZA)), WORDS, method, api_name="/segment")[1]))
         for method in chosen
     ]
     differ = np.any([maps[0] != each for each in maps[1:]], axis=0)
@@ -225,13 +229,13 @@ def test_the_next_comparison_forgets_the_differences_of_the_last(page):
 
 def test_settings_moved_while_comparing_wait_for_compare_and_leave_the_other_result(page):
     page.locator("#method input[value=stripes]").check()
-    page.locator("#automatic input").check()
+    page.locator("#granularity-switch input").check()
     page.click("#segment")
-    page.wait_for_selector("#reason .reason", timeout=SLOW)
+    page.wait_for_selector("#granularity-reason .reason", timeout=SLOW)
     number = page.locator(".viewer").get_attribute("data-result")
     compare(page, "mini-dense", "stripes")
     finish(page)
-    assert not page.locator("#reason").is_visible()
+    assert not page.locator("#granularity-reason").is_visible()
     assert not page.locator("#status").is_visible()
     assert REASON in page.locator(".compare-notes").inner_text()
     assert not page.locator(".outdated").is_visible()
@@ -241,7 +245,7 @@ def test_settings_moved_while_comparing_wait_for_compare_and_leave_the_other_res
     assert page.locator(".viewer").get_attribute("data-result") == number
     page.click("[data-task=segment]")
     page.wait_for_function("number => document.querySelector('.viewer').dataset.result !== number", arg=number)
-    assert not page.locator("#automatic input").is_checked()
+    assert not page.locator("#granularity-switch input").is_checked()
     page.click("[data-task=compare]")
     page.click("#compare-start")
     page.wait_for_selector(".outdated", state="detached", timeout=SLOW)
@@ -284,21 +288,21 @@ def test_with_one_method_the_tab_says_what_it_takes(browser, engine, monkeypatch
 
 def test_automatic_granularity_moves_the_slider_until_a_person_does(page):
     page.locator("#method input[value=stripes]").check()
-    page.locator("#automatic input").check()
+    page.locator("#granularity-switch input").check()
     page.click("#segment")
     page.wait_for_function(
         "chosen => document.querySelector('#granularity input[type=range]').value == chosen", arg=CHOSEN, timeout=SLOW
     )
-    assert page.locator("#reason").inner_text() == REASON
+    assert page.locator("#granularity-reason").inner_text() == REASON
     number = page.locator(".viewer").get_attribute("data-result")
     page.wait_for_timeout(1500)
     assert page.locator(".viewer").get_attribute("data-result") == number, "the slider's move asked again"
-    assert page.locator("#automatic input").is_checked()
+    assert page.locator("#granularity-switch input").is_checked()
 
     page.locator("#granularity input[type=range]").fill("0.9")
     page.wait_for_function("number => document.querySelector('.viewer').dataset.result !== number", arg=number)
-    assert not page.locator("#automatic input").is_checked()
-    assert page.locator("#reason").inner_text() == ""
+    assert not page.locator("#granularity-switch input").is_checked()
+    assert page.locator("#granularity-reason").inner_text() == ""
     with page.expect_download() as waiting:
         page.click("#make-json")
     assert json.loads(waiting.value.path().read_text())["granularity"] == 0.9

@@ -6,6 +6,8 @@ import torch
 
 from ovseg_demo.engine import Engine
 from ovseg_demo.methods import registry
+from ovseg_demo.methods.base import MethodSpec
+from ovseg_demo.methods.sed.options import SEDMiniOptions
 from ovseg_demo.result import Evidence, Segmentation
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -34,8 +36,8 @@ def page_address():
     """A page of its own, whose registry has the stand-in too."""
     from ovseg_demo.ui.page import build, launch_settings
 
-    registry.REGISTRY[FAKE] = registry.MethodSpec(
-        FAKE, "SED · fake", "From left to right.", (), ("rejection",), lambda _: Fake()
+    registry.REGISTRY[FAKE] = MethodSpec(
+        FAKE, "SED · fake", "From left to right.", (), lambda _: Fake(), SEDMiniOptions
     )
     page = build(Engine("cpu"))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
@@ -52,7 +54,7 @@ def page(opened, page_address):
 
 def choose(page, method=FAKE) -> None:
     page.locator(f"#method input[value={method}]").check()
-    page.wait_for_selector("#rejection" if method in (FAKE, "sed-mini") else "#proposals", state="visible")
+    page.wait_for_selector("#option-rejection" if method in (FAKE, "sed-mini") else "#proposals", state="visible")
 
 
 def segment(page, words=WORDS) -> None:
@@ -76,18 +78,18 @@ def pick(page, number: int) -> None:
 
 
 def test_the_switch_shows_only_where_it_changes_something(page):
-    assert page.locator("#rejecting").is_hidden()
+    assert page.locator("#rejection-switch").is_hidden()
     choose(page)
-    assert page.locator("#rejecting").is_visible()
+    assert page.locator("#rejection-switch").is_visible()
     assert page.locator("#proposals").is_hidden()
     choose(page, "ovseg-sam-mini")
-    page.wait_for_selector("#rejecting", state="hidden")
+    page.wait_for_selector("#rejection-switch", state="hidden")
 
 
 def test_a_word_is_looked_into_and_the_rejected_say_where(page):
     choose(page)
-    page.locator("#rejecting input").check()
-    page.locator("#best input").fill("2")
+    page.locator("#rejection-switch input").check()
+    page.locator("#rejection input").fill("2")
     segment(page)
     assert page.locator(".viewer-notes").inner_text() == "Early rejection: 4 words → 2."
     assert page.locator(".evidence-panel").count() == 0, "drawn although nobody looks"
@@ -115,19 +117,19 @@ def test_the_next_result_shows_its_own_maps_of_the_same_word(page):
 def test_what_has_changed_is_told(page):
     choose(page)
     segment(page)
-    page.locator("#rejecting input").check()
+    page.locator("#rejection-switch input").check()
     page.wait_for_selector(".outdated:has-text('apply the settings')")
-    page.locator("#rejecting input").uncheck()
+    page.locator("#rejection-switch input").uncheck()
     page.wait_for_selector(".outdated", state="detached")
-    page.locator("#best input").fill("5")
+    page.locator("#rejection input").fill("5")
     page.wait_for_timeout(500)
     assert page.locator(".outdated").count() == 0
 
 
 def test_nonsense_is_taken_as_the_nearest(page):
     choose(page)
-    page.locator("#rejecting input").check()
-    page.locator("#best input").fill("-3")
+    page.locator("#rejection-switch input").check()
+    page.locator("#rejection input").fill("-3")
     segment(page)
     assert page.locator(".viewer-notes").inner_text() == "Early rejection: 4 words → 1."
 
@@ -162,9 +164,9 @@ def test_only_the_methods_that_have_it_are_compared_with_early_rejection(page):
     page.click("[role=tab][data-task=compare]")
     for box in page.locator("#compared input").all():
         box.set_checked(box.get_attribute("name") in ("mini-dense", FAKE))
-    page.wait_for_selector("#rejecting", state="visible")
-    page.locator("#rejecting input").check()
-    page.locator("#best input").fill("2")
+    page.wait_for_selector("#rejection-switch", state="visible")
+    page.locator("#rejection-switch input").check()
+    page.locator("#rejection input").fill("2")
     page.fill("#words textarea, #words input", WORDS)
     page.click("#compare-start")
     page.wait_for_selector(".compare[data-done='2']", timeout=120_000)
@@ -175,8 +177,8 @@ def test_only_the_methods_that_have_it_are_compared_with_early_rejection(page):
 
 def test_the_bundled_sed_rejects_words_and_shows_every_stage(page):
     choose(page, "sed-mini")
-    page.locator("#rejecting input").check()
-    page.locator("#best input").fill("2")
+    page.locator("#rejection-switch input").check()
+    page.locator("#rejection input").fill("2")
     segment(page, "cat, bird, wall, bus, guitar, pizza")
     assert "Early rejection: 6 words" in page.locator(".viewer-notes").inner_text()
     legend = page.locator(".viewer").inner_text()

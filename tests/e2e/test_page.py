@@ -268,9 +268,9 @@ def test_a_number_out_of_range_is_taken_as_the_nearest(page):
     upload(page, PIZZA)
     box = page.locator("#granularity input[type=number]")
     box.fill("7")
-    page.locator("#automatic input").check()  # the server sends the slider a value
+    page.locator("#granularity-switch input").check()  # the server sends the slider a value
     segment(page, "pizza, horse, bus")
-    page.wait_for_selector("#reason .reason")
+    page.wait_for_selector("#granularity-reason .reason")
     for number, taken in (("9", 1), ("-4", 0), ("0.4", 0.4)):
         before = page.locator(".viewer").get_attribute("data-result")
         box.fill(number)

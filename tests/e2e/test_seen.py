@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from ovseg_demo.engine import Engine
 from ovseg_demo.methods import registry
+from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
+from ovseg_demo.methods.tagclip.options import TagCLIPOptions, ZegCLIPOptions
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.training_info import TrainingInfo
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto
@@ -42,13 +44,13 @@ def _noise(seed: int, *shape: int) -> Tensor:
     return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def entry(method: str, trusty: bool) -> registry.MethodSpec:
+def entry(method: str, trusty: bool) -> MethodSpec:
     def build(_):
         torch.manual_seed(0)
         return TagCLIP(RandomReader(), Decoder(DecoderSizes(WIDTH, 2, 2, learner=trusty, trusty=trusty)), ABOUT)
 
-    uses = ("seen", "trusty", "recipe") if trusty else ("seen", "recipe")
-    return registry.MethodSpec(method, method, "Noise meets noise.", (), uses, build)
+    options = TagCLIPOptions if trusty else ZegCLIPOptions
+    return MethodSpec(method, method, "Noise meets noise.", (), build, options)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def page(opened, page_address):
 
 def choose(page, method=TRUSTY) -> None:
     page.locator(f"#method input[value={method}]").check()
-    page.wait_for_selector("#seen", state="visible")
+    page.wait_for_selector("#option-seen", state="visible")
 
 
 def write(page, words=WORDS) -> None:
@@ -85,7 +87,7 @@ def write(page, words=WORDS) -> None:
 
 
 def untick(page) -> None:
-    page.locator("#as-trained input").uncheck()
+    page.locator("#seen-switch input").uncheck()
     page.wait_for_selector(".marks label >> nth=0", state="visible")
 
 
@@ -117,7 +119,7 @@ def look(page) -> list[str]:
 
 
 def test_the_boxes_show_only_where_they_change_something(page):
-    assert page.locator("#seen").is_hidden()
+    assert page.locator("#option-seen").is_hidden()
     assert page.locator("#trusty").is_hidden()
     choose(page)
     assert page.locator("#trusty").is_visible()
@@ -126,7 +128,7 @@ def test_the_boxes_show_only_where_they_change_something(page):
     choose(page, PLAIN)
     page.wait_for_selector("#trusty", state="hidden")
     page.locator("#method input[value=mini-dense]").check()
-    page.wait_for_selector("#seen", state="hidden")
+    page.wait_for_selector("#option-seen", state="hidden")
 
 
 def test_marked_words_count_as_seen(page):
@@ -165,7 +167,7 @@ def test_marks_outlast_a_method_that_has_none(page):
     untick(page)
     mark(page, "bird")
     page.locator("#method input[value=mini-dense]").check()
-    page.wait_for_selector("#seen", state="hidden")
+    page.wait_for_selector("#option-seen", state="hidden")
     write(page, "sky, bird")
     choose(page)
     page.wait_for_selector(".marks label >> nth=1", state="visible")
@@ -232,17 +234,15 @@ def test_only_the_methods_that_have_them_are_compared_with_them(page):
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("options", "told"),
     [
-        ((), "Counted as seen in training: cat."),
-        (("bowl|sky; dog",), "Counted as seen in training: bowl."),
-        (("",), "Counted as seen in training: none of the words."),
+        ({}, "Counted as seen in training: cat."),
+        ({"seen": "bowl|sky; dog"}, "Counted as seen in training: bowl."),
+        ({"seen": ""}, "Counted as seen in training: none of the words."),
     ],
 )
-def test_words_that_count_as_seen_are_told_through_the_api(page_address, seen, told):
+def test_words_that_count_as_seen_are_told_through_the_api(page_address, options, told):
     photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
-    *_, content = Client(page_address, verbose=False).predict(
-        photo, "cat, bowl", TRUSTY, 0.8, "fast", None, *seen, api_name="/segment"
-    )
+    *_, content = Client(page_address, verbose=False).predict(photo, "cat, bowl", TRUSTY, options, api_name="/segment")
     with open(content) as file:
         assert json.load(file)["notes"] == [told]

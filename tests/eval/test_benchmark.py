@@ -18,7 +18,7 @@ from eval.benchmark.browser_client import BrowserClient
 from eval.benchmark.methods import Curve, Point
 from eval.benchmark.process import BenchmarkError, alone
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.methods.registry import REGISTRY
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.ui import gallery
@@ -29,7 +29,7 @@ PIZZA = next(e.path for e in gallery.examples() if e.file == "pizza.jpg")
 
 ABOUT = {
     "photos": ["a.jpg", "b.jpg", "c.jpg"],
-    "options": {"proposals": "fast"},
+    "options": {"quick": {"granularity": 0.8, "proposals": "fast"}, "slow": {}},
     "threads": 2,
     "environment": {"processor": "a processor", "accelerator": None},
 }
@@ -90,11 +90,11 @@ def test_a_visitor_sees_what_a_browser_would(server):
     visitor = BrowserClient(server)
     with pytest.raises(RuntimeError, match="no photo"):
         visitor.move_granularity(0.5)
-    assert visitor.segment(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", Options()) > 0
-    assert visitor.move_granularity(0.5) > 0
-    assert visitor.change_words("pizza, kite", "ovseg-sam-mini", Options()) > 0
+    assert visitor.segment(PIZZA, "pizza, horse, bus", "ovseg-sam-mini") > 0
+    assert visitor.move_granularity(0.4) > 0
+    assert visitor.change_words("pizza, kite", "ovseg-sam-mini") > 0
     with pytest.raises(RuntimeError, match="the server answered"):
-        visitor.change_words(" ", "ovseg-sam-mini", Options())
+        visitor.change_words(" ", "ovseg-sam-mini")
 
 
 def test_a_demo_that_does_not_start_is_told(monkeypatch):
@@ -192,7 +192,7 @@ def test_words_are_told_from_images_by_what_is_not_repeated(monkeypatch):
     pictures = [methods.image.from_array(np.full((16, 16, 3), grey, np.uint8)) for grey in (0, 9)]
     engine = Fake()
     for count in (2, 3):
-        point = methods._point(engine, pictures, methods.prefix(count), "fake", Options())
+        point = methods._point(engine, pictures, methods.prefix(count), "fake", SamOptions())
         assert (point.classes, point.words) == (count, 1.0)
         assert point.stages == [{"Looking": 1.0, "Fusing": 0.5}] * 2
 
@@ -229,7 +229,7 @@ def test_missing_weights_are_random_and_loaded_as_usual(lacking, monkeypatch):
 def test_what_random_weights_read_is_kept_apart(lacking, monkeypatch):
     monkeypatch.setenv("OVSEG_CACHE", "/a/persons/own")
     monkeypatch.setattr(methods, "alone", lambda *_, environment: environment)
-    apart = methods.curve(lacking.entry, (1,), (), Options(), "cpu").points
+    apart = methods.curve(lacking.entry, (1,), (), SamOptions(), "cpu").points
     assert Path(apart["OVSEG_CACHE"]).parent == Path(apart["OVSEG_CHECKPOINTS"])
 
 
@@ -294,7 +294,7 @@ def test_a_method_that_cannot_be_measured_is_left_out(lacking, monkeypatch, tmp_
     ready = replace(lacking.entry, id="ready", checkpoints=("own",))
     lacking.files[1] = replace(lacking.files[1], size=3)
     monkeypatch.setattr(methods, "alone", lambda *_, **__: QUICK.points)
-    out, options = tmp_path / "out", Options()
+    out, options = tmp_path / "out", {"ready": SamOptions(), "ovseg-sam-mini": SamOptions()}
     text = methods.report([ready, lacking.entry], [10], [PIZZA], options, out)
     assert "| ready | real | 10 |" in text
     assert "- ovseg-sam-mini is left out: absent.safetensors is not here" in text

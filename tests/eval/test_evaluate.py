@@ -17,7 +17,8 @@ from eval.journal import RunError
 from eval.metrics import GROUND_TRUTH
 from ovseg_demo import image
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.ovseg.options import SamOptions
+from ovseg_demo.methods.sed.options import SEDOptions
 from ovseg_demo.ui import gallery
 from tests.helpers import evaluation_fakes as fakes
 from tests.helpers.paths import ROOT
@@ -48,7 +49,7 @@ def command(monkeypatch, root, tmp_path):
 
 
 def run(dataset, folder: Path, engine=None, **sharing) -> runner.Evaluation | None:
-    runner.evaluate(engine or fakes.Reader(), dataset, "reader", Options(), folder, **sharing)
+    runner.evaluate(engine or fakes.Reader(), dataset, "reader", SamOptions(), folder, **sharing)
     return runner.collect(dataset, folder) if not sharing else None
 
 
@@ -241,12 +242,6 @@ def test_the_command_reports(command, tmp_path, capsys):
         assert report["settings"]["options"] == {
             "granularity": 0.8,
             "proposals": "balanced",
-            "ensemble": None,
-            "rejection": None,
-            "keep_aspect": False,
-            "seen": None,
-            "trusty": True,
-            "recipe": "code",
         }
         assert report["settings"]["vocabulary"] == "ours"
         assert report["command"].startswith("python -m eval.evaluate --dataset tiny")
@@ -269,7 +264,7 @@ def test_automatic_granularity_is_a_setting_and_is_told(command, tmp_path):
 
 
 def test_seds_options_are_settings_and_are_told(command, tmp_path, monkeypatch):
-    able = replace(registry.get("reader"), uses=("rejection", "keep_aspect"))
+    able = replace(registry.get("reader"), options=SEDOptions)
     monkeypatch.setitem(registry.REGISTRY, "reader", able)
     ((name, report),) = command("--rejection", 8, "--keep-aspect")[1].items()
     assert report["settings"]["options"]["rejection"] == [8, 8, 8]
@@ -280,9 +275,9 @@ def test_seds_options_are_settings_and_are_told(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("dataset", "weight"), [("voc_20", 0.45), ("context_459", 0.6), ("ade20k_847", 0.7)])
 def test_the_papers_weights_of_clip(dataset, weight):
-    assert evaluate._published("published", dataset) == weight
-    assert evaluate._published(0.3, dataset) == 0.3
-    assert evaluate._published(None, dataset) is None
+    assert evaluate._with_published({"ensemble": "published"}, dataset) == {"ensemble": weight}
+    assert evaluate._with_published({"ensemble": "0.3"}, dataset) == {"ensemble": "0.3"}
+    assert evaluate._with_published({}, dataset) == {}
 
 
 def test_a_limit_takes_the_first_images(command):
@@ -327,7 +322,8 @@ def test_bad_arguments_are_one_line(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, told in [
         (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
-        (["--ensemble", 7], "error: Ensemble must lie between 0 and 1"),
+        (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
+        (["--ensemble", 0.5], "error: reader has no option 'ensemble'"),
         (["--ensemble", "published"], "error: OVSeg published no weight of CLIP for tiny"),
         (["--device", "nonsense"], "error: The device 'nonsense' cannot be used here"),
         (["--device", "cuda:99"], "error: The device 'cuda:99' cannot be used here"),

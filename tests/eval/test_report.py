@@ -13,7 +13,7 @@ from eval.journal import Failure, Record
 from eval.markdown import table
 from eval.metrics import Confusion
 from eval.runner import Evaluation
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.vocabulary import Vocabulary
 from tests.helpers import evaluation_fakes as fakes
 
@@ -135,11 +135,11 @@ def test_the_page_escapes_names_keys_and_title(dataset):
 
 
 def test_the_page_shows_pictures_that_are_made_once(dataset, tmp_path):
-    runner.evaluate(fakes.Reader(), dataset, "reader", Options(), tmp_path / "run")
+    runner.evaluate(fakes.Reader(), dataset, "reader", SamOptions(), tmp_path / "run")
     groups = samples_page.picks(runner.collect(dataset, tmp_path / "run").records, 1)
     again = fakes.Reader()
     for each in (again, fakes.Reader()):
-        predict = runner.Predictor(each, dataset, "reader", Options())
+        predict = runner.Predictor(each, dataset, "reader", SamOptions())
         page = samples_page.write(tmp_path / "run", "title", dataset, groups, predict)
     assert len(again.shown) == 3
     assert len(each.shown) == 0
@@ -159,9 +159,9 @@ def test_background_and_ignored_pixels_show_the_photo_and_classes_their_colour(t
     labels[:, 60:] = 255
     fakes.store(tmp_path, "one", labels, shown)
     dataset = fakes.read(tmp_path)
-    runner.evaluate(fakes.Reader(), dataset, "reader", Options(), tmp_path / "run")
+    runner.evaluate(fakes.Reader(), dataset, "reader", SamOptions(), tmp_path / "run")
     groups = samples_page.picks(runner.collect(dataset, tmp_path / "run").records, 1)
-    predict = runner.Predictor(fakes.Reader(), dataset, "reader", Options())
+    predict = runner.Predictor(fakes.Reader(), dataset, "reader", SamOptions())
     page = samples_page.write(tmp_path / "run", "title", dataset, groups, predict)
     (picture,) = (page.parent / samples_page.PICTURES).iterdir()
     with Image.open(picture) as opened:

@@ -13,6 +13,8 @@ from PIL import Image
 from eval import evaluate
 from eval.datasets.base import IGNORE, Dataset, DatasetError, Sample
 from ovseg_demo.methods import registry
+from ovseg_demo.methods.base import MethodSpec
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.result import UNLABELLED, Segmentation
 from ovseg_demo.vocabulary import Vocabulary
 
@@ -86,7 +88,7 @@ class Reader:
 def registered(set_item, set_attribute) -> None:
     """Make the benchmark "tiny" and the methods "reader" and "other reader" known, by monkeypatch's functions."""
     for name in ("reader", "other-reader"):
-        set_item(registry.REGISTRY, name, registry.MethodSpec(name, name, "", (), (), lambda device: Reader()))
+        set_item(registry.REGISTRY, name, MethodSpec(name, name, "", (), lambda _: Reader(), SamOptions))
     known = SimpleNamespace(
         DATASETS={"tiny": SimpleNamespace(publisher="ours", title="tiny pictures", ensemble=None)},
         open=lambda name, root, vocabulary: read(root),

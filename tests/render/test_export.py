@@ -9,9 +9,9 @@ from pycocotools import mask as coco
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import ImageError
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.render import draw, export
-from ovseg_demo.result import Segmentation
+from ovseg_demo.result import Choice, Segmentation
 
 
 def example(random, classes: int, size=(13, 17)) -> Segmentation:
@@ -26,7 +26,7 @@ def words(result: Segmentation) -> vocabulary.Vocabulary:
 
 def test_run_lengths_decode_to_the_label_map(random):
     result = example(random, 4)
-    content = json.loads(export.to_json(result, words(result), "some-method", Options()))
+    content = json.loads(export.to_json(result, words(result), "some-method", SamOptions()))
     decoded = np.full(result.size, -1)
     for entry in content["classes"]:
         mask = coco.decode(entry["segmentation"]).astype(bool)
@@ -57,8 +57,10 @@ def test_many_classes_need_sixteen_bits(random, classes, depth, unlabelled):
 
 def test_files_have_the_size_of_the_original(tmp_path, random):
     photo = image.Photo(random.integers(0, 255, (13, 17, 3), np.uint8), (26, 34))
-    result = replace(example(random, 3), granularity=0.4, granularity_reason="so")
-    files = export.write_files(tmp_path / "new", "photo", photo, result, words(result), "some-method", Options(None))
+    result = replace(example(random, 3), chosen={"granularity": Choice(0.4, "so")})
+    files = export.write_files(
+        tmp_path / "new", "photo", photo, result, words(result), "some-method", SamOptions(granularity=None)
+    )
     overlay, labels, described = files
     assert [p.name for p in files] == ["photo.overlay.png", "photo.labels.png", "photo.json"]
     assert Image.open(labels).size == (34, 26)
@@ -74,4 +76,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, random):
     photo = image.Photo(np.zeros((13, 17, 3), np.uint8), (13, 17))
     result = example(random, 3)
     with pytest.raises(ImageError, match="Cannot write"):
-        export.write_files(tmp_path / "file", "photo", photo, result, words(result), "some-method", Options(0.5))
+        export.write_files(
+            tmp_path / "file", "photo", photo, result, words(result), "some-method", SamOptions(granularity=0.5)
+        )

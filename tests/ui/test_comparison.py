@@ -6,13 +6,14 @@ import pytest
 
 from ovseg_demo.errors import Cancelled, MethodError, UserError
 from ovseg_demo.methods import registry
-from ovseg_demo.methods.base import Options
-from ovseg_demo.methods.registry import MethodSpec
-from ovseg_demo.result import Segmentation
+from ovseg_demo.methods.base import MethodSpec
+from ovseg_demo.methods.options import MethodOptions
+from ovseg_demo.methods.ovseg.options import SamOptions
+from ovseg_demo.result import Choice, Segmentation
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import comparison, gallery
-from ovseg_demo.ui.asked import Asked
 from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.page_request import PageRequest
 from ovseg_demo.ui.session import Answer
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
@@ -37,19 +38,19 @@ def result(size, names, **known) -> Segmentation:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    fakes = {name: MethodSpec(name, name.title(), "", (), (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
-    fakes["third"] = replace(fakes["third"], uses=("granularity", "rejection", "seen"))
+    fakes = {name: MethodSpec(name, name.title(), "", (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
+    fakes["third"] = replace(fakes["third"], options=SamOptions)
     monkeypatch.setattr(registry, "REGISTRY", fakes)
 
 
 def asked(chosen=THREE):
-    return comparison.read(Asked(PIZZA, "pizza, horse", tuple(chosen)))
+    return comparison.read(PageRequest(PIZZA, "pizza, horse", tuple(chosen)))
 
 
 def test_the_requests_differ_in_their_method_only():
     requests = asked()
     assert [request.method for request in requests] == THREE
-    assert all(r.photo is requests[0].photo and r.options == requests[0].options for r in requests)
+    assert all(r.photo is requests[0].photo for r in requests)
 
 
 @pytest.mark.parametrize("chosen", [[], ["first"], ["first", "first"], [*THREE, "fourth", "fifth"]])
@@ -58,10 +59,11 @@ def test_two_to_four_methods_are_compared(chosen):
         asked(chosen)
 
 
-def test_each_has_the_settings_that_it_uses():
-    moved = {"granularity": None, "rejection": (8, 8, 8), "seen": ("pizza",)}
-    requests = comparison.read(Asked(PIZZA, "pizza", tuple(THREE), **moved))
-    assert [request.options for request in requests] == [Options(), Options(), Options(**moved)]
+def test_each_has_the_options_that_it_has_a_use_for():
+    moved = {"granularity": None, "proposals": "fast", "rejection": 5}
+    requests = comparison.read(PageRequest(PIZZA, "pizza", tuple(THREE), moved))
+    wanted = SamOptions(granularity=None, proposals="fast")
+    assert [request.options for request in requests] == [MethodOptions(), MethodOptions(), wanted]
 
 
 def test_a_method_that_fails_does_not_lose_the_others():
@@ -103,7 +105,7 @@ def test_the_board_tells_what_became_of_each_method():
 def test_an_automatic_granularity_is_told_with_its_reason():
     requests = asked()
     board = Board(requests)
-    chosen = result((4, 4), ("pizza", "horse"), granularity=0.37, granularity_reason="Most stable there.")
+    chosen = result((4, 4), ("pizza", "horse"), chosen={"granularity": Choice(0.37, "Most stable there.")})
     board.take(Step(0, Answer(requests[0], chosen)))
     assert board.panels[0].line.endswith("granularity 0.37")
     assert board.panels[0].reason == "Most stable there."

@@ -1,37 +1,35 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 
 from ovseg_demo.errors import MethodError
-from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.methods.base import MethodSpec
+from ovseg_demo.methods.ovseg.options import SamOptions
+from ovseg_demo.methods.sed.options import SEDOptions
+from ovseg_demo.methods.tagclip.options import TagCLIPOptions
+from ovseg_demo.result import Choice, Evidence, Segmentation
 from ovseg_demo.runtime.stages import Progress, ignore_progress
 from ovseg_demo.ui import gallery
 from ovseg_demo.ui.handlers import Handlers
+from ovseg_demo.ui.page_request import PageRequest
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
-SOMEONE = SimpleNamespace(session_hash="someone")
+SOMEONE = "someone"
 AUTOMATIC = 0.37
 NOW = (PIZZA, "pizza, horse")
 """The photo and the words of every result here."""
 MASKS, DENSE, SED, TAGCLIP = "ovseg-sam-mini", "mini-dense", "sed-convnext-b", "tagclip-own"
-CONTROLS = {
-    "granularity": 0.8,
-    "automatic": False,
-    "proposals": "fast",
-    "rejecting": False,
-    "best": 8,
-    "as_trained": True,
-    "marked": [],
-    "trusty": True,
-}
+VALUES = {"granularity": 0.8, "proposals": "fast", "rejection": None, "seen": None, "trusty": True}
+LIVE = ["granularity"]
 
 
-def controls(**moved) -> tuple:
-    """The values of all controls, in order."""
-    assert CONTROLS.keys() >= moved.keys()
-    return tuple((CONTROLS | moved).values())
+def page(*methods: str, photo: str | None = PIZZA, words: str = NOW[1], **moved) -> PageRequest:
+    """What the controls say: VALUES but for some."""
+    assert VALUES.keys() >= moved.keys()
+    return PageRequest(photo, words, methods, VALUES | moved)
 
 
 class FakeEngine:
@@ -42,20 +40,20 @@ class FakeEngine:
 
     def segment(self, photo, vocabulary, method, options, listener=ignore_progress):
         listener(Progress("Working", 0.5))
-        self.asked.append((method, options.granularity))
+        granularity = getattr(options, "granularity", 0.8)
+        self.asked.append((method, granularity))
         self.options.append(options)
         if method == "fails":
             raise MethodError("it <b>fails</b>")
         plane = np.zeros(photo.pixels.shape[:2], np.float32)
-        chosen = options.granularity is None
+        chosen = {"granularity": Choice(AUTOMATIC, "It is <i>stable</i> there.")} if granularity is None else {}
         return Segmentation(
             vocabulary.names,
             plane.astype(np.int32),
             plane,
             plane[None].astype(np.int32),
             plane[None],
-            AUTOMATIC if chosen else options.granularity,
-            "It is <i>stable</i> there." if chosen else "",
+            chosen,
             evidence=(Evidence("Cost map", np.zeros((1, 2, 2), np.float16), (1,)),) if method == SED else (),
         )
 
@@ -71,16 +69,14 @@ def handlers(fake):
 
 
 def shown_after(handlers, automatic):
-    *_, last = handlers.segment(*NOW, MASKS, SOMEONE, *controls(automatic=automatic))
+    *_, last = handlers.segment(page(MASKS, granularity=None if automatic else 0.8), SOMEONE)
     return last[2]
 
 
-def settle(handlers, granularity, automatic, shown, now=NOW, task="segment"):
-    return handlers.settle(*now, granularity, automatic, task, shown, SOMEONE)
-
-
-def take_over(handlers, granularity, shown, task="segment"):
-    return handlers.take_over(*NOW, granularity, task, shown, SOMEONE)
+def settle(handlers, granularity, shown, now=NOW, task="segment"):
+    """`granularity` is None where the switch leaves it to the method."""
+    photo, words = now
+    return handlers.settle(page(MASKS, photo=photo, words=words, granularity=granularity), LIVE, task, shown, SOMEONE)
 
 
 def skipped(output) -> bool:
@@ -90,38 +86,34 @@ def skipped(output) -> bool:
 def test_an_automatic_choice_is_told_and_not_asked_for_again(handlers, fake):
     shown = shown_after(handlers, automatic=True)
     assert fake.asked == [(MASKS, None)]
-    viewer, kept, chosen, reason = settle(handlers, 0.8, True, shown)
-    assert chosen == AUTOMATIC
-    assert "It is &lt;i&gt;stable&lt;/i&gt; there." in reason
-    assert skipped(viewer)
-    assert kept is shown
-    settle(handlers, AUTOMATIC, True, kept)
+    settled = settle(handlers, None, shown)
+    assert settled.chosen == {"granularity": Choice(AUTOMATIC, "It is <i>stable</i> there.")}
+    assert skipped(settled.viewer)
+    assert settled.shown is shown
     assert len(fake.asked) == 1
 
 
-def test_moving_the_slider_switches_automatic_off_and_fuses_again(handlers, fake):
-    viewer, shown, automatic, reason = take_over(handlers, 0.4, shown_after(handlers, automatic=True))
+def test_moving_a_live_slider_switches_automatic_off_and_fuses_again(handlers, fake):
+    settled = settle(handlers, 0.4, shown_after(handlers, automatic=True))
     assert fake.asked[-1] == (MASKS, 0.4)
-    assert viewer["planes"]
-    assert viewer["photo"] is None
-    assert shown.request.options.granularity == 0.4
-    assert automatic is False
-    assert reason == ""
+    assert settled.viewer["planes"]
+    assert settled.viewer["photo"] is None
+    assert settled.shown.request.options.granularity == 0.4
+    assert settled.chosen == {}
 
 
 def test_switching_automatic_on_fuses_again(handlers, fake):
-    _, shown, chosen, reason = settle(handlers, 0.8, True, shown_after(handlers, automatic=False))
+    settled = settle(handlers, None, shown_after(handlers, automatic=False))
     assert fake.asked[-1] == (MASKS, None)
-    assert shown.granularity == chosen == AUTOMATIC
-    assert reason
+    assert settled.shown.chosen == settled.chosen
+    assert settled.chosen["granularity"].value == AUTOMATIC
 
 
 def test_nothing_is_settled_before_there_is_a_result(handlers, fake):
-    viewer, shown, chosen, reason = settle(handlers, 0.8, True, None)
-    assert all(map(skipped, (viewer, shown, reason)))
-    assert chosen is None
-    _, _, automatic, _ = take_over(handlers, 0.8, None)
-    assert automatic is False
+    settled = settle(handlers, None, None)
+    assert skipped(settled.viewer)
+    assert skipped(settled.shown)
+    assert settled.chosen is None
     assert fake.asked == []
 
 
@@ -130,29 +122,27 @@ def test_nothing_is_settled_before_there_is_a_result(handlers, fake):
     [(NOW, "compare"), (("another.jpg", NOW[1]), "segment"), ((PIZZA, "bus"), "segment"), ((None, NOW[1]), "segment")],
 )
 def test_a_result_that_is_hidden_or_of_another_photo_is_left_alone(handlers, fake, now, task):
-    shown = shown_after(handlers, automatic=False)
-    viewer, kept, chosen, _ = settle(handlers, 0.8, True, shown, now, task)
-    assert skipped(viewer)
-    assert skipped(kept)
-    assert chosen is None
+    settled = settle(handlers, None, shown_after(handlers, automatic=False), now, task)
+    assert skipped(settled.viewer)
+    assert skipped(settled.shown)
+    assert settled.chosen is None
     assert fake.asked == [(MASKS, 0.8)]
 
 
-def test_moving_the_slider_while_comparing_only_ends_automatic(handlers, fake):
-    viewer, _, automatic, _ = take_over(handlers, 0.4, shown_after(handlers, automatic=True), "compare")
-    assert skipped(viewer)
-    assert automatic is False
-    assert fake.asked == [(MASKS, None)]
+def test_a_control_that_is_not_live_does_not_settle(handlers, fake):
+    shown = shown_after(handlers, automatic=False)
+    settled = handlers.settle(page(MASKS, proposals="thorough"), LIVE, "segment", shown, SOMEONE)
+    assert skipped(settled.viewer)
+    assert len(fake.asked) == 1
 
 
 def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     shown = shown_after(handlers, automatic=False)
-    compared = replace(shown.asked, methods=(MASKS, DENSE))
+    compared = replace(shown.page, methods=(MASKS, DENSE))
 
-    def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8, automatic=False):
-        return handlers.outdated(
-            photo, words, method, chosen, shown, compared, *controls(granularity=granularity, automatic=automatic)
-        )
+    def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8):
+        now = page(method, photo=photo, words=words, granularity=granularity)
+        return handlers.outdated(now, chosen, shown, compared)
 
     assert told() == ""
     assert "Press Segment to apply the settings" in told(method=DENSE)
@@ -160,14 +150,14 @@ def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
     assert "Press Compare to apply the settings" in told(granularity=0.3)
     assert told("another.jpg").count("for this photo") == 2
     assert "for these words" in told(words="bus")
-    assert "settings" in told(automatic=True)
-    assert handlers.outdated(None, "", DENSE, [], None, None, *controls(automatic=True)) == ""
+    assert "settings" in told(granularity=None)
+    assert handlers.outdated(page(DENSE, photo=None, words=""), [], None, None) == ""
 
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
-    entries = {name: SimpleNamespace(title=name.title(), uses=()) for name in ("one", "fails", "two")}
-    monkeypatch.setattr("ovseg_demo.methods.registry.get", entries.__getitem__)
-    sent = list(handlers.compare(PIZZA, "pizza, horse", list(entries), SOMEONE, *controls()))
+    entries = {name: MethodSpec(name, name.title(), "", (), None) for name in ("one", "fails", "two")}
+    monkeypatch.setattr("ovseg_demo.methods.registry.REGISTRY", entries)
+    sent = list(handlers.compare(page(*entries), SOMEONE))
     states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
     assert states[0] == ["waiting"] * 3
     assert ["done", "running", "waiting"] in states
@@ -182,7 +172,7 @@ def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
 
 
 def test_a_comparison_of_nothing_is_one_sentence(handlers):
-    news = handlers.compare(PIZZA, "pizza", ["one"], SOMEONE, *controls())
+    news = handlers.compare(page(MASKS), SOMEONE)
     _, value, compared, _ = next(news)
     assert skipped(value)
     assert skipped(compared)
@@ -192,10 +182,10 @@ def test_a_comparison_of_nothing_is_one_sentence(handlers):
 
 @pytest.mark.parametrize(("task", "told"), [("segment", False), ("compare", True)])
 def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, told):
-    news = handlers.segment(*NOW, MASKS, SOMEONE, *controls())
+    news = handlers.segment(page(MASKS), SOMEONE)
     next(news)
-    asked = {"segment": MASKS, "compare": [MASKS, DENSE]}[task]
-    newer = getattr(handlers, task)(*NOW, asked, SOMEONE, *controls())
+    asked = {"segment": page(MASKS), "compare": page(MASKS, DENSE)}[task]
+    newer = getattr(handlers, task)(asked, SOMEONE)
     next(newer)
     *_, (status, *others) = news
     newer.close()
@@ -206,51 +196,45 @@ def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it
 
 
 @pytest.mark.parametrize(
-    ("method", "moved", "option", "wanted"),
+    ("method", "moved", "wanted"),
     [
-        (SED, {"rejecting": True, "best": 5}, "rejection", (5, 5, 5)),
-        (SED, {"rejecting": False, "best": 5}, "rejection", None),
-        (MASKS, {"rejecting": True}, "rejection", None),
-        (TAGCLIP, {"as_trained": False, "marked": ["horse", "gone"]}, "seen", ("horse",)),
-        (TAGCLIP, {"as_trained": False, "marked": None}, "seen", ()),
-        (TAGCLIP, {"as_trained": True, "marked": ["horse"]}, "seen", None),
-        (MASKS, {"as_trained": False, "marked": ["horse"]}, "seen", None),
-        (TAGCLIP, {"trusty": False}, "trusty", False),
-        (MASKS, {"trusty": False}, "trusty", True),
-        (MASKS, {"proposals": "thorough"}, "proposals", "thorough"),
+        (SED, {"rejection": 5}, SEDOptions(rejection=5)),
+        (SED, {}, SEDOptions()),
+        (MASKS, {"rejection": 5, "seen": ("horse",), "trusty": False}, SamOptions(proposals="fast")),
+        (TAGCLIP, {"seen": ("horse",)}, TagCLIPOptions(seen=("horse",))),
+        (TAGCLIP, {"trusty": False}, TagCLIPOptions(trusty=False)),
+        (MASKS, {"proposals": "thorough"}, SamOptions(proposals="thorough")),
     ],
 )
-def test_a_setting_is_for_the_methods_that_use_it(handlers, fake, method, moved, option, wanted):
-    list(handlers.segment(*NOW, method, SOMEONE, *controls(**moved)))
-    assert getattr(fake.options[0], option) == wanted
+def test_a_value_is_for_the_methods_that_have_the_option(handlers, fake, method, moved, wanted):
+    list(handlers.segment(page(method, **moved), SOMEONE))
+    assert fake.options[0] == wanted
 
 
-def test_another_setting_is_another_result(handlers):
+def test_another_value_is_another_result(handlers):
     def told(method, before, now):
-        *_, (_, _, shown, _, _) = handlers.segment(*NOW, method, SOMEONE, *controls(**before))
-        sentence = handlers.outdated(*NOW, method, [], shown, None, *controls(**now))
+        *_, (_, _, shown, _, _) = handlers.segment(page(method, **before), SOMEONE)
+        sentence = handlers.outdated(page(method, **now), [], shown, None)
         assert sentence == "" or "to apply the settings" in sentence
         return bool(sentence)
 
-    rejecting, marked = {"rejecting": True, "best": 5}, {"as_trained": False, "marked": ["horse"]}
-    assert not told(SED, rejecting, rejecting)
-    assert told(SED, rejecting, {**rejecting, "best": 6})
-    assert told(SED, rejecting, {"best": 5})
-    assert not told(SED, {}, marked)
-    assert not told(TAGCLIP, marked, marked)
-    assert not told(TAGCLIP, {}, {"marked": ["horse"]})
-    assert told(TAGCLIP, marked, {**marked, "marked": ["pizza", "horse"]})
-    assert told(TAGCLIP, marked, {**marked, "as_trained": True})
+    assert not told(SED, {"rejection": 5}, {"rejection": 5})
+    assert told(SED, {"rejection": 5}, {"rejection": 6})
+    assert told(SED, {"rejection": 5}, {})
+    assert not told(SED, {}, {"seen": ("horse",)})
+    assert not told(TAGCLIP, {"seen": ("horse",)}, {"seen": ("horse",)})
+    assert told(TAGCLIP, {"seen": ("horse",)}, {"seen": ("pizza", "horse")})
+    assert told(TAGCLIP, {"seen": ("horse",)}, {"seen": None})
     assert told(TAGCLIP, {}, {"trusty": False})
 
 
 def test_maps_are_offered_with_a_result_and_drawn_when_asked_for(handlers, fake):
-    *_, (_, _, shown, offered, _) = handlers.segment(*NOW, SED, SOMEONE, *controls())
+    *_, (_, _, shown, offered, _) = handlers.segment(page(SED), SOMEONE)
     assert offered["words"] == [[1, "horse"]]
     looked = handlers.look(shown, SimpleNamespace(id=offered["id"], word=1))
     assert (looked["id"], looked["word"]) == (offered["id"], 1)
     assert [panel["title"] for panel in looked["panels"]] == ["Cost map"]
-    *_, (_, _, _, offered, _) = handlers.segment(*NOW, MASKS, SOMEONE, *controls())
+    *_, (_, _, _, offered, _) = handlers.segment(page(MASKS), SOMEONE)
     assert offered is None
 
 
@@ -258,3 +242,43 @@ def test_a_forgotten_result_is_one_sentence(handlers):
     for ask in (lambda: handlers.look(None, SimpleNamespace(id=1, word=1)), lambda: handlers.file("json", None)):
         with pytest.raises(Exception, match="results are forgotten after an hour"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (True, 'Options must be one JSON object, for example {"granularity": 0.5}; got True.'),
+        ("much", "Options must be one JSON object"),
+        ([1], "Options must be one JSON object"),
+        ({"granularity": 3}, "Granularity must lie between 0 and 1; got 3."),
+        ({"granularity": "much"}, "must be a number between 0 and 1, or auto; got 'much'"),
+        ({"proposals": "perfect"}, "one of fast, balanced, thorough; got 'perfect'"),
+        ({"rejection": 8}, "ovseg-sam-mini has no option 'rejection'; these have it: sed-mini"),
+        ({"colour": 1}, "ovseg-sam-mini has no option 'colour'; no method has it."),
+    ],
+)
+def test_options_of_the_api_are_refused_by_name(handlers, options, message):
+    with pytest.raises(gr.Error) as refused:
+        handlers.api_segment(PIZZA, NOW[1], MASKS, options)
+    assert message in refused.value.message
+
+
+@pytest.mark.parametrize("options", [None, "", {}, "{}", {"granularity": "0.8"}])
+def test_options_of_the_api_may_be_left_out_or_be_text(handlers, fake, options):
+    with pytest.raises(gr.Error):
+        handlers.api_segment(None, NOW[1], MASKS, options)  # there is no photo
+    handlers.api_segment(PIZZA, NOW[1], MASKS, options)
+    assert fake.options == [SamOptions()]
+
+
+def test_the_positional_calls_of_earlier_versions_are_answered(handlers, fake):
+    handlers.api_segment(PIZZA, NOW[1], MASKS, 0.3)
+    handlers.api_segment(PIZZA, NOW[1], MASKS, 0.3, "fast")
+    assert fake.options == [SamOptions(granularity=0.3), SamOptions(granularity=0.3, proposals="fast")]
+
+
+def test_the_api_lists_methods_with_the_schema_of_their_options(handlers):
+    listed = {entry["id"]: entry for entry in handlers.api_methods()}
+    assert listed[MASKS]["available"] is True
+    assert listed[MASKS]["options"]["properties"]["granularity"]["default"] == 0.8
+    assert listed["zegclip-voc"]["options"]["properties"].keys() == {"seen", "recipe"}

@@ -5,7 +5,8 @@ import gradio as gr
 import pytest
 
 from ovseg_demo.errors import Cancelled, UserError
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
+from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import gallery
 from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
@@ -19,11 +20,11 @@ PIZZA = str(gallery.FOLDER / "pizza.jpg")
 )
 def test_what_a_person_entered_is_checked(photo, words, told):
     with pytest.raises(UserError, match=told):
-        Request.read(photo, words, "m", Options())
+        Request.read(photo, words, "m", MethodOptions())
 
 
 def test_progress_comes_before_the_result(engine):
-    request = Request.read(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", Options())
+    request = Request.read(PIZZA, "pizza, horse, bus", "ovseg-sam-mini", SamOptions())
     *news, answer = follow(Running(), "someone", lambda listener: request.answer(engine, listener))
     assert all(isinstance(p, Progress) for p in news)
     assert isinstance(answer, Answer)

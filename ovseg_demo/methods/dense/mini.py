@@ -5,7 +5,7 @@ Outlines are softer than with mask proposals, and small objects are missed.
 
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
-from ovseg_demo.methods.base import Options
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.models.base import DenseModel
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import Stages
@@ -22,7 +22,7 @@ class MiniDense:
     def __init__(self, model: DenseModel) -> None:
         self._model = model
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: MethodOptions, stages: Stages) -> Segmentation:
         texts = class_texts.embed_vocabulary(self._model, vocabulary, stages)
         probabilities = class_texts.dense_probabilities(self._model, photo, texts, stages)
         with stages.timed("Naming pixels"):

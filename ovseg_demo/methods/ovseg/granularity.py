@@ -6,11 +6,10 @@ them. Other rules (the most confident map, the one most like those of all other 
 one that agrees best with the map without masks) were no better than one fixed value for all photos; see the model card.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ovseg_demo.methods.ovseg.fusion import Cells, select_masks
+from ovseg_demo.result import Choice
 
 VALUES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """Granularities that are tried in turn. Above the first, a class's second and third instance are lost."""
@@ -19,15 +18,7 @@ TOLERANCE = 0.02
 """Share of the photo that fewer masks may leave uncovered."""
 
 
-@dataclass(frozen=True)
-class GranularityChoice:
-    """A granularity, and one sentence on why."""
-
-    value: float
-    reason: str
-
-
-def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> GranularityChoice:
+def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> Choice:
     """The highest of VALUES whose masks cover, to within TOLERANCE, what the masks of the lowest value cover.
 
     Args:
@@ -41,12 +32,12 @@ def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> Gr
     number = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERANCE)
     reason = f"{VALUES[number]}, because its {_masks(masks[number])} {_percent(covered[number])} of the photo"
     if number:
-        return GranularityChoice(
+        return Choice(
             VALUES[number], f"{reason} and those of {VALUES[number - 1]} only {_percent(covered[number - 1])}."
         )
     gain = covered[-1] - covered[0]
     more = f"more masks would add {_percent(gain)}" if round(gain, 2) else "more masks would add nothing"
-    return GranularityChoice(VALUES[0], f"{reason} and {more}.")
+    return Choice(VALUES[0], f"{reason} and {more}.")
 
 
 def _percent(share: float) -> str:

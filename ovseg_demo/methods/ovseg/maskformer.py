@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ovseg_demo.image import READING_SIDE, Photo
 from ovseg_demo.methods import class_texts
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg import method
+from ovseg_demo.methods.ovseg.options import MaskFormerOptions
 from ovseg_demo.models.base import VisionLanguageModel
 from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE, ClipRegionClassifier
 from ovseg_demo.models.clip.templates import VILD_TEMPLATES
@@ -86,7 +86,7 @@ class OVSegMaskFormer:
         self._predictor, self._vlm, self._name, self._threshold = predictor, vlm, f"maskformer-{name}", threshold
         self._non_object = F.normalize(non_object.float().cpu(), dim=-1)
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages) -> Segmentation:
         output = stages.cached(
             "Reading the photo",
             ("reading", photo.key, self._name),
@@ -97,7 +97,7 @@ class OVSegMaskFormer:
         return self._ensemble(output, photo, vocabulary, options.ensemble, stages)
 
     def _name_by_clip(
-        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages
+        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages
     ) -> Segmentation:
         """The demo: masks, crops and painting are all of the resized photo; only the painted scores are enlarged."""
         proposals = stages.cached(

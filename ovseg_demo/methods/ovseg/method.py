@@ -11,9 +11,9 @@ import numpy as np
 
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.methods.ovseg import granularity as automatic
+from ovseg_demo.methods.ovseg.options import OVSegOptions, SamOptions
 from ovseg_demo.models.base import DenseModel, VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals, ProposalGenerator
 from ovseg_demo.result import Segmentation
@@ -41,7 +41,7 @@ class OVSegWithProposals:
         self._vlm = vlm
         self._dense_model = dense_model
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: SamOptions, stages: Stages) -> Segmentation:
         """A label for every pixel of `photo`, -1 where no mask is painted and there is no dense model."""
         generator = self._generators[options.proposals]
         proposals = stages.cached(
@@ -73,7 +73,7 @@ def name_masks(
     vlm: VisionLanguageModel,
     photo: Photo,
     vocabulary: Vocabulary,
-    options: Options,
+    options: OVSegOptions,
     stages: Stages,
     dense_model: DenseModel | None = None,
 ) -> Segmentation:
@@ -99,10 +99,10 @@ def name_masks(
     class_scores = texts.of_classes(vlm.logits(regions, texts.embeddings)).softmax(1).cpu().numpy()
     dense_scores = dense_model and class_texts.dense_probabilities(dense_model, photo, texts, stages)
     with stages.timed("Fusing"):
-        value, reason = options.granularity, ""
+        value, chosen = options.granularity, {}
         if value is None:
             choice = automatic.choose_granularity(cells, class_scores, len(vocabulary))
-            value, reason = choice.value, choice.reason
+            value, chosen = choice.value, {"granularity": choice}
         height, width = photo.pixels.shape[:2]
         result = fusion.fuse_masks(cells, class_scores, vocabulary.names, value, dense_scores, (height, width))
-    return replace(result, granularity=value, granularity_reason=reason)
+    return replace(result, chosen=chosen)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ovseg_demo import image
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
+from ovseg_demo.methods.sed.options import SEDOptions
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.runtime.stages import Stages
@@ -61,7 +61,7 @@ class SED:
     def __init__(self, source: "CostMapSource", decoder: OptimisedDecoder, longest: int = image.WORKING_SIDE) -> None:
         self._source, self._decoder, self._longest = source, decoder, longest
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: SEDOptions, stages: Stages) -> Segmentation:
         """Segment a photo.
 
         A pixel's confidence is the probability of its class, which does not depend on the other classes. A vocabulary
@@ -90,7 +90,7 @@ class SED:
 
     @torch.inference_mode()
     def _decode(
-        self, features: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: Options, report: Report
+        self, features: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: SEDOptions, report: Report
     ) -> DecodedPhoto:
         class_embeddings = self._source.class_embeddings(texts.embeddings, texts.class_indices)
         cost = self._source.cost_map(features, class_embeddings)

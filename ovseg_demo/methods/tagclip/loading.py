@@ -7,14 +7,16 @@ from ovseg_demo.weights import catalogue, loading
 
 if TYPE_CHECKING:
     from ovseg_demo.methods.tagclip.method import TagCLIP
+    from ovseg_demo.methods.tagclip.training_info import TrainingInfo
 
 
-def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
+def load_tagclip(checkpoint_id: str, device: str, info: "TrainingInfo | None" = None) -> "TagCLIP":
     """Load TagCLIP or ZegCLIP from one file.
 
     Args:
         checkpoint_id: an id of the catalogue.
         device: where the model runs.
+        info: how the model was trained; None reads it from the file, as `train.tagclip` writes it.
 
     Raises:
         CheckpointError: when the file is missing, damaged or does not fit.
@@ -24,16 +26,12 @@ def load_tagclip(checkpoint_id: str, device: str) -> "TagCLIP":
     from ovseg_demo.methods.tagclip.decoder import Decoder
     from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder
     from ovseg_demo.methods.tagclip.method import TagCLIP
-    from ovseg_demo.methods.tagclip.training_info import published_training_info, read_training_info
+    from ovseg_demo.methods.tagclip.training_info import read_training_info
     from ovseg_demo.runtime.fused_layers import fuse_layers
 
     entry = catalogue.get(checkpoint_id)
     released = split_checkpoint(loading.load_state_dict(checkpoint_id), entry.file)
-    info = (
-        published_training_info(checkpoint_id)
-        if checkpoint_id.startswith("zegclip-")
-        else read_training_info(entry.path)
-    )
+    info = info or read_training_info(entry.path)
     decoder = Decoder(released.sizes)
     loading.load_strict(decoder, released.decoder, entry.file)
     fuse_layers(decoder)

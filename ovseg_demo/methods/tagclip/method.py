@@ -10,8 +10,8 @@ from torch import Tensor
 from ovseg_demo import image
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
+from ovseg_demo.methods.tagclip.options import TagCLIPOptions
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
 from ovseg_demo.methods.tagclip.training_info import TrainingInfo
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto, WindowEncoder
@@ -38,7 +38,7 @@ class TagCLIP:
         self._encoder, self._decoder, self._info = encoder, decoder.eval().requires_grad_(False), info
         self._longest = longest
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: Options, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: TagCLIPOptions, stages: Stages) -> Segmentation:
         """Segment a photo.
 
         A pixel's confidence is the score of its class, which does not depend on the other classes. A vocabulary of one
@@ -83,7 +83,7 @@ class TagCLIP:
         logits = self._decoder(windows.encoded, texts.embeddings.to(windows.encoded.patches.device))
         return replace(logits, classes=texts.of_classes(logits.classes.movedim(1, -1)).movedim(-1, 1))
 
-    def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: Options) -> ScoreRule:
+    def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: TagCLIPOptions) -> ScoreRule:
         """The rule for all classes; the class of background prompts counts as seen if the one class does."""
         seen_penalty = SEEN_PENALTY if self._info.seen_penalty and options.recipe == "code" else 0.0
         background = logits.classes.shape[1] - len(seen)

@@ -14,6 +14,8 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.weights import reading
 
 Templates = Literal["photo", "scenes"]
+Benchmark = Literal["voc", "coco"]
+Setting = Literal["inductive", "transductive", "supervised"]
 
 TEMPLATES: dict[Templates, tuple[str, ...]] = {
     "photo": ("a photo of a {}",),
@@ -119,14 +121,14 @@ def class_splits() -> dict[str, ClassSplit]:
     return {name: ClassSplit(tuple(split["seen"]), tuple(split["unseen"])) for name, split in table.items()}
 
 
-def published_training_info(checkpoint_id: str) -> TrainingInfo:
-    """The facts about a released model of ZegCLIP, whose file does not hold them.
+def published_training_info(benchmark: Benchmark, setting: Setting) -> TrainingInfo:
+    """How one of ZegCLIP's released models was trained.
 
     Args:
-        checkpoint_id: zegclip-DATA or zegclip-DATA-SETTING with DATA "voc" or "coco" and SETTING "transductive" or
-            "supervised". Inductive training, the one with a seen penalty, has no setting in its name.
+        benchmark: "voc" or "coco", whose classes it was trained on.
+        setting: "inductive" (seen classes only), "transductive" (self-training on unseen ones) or "supervised" (all
+            classes seen).
     """
-    _, data, *setting = checkpoint_id.split("-")
-    split = class_splits()[data]
-    words = split.seen + split.unseen if setting == ["supervised"] else split.seen
-    return TrainingInfo(words, "photo" if data == "voc" else "scenes", seen_penalty=not setting)
+    split = class_splits()[benchmark]
+    words = split.seen + split.unseen if setting == "supervised" else split.seen
+    return TrainingInfo(words, "photo" if benchmark == "voc" else "scenes", seen_penalty=setting == "inductive")

@@ -4,9 +4,10 @@ import numpy as np
 
 from ovseg_demo.methods.ovseg import fusion, granularity
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.result import Choice
 
 
-def chosen(widths: list[int], scores: list[float]) -> granularity.GranularityChoice:
+def chosen(widths: list[int], scores: list[float]) -> Choice:
     """Stripes of a one-row photo of 100 pixels, with their scores for the one class that is drawn."""
     masks = np.zeros((len(widths), 1, 100), bool)
     for number, (start, width) in enumerate(zip(np.cumsum([0, *widths])[:-1], widths, strict=True)):

@@ -8,8 +8,8 @@ import torch
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import MethodError
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg.method import OVSegWithProposals
+from ovseg_demo.methods.ovseg.options import MaskFormerOptions, SamOptions
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
@@ -71,7 +71,7 @@ class House:
 
     def segment(self, photo, words, granularity=0.8):
         stages = Stages(self.cache, SerialWorker(), ignore_progress)
-        return self.method.segment(photo, vocabulary.parse(words), Options(granularity), stages), stages
+        return self.method.segment(photo, vocabulary.parse(words), SamOptions(granularity=granularity), stages), stages
 
 
 def test_regions_are_named(photo):
@@ -110,10 +110,10 @@ def test_only_what_changed_is_computed_again(photo):
 def test_automatic_granularity_is_told_and_is_what_is_painted(photo):
     house = House()
     automatic, stages = house.segment(photo, "red, green, blue", granularity=None)
-    fixed, _ = house.segment(photo, "red, green, blue", granularity=automatic.granularity)
-    assert automatic.granularity_reason.startswith(f"{automatic.granularity}, because ")
-    assert fixed.granularity_reason == ""
-    assert fixed.granularity == automatic.granularity
+    choice = automatic.chosen["granularity"]
+    fixed, _ = house.segment(photo, "red, green, blue", granularity=choice.value)
+    assert choice.reason.startswith(f"{choice.value}, because ")
+    assert fixed.chosen == {}
     assert np.array_equal(automatic.labels, fixed.labels)
     assert not stages.timings.keys() - house.segment(photo, "red, green, blue")[1].timings.keys()
 
@@ -122,15 +122,9 @@ def test_automatic_granularity_is_told_and_is_what_is_painted(photo):
 @pytest.mark.parametrize("option", ["granularity", "ensemble"])
 def test_options_have_a_range(option, value):
     with pytest.raises(MethodError, match=f"{option.capitalize()} must lie between 0 and 1"):
-        Options(**{option: value})
+        MaskFormerOptions(**{option: value})
 
 
 def test_proposal_settings_have_names():
-    with pytest.raises(MethodError, match="'perfect'; choose one of fast, balanced, thorough"):
-        Options(proposals="perfect")
-
-
-@pytest.mark.parametrize("value", [(8, 8), (8, 0, 8), (8, 8, 2.5), (True, 1, 1)])
-def test_early_rejection_counts_classes_of_three_stages(value):
-    with pytest.raises(MethodError, match="whole numbers of at least 1, one for each of the three stages"):
-        Options(rejection=value)
+    with pytest.raises(MethodError, match="one of fast, balanced, thorough; got 'perfect'"):
+        SamOptions(proposals="perfect")

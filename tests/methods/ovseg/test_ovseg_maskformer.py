@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg import maskformer
 from ovseg_demo.methods.ovseg.maskformer import (
     MaskFormerProposals,
@@ -16,6 +15,7 @@ from ovseg_demo.methods.ovseg.maskformer import (
     ensemble_scores,
     sum_soft_masks,
 )
+from ovseg_demo.methods.ovseg.options import MaskFormerOptions
 from ovseg_demo.proposals.maskformer.model import BACKBONES
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerOutput
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
@@ -68,7 +68,10 @@ class Oracle:
 def segment(method, words, size=(6, 8), **options):
     photo = image.from_array(np.zeros((*size, 3), np.uint8))
     return method.segment(
-        photo, vocabulary.parse(words), Options(**options), Stages(Cache(10**6), SerialWorker(), ignore_progress)
+        photo,
+        vocabulary.parse(words),
+        MaskFormerOptions(**options),
+        Stages(Cache(10**6), SerialWorker(), ignore_progress),
     )
 
 
@@ -162,10 +165,10 @@ def test_a_photo_is_read_once_for_both_ways():
     method = OVSegMaskFormer(paper, Oracle({8: [9.0, 0, 0, 0], 16: [0, 9.0, 0, 0]}), torch.ones(1, 4), "p", 0.4)
     stages = Stages(Cache(10**6), SerialWorker(), ignore_progress)
     photo = image.from_array(np.zeros((4, 6, 3), np.uint8))
-    for options in (Options(), Options(granularity=0.2), Options(granularity=None)):
+    for options in (MaskFormerOptions(), MaskFormerOptions(granularity=0.2), MaskFormerOptions(granularity=None)):
         method.segment(photo, vocabulary.parse(NAMES), options, stages)
     for weight in (0.2, 0.9):
-        method.segment(photo, vocabulary.parse(NAMES), Options(ensemble=weight), stages)
+        method.segment(photo, vocabulary.parse(NAMES), MaskFormerOptions(ensemble=weight), stages)
     assert paper.calls == 1
 
 

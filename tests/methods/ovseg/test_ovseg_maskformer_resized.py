@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.ovseg.maskformer import DEMO_THRESHOLD, OVSegMaskFormer
+from ovseg_demo.methods.ovseg.options import MaskFormerOptions
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerOutput
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
@@ -113,7 +113,7 @@ def test_scores_are_painted_on_the_resized_photo_and_then_enlarged(random, size,
 
     method = OVSegMaskFormer(predictor, MeanColour(), torch.ones(1, 3), "random", 0.4)
     stages = Stages(Cache(10**6), SerialWorker(), ignore_progress)
-    found = method.segment(photo, names, Options(granularity=granularity), stages)
+    found = method.segment(photo, names, MaskFormerOptions(granularity=granularity), stages)
     assert len(set(expected.ravel().tolist())) > 1
     assert found.labels.tolist() == expected.tolist()
     assert np.array_equal(found.scores > 0, expected >= 0)

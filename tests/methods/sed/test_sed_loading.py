@@ -7,15 +7,16 @@ from safetensors.torch import save_file
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.registry import get
 from ovseg_demo.methods.sed import loading
 from ovseg_demo.methods.sed.checkpoint import ReleasedModel, join_checkpoint
 from ovseg_demo.methods.sed.decoder import Decoder
+from ovseg_demo.methods.sed.options import SEDOptions
 from ovseg_demo.models.clip import convnext
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 from ovseg_demo.weights import catalogue
 from tests.helpers import sed_models
+from tests.helpers.building import built
 
 WEIGHTS = "sed-own"
 
@@ -38,11 +39,11 @@ def file(tmp_path, monkeypatch):
 
 def segment(method, photo, **options):
     stages = Stages(Cache(10**9), SerialWorker(), ignore_progress)
-    return method.segment(photo, vocabulary.parse("cat, dog|puppy, sky"), Options(**options), stages)
+    return method.segment(photo, vocabulary.parse("cat, dog|puppy, sky"), SEDOptions(**options), stages)
 
 
 def test_a_file_becomes_a_method_that_runs(file, random):
-    method = get(WEIGHTS).build("cpu")
+    method = built(get(WEIGHTS))
     photo = image.from_array(random.integers(0, 255, (40, 60, 3), np.uint8))
     found = segment(method, photo)
     assert found.size == (40, 60)

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import Cancelled
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.sed.method import SED
 from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
+from ovseg_demo.methods.sed.options import SEDOptions
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
 SIZES = DecoderSizes(prompts=3, skips=(5, 4, 3), widths=(16, 16, 16, 16), guides=(4, 4, 4), heads=2)
@@ -102,7 +102,7 @@ def photo(random) -> image.Photo:
 
 def segment(method, photo, words=WORDS, cache=None, **options):
     stages = Stages(cache or Cache(10**7), SerialWorker(), ignore_progress)
-    return method.segment(photo, vocabulary.parse(words), Options(**options), stages), stages
+    return method.segment(photo, vocabulary.parse(words), SEDOptions(**options), stages), stages
 
 
 def probabilities(decoder, source, photo, words=WORDS) -> Tensor:
@@ -238,7 +238,7 @@ def test_decoding_tells_its_progress_and_can_be_cancelled(method, photo):
 
     events, cache = [], Cache(10**7)
     with pytest.raises(Cancelled):
-        method.segment(photo, vocabulary.parse(WORDS), Options(), Stages(cache, SerialWorker(), listener))
+        method.segment(photo, vocabulary.parse(WORDS), SEDOptions(), Stages(cache, SerialWorker(), listener))
     assert [fraction for stage, fraction in events if stage == "Decoding"] == [0, 0.25, 0.5]
     _, stages = segment(method, photo, cache=cache)
     assert stages.timings["Decoding"] > 0, "kept although it was not done"

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed.mini import CENTRE, DECODER_SIZES, FOLD, MAP_SPREAD, SPREAD, MiniCostMaps
+from ovseg_demo.methods.sed.options import SEDMiniOptions
 from ovseg_demo.models.mini.model import MiniModel
 from ovseg_demo.result import Segmentation
 from ovseg_demo.ui import gallery
@@ -86,7 +86,7 @@ def test_a_photo_keeps_its_aspect_whatever_is_asked(vlm):
 
 
 def segment(engine, photo, words, **options) -> Segmentation:
-    return engine.segment(photo, vocabulary.parse(words), "sed-mini", Options(**options))
+    return engine.segment(photo, vocabulary.parse(words), "sed-mini", SEDMiniOptions(**options))
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.sed import cost_maps
 from ovseg_demo.methods.sed.checkpoint import split_checkpoint
 from ovseg_demo.methods.sed.cost_maps import ClipCostMaps
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.method import SED
 from ovseg_demo.methods.sed.optimised_decoder import OptimisedDecoder
+from ovseg_demo.methods.sed.options import SEDOptions
 from ovseg_demo.models.clip.convnext import HierarchicalClip, HierarchicalFeatures
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
@@ -95,7 +95,7 @@ def segment(costs, inference):
     def segmented(rejection: tuple[int, ...] | None) -> Segmentation:
         stages = Stages(cache, SerialWorker(), ignore_progress)
         return SED(costs, inference).segment(
-            image.from_array(drawn_image()), words, Options(rejection=rejection), stages
+            image.from_array(drawn_image()), words, SEDOptions(rejection=rejection), stages
         )
 
     return segmented

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from ovseg_demo import image, vocabulary
 from ovseg_demo.engine import Engine
 from ovseg_demo.errors import CheckpointError, MethodError
-from ovseg_demo.methods.base import Options
-from ovseg_demo.methods.registry import get
+from ovseg_demo.methods.registry import get, read_options
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes, MaskLogits
 from ovseg_demo.methods.tagclip.method import TagCLIP
+from ovseg_demo.methods.tagclip.options import TagCLIPOptions
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
@@ -20,6 +20,7 @@ from ovseg_demo.methods.tagclip.windows import EncodedPhoto
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 from ovseg_demo.weights import catalogue
 from tests.helpers import tagclip_models
+from tests.helpers.building import built
 
 WIDTH = 16
 INFO = TrainingInfo(("cat", "TV monitor"), "photo", seen_penalty=True)
@@ -88,7 +89,7 @@ def photo(random) -> image.Photo:
 
 def segment(method, photo, words=WORDS, cache=None, **options):
     stages = Stages(cache or Cache(10**8), SerialWorker(), ignore_progress)
-    return method.segment(photo, vocabulary.parse(words), Options(**options), stages), stages
+    return method.segment(photo, vocabulary.parse(words), TagCLIPOptions(**options), stages), stages
 
 
 def test_labels_have_the_best_scores(decoder, photo):
@@ -203,7 +204,7 @@ def file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("size", "windows"), [((64, 64), 1), ((40, 60), 2), ((300, 30), 12), ((4, 900), 19)])
 def test_a_file_becomes_a_method_that_reads_photos_of_any_shape(file, random, size, windows):
-    method = get("tagclip-own").build("cpu")
+    method = built(get("tagclip-own"))
     found, _ = segment(method, image.from_array(random.integers(0, 255, (*size, 3), np.uint8)), "cat, dog|puppy, sky")
     assert found.size == size
     assert set(np.unique(found.labels)) <= {0, 1, 2}
@@ -216,14 +217,14 @@ def test_a_file_becomes_a_method_that_reads_photos_of_any_shape(file, random, si
 def test_a_file_without_training_info_is_refused(file):
     save_file(tagclip_models.published("tagclip"), file)
     with pytest.raises(CheckpointError, match="does not say how it was trained"):
-        get("tagclip-own").build("cpu")
+        built(get("tagclip-own"))
 
 
 def test_a_released_zegclip_has_no_trusty_map(tmp_path, monkeypatch, random):
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
     torch.save({"meta": {}, "state_dict": tagclip_models.published("zegclip")}, catalogue.get("zegclip-voc").path)
-    method = get("zegclip-voc").build("cpu")
+    method = built(get("zegclip-voc"))
     photo = image.from_array(random.integers(0, 255, (40, 50, 3), np.uint8))
     found, _ = segment(method, photo, "cat, sofa")
     assert [step.title for step in found.evidence] == ["Mask"]
@@ -232,10 +233,12 @@ def test_a_released_zegclip_has_no_trusty_map(tmp_path, monkeypatch, random):
 
 def test_other_methods_refuse_its_options(random):
     photo, engine = image.from_array(np.zeros((8, 8, 3), np.uint8)), Engine("cpu")
+    with pytest.raises(MethodError, match="TagCLIPOptions are no options of mini-dense"):
+        engine.segment(photo, vocabulary.parse("cat"), "mini-dense", TagCLIPOptions(trusty=False))
     for option, value in (("seen", ("cat",)), ("trusty", False), ("recipe", "paper")):
-        with pytest.raises(MethodError, match="mini-dense has no"):
-            engine.segment(photo, vocabulary.parse("cat"), "mini-dense", Options(**{option: value}))
-    with pytest.raises(MethodError, match="zegclip-voc has no trusty map"):
-        engine.segment(photo, vocabulary.parse("cat"), "zegclip-voc", Options(trusty=False))
-    with pytest.raises(MethodError, match="Unknown recipe 'soup'"):
-        Options(recipe="soup")
+        with pytest.raises(MethodError, match=f"mini-dense has no option '{option}'; these have it: .*tagclip-own"):
+            read_options("mini-dense", {option: value})
+    with pytest.raises(MethodError, match="zegclip-voc has no option 'trusty'"):
+        read_options("zegclip-voc", {"trusty": False})
+    with pytest.raises(MethodError, match="Recipe must be one of code, paper; got 'soup'"):
+        TagCLIPOptions(recipe="soup")

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ovseg_demo import image
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.base import Options
 from ovseg_demo.methods.tagclip.mini import MiniAdapter, MiniWindowEncoder, load_tagclip_mini
+from ovseg_demo.methods.tagclip.options import TagCLIPMiniOptions
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo, read_training_info
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
@@ -80,7 +80,7 @@ def test_the_bundled_model_finds_riders_on_a_beach():
     asked = parse("horse, person, sand")
     photo = image.load(GALLERY / "riders_on_beach.jpg")
     assert reading.seen(asked, None) == (True, True, False)
-    result = reading.segment(photo, asked, Options(), Stages(Cache(10**9), SerialWorker(), ignore_progress))
+    result = reading.segment(photo, asked, TagCLIPMiniOptions(), Stages(Cache(10**9), SerialWorker(), ignore_progress))
     shares = {found.name: found.share for found in result.summary()}
     assert 0.03 < shares["horse"] < 0.15
     assert 0.01 < shares["person"] < 0.15

@@ -52,17 +52,17 @@ def test_splits_are_those_of_the_benchmarks(name, benchmark, wording):
 
 
 @pytest.mark.parametrize(
-    ("name", "seen_words", "templates", "seen_penalty"),
+    ("benchmark", "setting", "seen_words", "templates", "seen_penalty"),
     [
-        ("zegclip-voc", 15, "photo", True),
-        ("zegclip-voc-transductive", 15, "photo", False),
-        ("zegclip-voc-supervised", 20, "photo", False),
-        ("zegclip-coco", 156, "scenes", True),
-        ("zegclip-coco-supervised", 171, "scenes", False),
+        ("voc", "inductive", 15, "photo", True),
+        ("voc", "transductive", 15, "photo", False),
+        ("voc", "supervised", 20, "photo", False),
+        ("coco", "inductive", 156, "scenes", True),
+        ("coco", "supervised", 171, "scenes", False),
     ],
 )
-def test_released_models_are_known(name, seen_words, templates, seen_penalty):
-    info = published_training_info(name)
+def test_released_models_are_known(benchmark, setting, seen_words, templates, seen_penalty):
+    info = published_training_info(benchmark, setting)
     assert len(info.seen_words) == seen_words
     assert (info.templates, info.seen_penalty) == (templates, seen_penalty)
 

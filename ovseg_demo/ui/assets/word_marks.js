@@ -1,5 +1,5 @@
-// A box for each word that is typed; a ticked one counts as seen. The value is every word with a tick, also of those
-// that are not typed just now: where a word comes back, its mark does.
+// A box for each typed word. The value is every word with a tick, also of words that are not typed just now: where a
+// word comes back, its tick does.
 
 const ticked = new Set(props.value);
 
@@ -18,5 +18,6 @@ function boxOf(name) {
 
 const draw = () => find(".marks").replaceChildren(...props.names.map(boxOf));
 
+find(".marks").setAttribute("aria-label", props.label);
 draw();
 watch("names", draw);
