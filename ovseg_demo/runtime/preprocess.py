@@ -62,7 +62,7 @@ def resize_smoothed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Detectron2's rule (MaskFormer, OVSeg, SED) and SAM's: the filter grows with the factor of shrinking, so it smooths.
     """
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def resize_unsmoothed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -71,7 +71,7 @@ def resize_unsmoothed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     mmsegmentation's rule (TagCLIP, SegCLIP, NACLIP): each pixel comes from its four neighbours, however much the image
     shrinks.
     """
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_to_square(pixels: Tensor, side: int) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import open_clip
@@ -17,7 +18,7 @@ from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.text import embed_words, mean_embeddings
-from ovseg_demo.models.clip.weights import load_clip_weights
+from ovseg_demo.models.clip.weights import load_clip_weights, vision_transformer
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
 
@@ -65,7 +66,7 @@ class ClipWindowEncoder:
         optimise(self._model.transformer, "float32")
         optimise(self._model.visual, precision or native_precision(self._device))
         self._model.to(self._device)
-        self._side = self._model.visual.image_size[0]
+        self._side = cast(PromptedTower, self._model.visual).image_size[0]
         self._text_cache = text_cache.TextEmbeddingCache(self.name, self._templates)
 
     @torch.inference_mode()
@@ -90,7 +91,7 @@ class ClipWindowEncoder:
             report: called with the share of the windows that are done, in (0, 1].
         """
         pixels, side = self._preprocess(image), self._side
-        origins = window_origins(pixels.shape[1:], side, round(side * STRIDE_SHARE))
+        origins = window_origins((pixels.shape[1], pixels.shape[2]), side, round(side * STRIDE_SHARE))
         windows = torch.stack([pixels[:, top : top + side, left : left + side] for top, left in origins])
         encoded, done = [], 0
         for batch in windows.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
@@ -131,7 +132,7 @@ def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.C
         raise CheckpointError(f"{source} holds no CLIP with deep prompts: {error} is missing or misshapen.") from error
     with torch.device("meta"):  # random initial weights would be overwritten
         clip = open_clip.CLIP(dimensions, image, text, quick_gelu=True)
-        clip.visual = PromptedTower(clip.visual, prompts)
+        clip.register_module("visual", PromptedTower(vision_transformer(clip), prompts))
     return load_clip_weights(clip, {**state, "logit_scale": torch.zeros(())}, source)
 
 

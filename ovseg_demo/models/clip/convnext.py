@@ -6,18 +6,19 @@ last stage, which gives dense features in the space of the texts; the earlier st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import open_clip
 import torch
 from open_clip.timm_model import TimmModel
-from timm.models.convnext import ConvNeXtBlock
+from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import Tensor, nn
 
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
 from ovseg_demo.models.clip.text import embed_words
-from ovseg_demo.models.clip.weights import load_clip_weights
+from ovseg_demo.models.clip.weights import build_empty_clip, load_clip_weights
 from ovseg_demo.runtime.fused_layers import fused_linear
 
 _REGULARISED = {
@@ -57,10 +58,7 @@ def build_convnext_clip(architecture: str, state: Mapping[str, Tensor], source: 
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
-    config = open_clip.get_model_config(architecture)
-    config["vision_cfg"] |= _REGULARISED.get(architecture, {})
-    with torch.device("meta"):  # random initial weights would be overwritten
-        clip = open_clip.CLIP(**config)
+    clip = build_empty_clip(architecture, **_REGULARISED.get(architecture, {}))
     return load_clip_weights(clip, state, source)
 
 
@@ -73,11 +71,12 @@ def hierarchical_features(visual: TimmModel, pixels: Tensor) -> HierarchicalFeat
         visual: the image tower.
         pixels: normalised, float32 (B, 3, H, W), H and W multiples of 32.
     """
-    x, stages = visual.trunk.stem(pixels), []
-    for stage in visual.trunk.stages:
+    trunk, stages = cast(ConvNeXt, visual.trunk), []
+    x = trunk.stem(pixels)
+    for stage in trunk.stages.children():
         x = stage(x)
         stages.append(x)
-    normalised = visual.trunk.head.norm(x).movedim(1, -1)
+    normalised = trunk.head.get_submodule("norm")(x).movedim(1, -1)
     return HierarchicalFeatures(visual.head(normalised).movedim(-1, 1), tuple(stages[2::-1]))
 
 
@@ -113,7 +112,7 @@ class HierarchicalClip:
         self._device = torch.device(device)
         self._model = build_convnext_clip(architecture, state, source).to(self._device)
         optimise(self._model.transformer, "float32")
-        replace_convnext_blocks(self._model.visual, precision or native_precision(self._device))
+        replace_convnext_blocks(cast(TimmModel, self._model.visual), precision or native_precision(self._device))
         self._text_cache = text_cache.TextEmbeddingCache(self.name, IMAGENET_TEMPLATES)
 
     @torch.inference_mode()
@@ -128,7 +127,8 @@ class HierarchicalClip:
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> HierarchicalFeatures:
         """Features, float32, of normalised images (B, 3, H, W), H and W multiples of 32."""
-        return hierarchical_features(self._model.visual, pixels.to(self._device, memory_format=torch.channels_last))
+        visual = cast(TimmModel, self._model.visual)
+        return hierarchical_features(visual, pixels.to(self._device, memory_format=torch.channels_last))
 
 
 class OptimisedConvNextBlock(nn.Module):
@@ -147,6 +147,8 @@ class OptimisedConvNextBlock(nn.Module):
         self._dtype = getattr(torch, precision)
         self.depthwise, self.norm = block.conv_dw, block.norm
         fc1, fc2, scale = block.mlp.fc1, block.mlp.fc2, block.gamma
+        if scale is None or fc2.bias is None:
+            raise ValueError("The block has no layer scale or no bias.")
         self._rows = max(1, _HIDDEN_BYTES // (fc1.out_features * self._dtype.itemsize))
         self.fc1 = fused_linear(fc1.weight, fc1.bias, self._dtype, block.mlp.act)
         self.fc2 = fused_linear(fc2.weight * scale[:, None], fc2.bias * scale, self._dtype)
@@ -166,6 +168,7 @@ def replace_convnext_blocks(visual: TimmModel, precision: Precision) -> None:
         visual: the image tower of a ConvNeXt CLIP.
         precision: of the blocks' linear layers.
     """
-    for stage in visual.trunk.stages:
-        for index, block in enumerate(stage.blocks):
-            stage.blocks[index] = OptimisedConvNextBlock(block, precision)
+    for stage in cast(ConvNeXt, visual.trunk).stages.children():
+        blocks = cast(nn.Sequential, stage.get_submodule("blocks"))
+        for index, block in enumerate(blocks):
+            blocks[index] = OptimisedConvNextBlock(block, precision)

@@ -1,7 +1,7 @@
 """CLIP's vision transformer in steps, so that a method changes one of them and keeps the others."""
 
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ovseg_demo.models.clip.blocks import TransformerBlock
@@ -29,7 +29,7 @@ class ImageTower(nn.Module):
     Raises ValueError for a tower with other parts, such as attentional pooling or layer scale.
 
     Example:
-        >>> from open_clip.transformer import VisionTransformer
+        >>> from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
         >>> stock = VisionTransformer(32, patch_size=8, width=64, layers=3, heads=1, mlp_ratio=4.0, output_dim=16)
         >>> tower = ImageTower(stock).eval()
         >>> pixels = torch.zeros(2, 3, 24, 40)
@@ -44,14 +44,17 @@ class ImageTower(nn.Module):
     def __init__(self, visual: VisionTransformer, position_rule: PositionRule = "bicubic") -> None:
         super().__init__()
         names = set(visual.state_dict())
-        self.patch_size: tuple[int, int] = visual.patch_size
-        self.output_dim, self.position_rule = visual.output_dim, position_rule
+        self.output_dim = visual.output_dim
+        self.position_rule: PositionRule = position_rule
         self.conv1 = visual.conv1
+        self.patch_size = (self.conv1.kernel_size[0], self.conv1.kernel_size[1])
         self.class_embedding = visual.class_embedding
         self.positional_embedding = visual.positional_embedding
         self.ln_pre, self.transformer, self.ln_post = visual.ln_pre, visual.transformer, visual.ln_post
         self.proj = visual.proj
         for index, block in enumerate(self.blocks):
+            if not isinstance(block, ResidualAttentionBlock):
+                raise ValueError(f"This is no stock CLIP tower: {type(block).__name__}.")
             self.blocks[index] = TransformerBlock(block)
         unknown = names - set(self.state_dict())
         if unknown or visual.pool_type != "tok":

@@ -51,7 +51,9 @@ class OptimisedBlock(nn.Module):
         self._dtype = getattr(torch, precision)
         self._heads = block.attn.num_heads
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
-        attention, fc1, activation, fc2 = block.attn, *block.mlp
+        attention, (fc1, activation, fc2) = block.attn, block.mlp
+        if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
+            raise TypeError("The block's MLP does not have two linear layers.")
         width = attention.embed_dim
         weight, bias, scale = attention.in_proj_weight, attention.in_proj_bias, attention.head_dim**-0.5
         self.query = fused_linear(weight[:width] * scale, bias[:width] * scale, self._dtype)

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.models.clip.mask_prompts import MaskPromptedTower
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE
 from ovseg_demo.models.clip.text import embed_words, mean_embeddings
@@ -87,7 +89,7 @@ class ClipRegionClassifier:
     @torch.inference_mode()
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
         """Region embeddings, unit vectors (N, D), of masked crops; see `base.VisionLanguageModel`."""
-        tower = self._model.visual
+        tower = cast(MaskPromptedTower, self._model.visual)
         size, batch_size = tower.image_size[0], _CROPS_AT_ONCE.get(self._device.type, _CROPS_ELSEWHERE)
         embeddings = [torch.empty(0, tower.output_dim, device=self._device)]
         done = 0
@@ -104,7 +106,7 @@ class ClipRegionClassifier:
     def _embed_crops(self, crops_and_masks: tuple[Tensor, Tensor]) -> Tensor:
         """Unit vectors (B, D) of crops (B, 3, S, S) and their masks (B, S, S)."""
         crops, masks = (tensor.to(self._device) for tensor in crops_and_masks)
-        tower = self._model.visual
+        tower = cast(MaskPromptedTower, self._model.visual)
         return F.normalize(tower(crops) if tower.mask_embedding is None else tower(crops, masks), dim=-1)
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:

@@ -7,15 +7,28 @@ its path from the root. SED's 80 prompts of four words have 2,900 tokens, but 1,
 """
 
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import open_clip
 import torch
-from torch import Tensor
+from open_clip.transformer import Transformer
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_demo.vocabulary import verbatim_text
 
 _TEXTS_AT_ONCE = 64
+
+
+class _TextTower(Protocol):
+    """The parts of `open_clip.CLIP` that encode texts; open_clip does not declare their types."""
+
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor
+    transformer: Transformer
+    ln_final: nn.LayerNorm
+    text_projection: Tensor
+    attn_mask: Tensor
 
 
 @torch.no_grad()
@@ -32,7 +45,7 @@ def embed_words(clip: open_clip.CLIP, words: Sequence[str], templates: Sequence[
         Unit vectors, float32 (len(words), P, D), on the CLIP's device.
     """
     texts = [template.format(verbatim_text(word)) for word in words for template in templates]
-    tokens = open_clip.tokenize(texts).to(clip.text_projection.device)
+    tokens = open_clip.tokenize(texts).to(cast(_TextTower, clip).text_projection.device)
     return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(templates)))
 
 
@@ -48,24 +61,26 @@ def encode_shared_prefixes(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """
     # Sorted, so that texts with equal prefixes come into the same batch.
     distinct, inverse = tokens.unique(dim=0, return_inverse=True)
-    return torch.cat([_encode_batch(clip, batch) for batch in distinct.split(_TEXTS_AT_ONCE)])[inverse]
+    return torch.cat([_encode_batch(cast(_TextTower, clip), batch) for batch in distinct.split(_TEXTS_AT_ONCE)])[
+        inverse
+    ]
 
 
-def _encode_batch(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
+def _encode_batch(tower: _TextTower, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(1)  # the end-of-text token has the highest id
     tokens = tokens[:, : ends.max() + 1]
     length = tokens.shape[1]
     prefixes = _prefix_indices(tokens, ends)
     within = prefixes >= 0
-    embedded = clip.token_embedding(tokens) + clip.positional_embedding[:length]
+    embedded = tower.token_embedding(tokens) + tower.positional_embedding[:length]
     x = embedded.new_empty(int(prefixes.max()) + 1, embedded.shape[2])
     x[prefixes[within]] = embedded[within]
     # Each token attends to the tokens of its own text up to itself.
     text, query, key = (within[:, :, None] & within.new_ones(length, length).tril()).nonzero(as_tuple=True)
     mask = x.new_full((len(x), len(x)), -torch.inf)
     mask[prefixes[text, query], prefixes[text, key]] = 0
-    x = clip.transformer(x[None], attn_mask=mask)[0]
-    return clip.ln_final(x[prefixes.gather(1, ends[:, None])[:, 0]]) @ clip.text_projection
+    x = tower.transformer(x[None], attn_mask=mask)[0]
+    return tower.ln_final(x[prefixes.gather(1, ends[:, None])[:, 0]]) @ tower.text_projection
 
 
 def _prefix_indices(tokens: Tensor, ends: Tensor) -> Tensor:
@@ -88,9 +103,10 @@ def encode_texts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     The texts are cut to the longest of them: attention is causal, so the tokens after the end of a text do not change
     its embedding.
     """
+    tower = cast(_TextTower, clip)
     ends = tokens.argmax(1)  # the end-of-text token has the highest id
     tokens = tokens[:, : ends.max() + 1]
     length = tokens.shape[1]
-    x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
-    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
-    return clip.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ clip.text_projection
+    x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    return tower.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ tower.text_projection

@@ -1,6 +1,7 @@
 """From a CLIP file of any usual origin to an open_clip model with its weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import open_clip
 import torch
@@ -29,11 +30,36 @@ def build_clip(architecture: str, state: Mapping[str, Tensor], source: str) -> o
 
     Raises CheckpointError that names missing, extra and misshapen tensors.
     """
-    with torch.device("meta"):  # random initial weights would be overwritten
-        clip = open_clip.CLIP(**open_clip.get_model_config(architecture))
-        prompts = torch.empty(_prompts_shape(state[MASK_PROMPTS], clip.visual)) if MASK_PROMPTS in state else None
-        clip.visual = MaskPromptedTower(clip.visual, prompts)
+    clip = build_empty_clip(architecture)
+    visual = vision_transformer(clip)
+    with torch.device("meta"):
+        prompts = torch.empty(_prompts_shape(state[MASK_PROMPTS], visual)) if MASK_PROMPTS in state else None
+        clip.register_module("visual", MaskPromptedTower(visual, prompts))
     return load_clip_weights(clip, state, source)
+
+
+def build_empty_clip(architecture: str, **vision_settings: Any) -> open_clip.CLIP:
+    """A CLIP on the meta device: random initial weights would be overwritten.
+
+    Args:
+        architecture: open_clip model name.
+        vision_settings: values of open_clip's vision configuration that replace its own.
+
+    Raises ValueError for an unknown architecture.
+    """
+    config: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if config is None:
+        raise ValueError(f"open_clip has no architecture {architecture}.")
+    config["vision_cfg"] |= vision_settings
+    with torch.device("meta"):
+        return open_clip.CLIP(**config)
+
+
+def vision_transformer(clip: open_clip.CLIP) -> VisionTransformer:
+    """The stock image tower of a CLIP. Raises ValueError when it is of another type."""
+    if not isinstance(clip.visual, VisionTransformer):
+        raise ValueError(f"This CLIP's image tower is no VisionTransformer but a {type(clip.visual).__name__}.")
+    return clip.visual
 
 
 def load_clip_weights(clip: open_clip.CLIP, state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
