@@ -58,7 +58,7 @@ def _launched(chosen: argparse.Namespace, command: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval.evaluate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m eval.evaluate", description=str(__doc__).splitlines()[0])
     parser.add_argument("--method", nargs="+", default=[registry.DEFAULT], choices=list(registry.REGISTRY))
     parser.add_argument("--dataset", required=True, choices=list(datasets.DATASETS))
     parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the benchmark lies")

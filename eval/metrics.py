@@ -32,6 +32,8 @@ class Counts:
         counts: int64.
     """
 
+    counts: np.ndarray
+
     def __init__(self, *shape: int) -> None:
         self.counts = np.zeros(shape, np.int64)
 

@@ -176,7 +176,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval.prepare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m eval.prepare", description=str(__doc__).splitlines()[0])
     convertible = [name for name, known in DATASETS.items() if known.conversions]
     parser.add_argument("name", choices=list(DATASETS), metavar="NAME", help=", ".join(convertible))
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder with the benchmark's folder")

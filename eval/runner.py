@@ -192,4 +192,5 @@ def _ahead(samples: Sequence[Sample], load: Callable[[Sample], Any]) -> Iterator
             loading = following
             if number + 1 < len(samples):
                 following = pool.submit(load, samples[number + 1])
+            assert loading is not None  # there is a sample, so the first was submitted
             yield sample, loading

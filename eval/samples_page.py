@@ -34,7 +34,8 @@ figure { margin: 1rem 0 2rem } figcaption { overflow-wrap: anywhere } img { max-
 
 def picks(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
     """The `count` best, median and worst images by their own mIoU; none is in two groups. Ties go by key."""
-    ranked = sorted((r for r in records if r.miou is not None), key=lambda r: (-r.miou, r.key))
+    scored = [(-r.miou, r.key, r) for r in records if r.miou is not None]
+    ranked = [record for _, _, record in sorted(scored, key=lambda entry: entry[:2])]
     best, rest = ranked[:count], ranked[count:]
     worst, middle = rest[::-1][:count], rest[:-count]
     start = max(0, (len(middle) - count) // 2)
@@ -80,13 +81,14 @@ def _figure(record: Record, names: Sequence[str], tints: Sequence[str]) -> str:
     confusion.add_sparse(record.confusion)
     scores = confusion.scores()
     area = scores.pixels + scores.predicted
-    order = [c for c in np.argsort(-area, kind="stable") if area[c]]
+    order: list[int] = [c for c in np.argsort(-area, kind="stable").tolist() if area[c]]
     chips = "".join(
         f"<span class='chip'><i style='background:{tints[c]}'></i>{escape(names[c])} {100 * scores.iou[c]:.0f}</span>"
         for c in order[:_CLASSES_SHOWN]
     )
     more = f"and {len(order) - _CLASSES_SHOWN} more" if len(order) > _CLASSES_SHOWN else ""
     key = escape(record.key, quote=True)
+    assert record.miou is not None  # `picks` leaves out images without a score
     return (
         f"<figure><figcaption><b>{key}</b> · mIoU {100 * record.miou:.1f}<br>{chips}{more}</figcaption>"
         f"<img loading='lazy' src='{_picture(record)}' alt='Photo, ground truth and prediction of {key}'></figure>"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -169,8 +170,9 @@ def _proposer(name: str) -> tuple[Callable[[np.ndarray], MaskProposals], list[fl
         from segment_anything.modeling import Sam
 
         model = _plain_model()
-        model.image_encoder.img_size = 1024
-        sam = Sam(model.image_encoder, model.prompt_encoder, model.mask_decoder)
+        encoder: Any = model.image_encoder  # stands in for segment-anything's own
+        encoder.img_size = 1024
+        sam = Sam(encoder, model.prompt_encoder, model.mask_decoder)
         generator = SamAutomaticMaskGenerator(sam, points_per_side=STOCK[name])
         generator.predictor.set_image = timed(generator.predictor.set_image)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -56,7 +57,8 @@ def _clip_convnext(architecture: str) -> dict[str, Tensor]:
     """A CLIP ConvNeXt, in single precision as LAION's files are."""
     import open_clip
 
-    return open_clip.CLIP(**open_clip.get_model_config(architecture)).state_dict()
+    config: Any = open_clip.get_model_config(architecture)
+    return open_clip.CLIP(**config).state_dict()
 
 
 def _sed(architecture: str) -> dict[str, Tensor]:
@@ -78,9 +80,9 @@ def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
     from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
     from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 
-    settings = open_clip.get_model_config("ViT-B-16-quickgelu")
+    settings: Any = open_clip.get_model_config("ViT-B-16-quickgelu")
     settings["vision_cfg"]["image_size"] = 512
-    made = open_clip.CLIP(**settings)
+    made: Any = open_clip.CLIP(**settings)
     made.visual = PromptedTower(made.visual, prompts)
     made.visual.start_prompts()
     state = made.state_dict()

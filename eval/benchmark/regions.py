@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from eval.benchmark import random_weights
 from eval.benchmark.process import alone, peak
 from eval.markdown import table
 from ovseg_demo import image
-from ovseg_demo.models.clip.optimised import native_precision
+from ovseg_demo.models.clip.optimised import Precision, native_precision
 from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
@@ -91,7 +92,9 @@ def run_implementation(
         count: number of regions.
         repeats: how often the regions are embedded.
     """
-    embed = _released(architecture, weights) if name == RELEASED else _ours(architecture, weights, name)
+    embed = (
+        _released(architecture, weights) if name == RELEASED else _ours(architecture, weights, cast(Precision, name))
+    )
     pixels = image.load(photo).pixels
     embed(pixels, ellipses(2, pixels.shape[:2]))
     proposals, seconds = ellipses(count, pixels.shape[:2]), []
@@ -135,7 +138,7 @@ def _neighbours(embeddings: np.ndarray) -> np.ndarray:
     return (centred @ centred.T).fill_diagonal_(-torch.inf).argmax(1).numpy()
 
 
-def _ours(architecture: str, weights: Path, precision: str) -> Embed:
+def _ours(architecture: str, weights: Path, precision: Precision) -> Embed:
     from ovseg_demo.models.clip.region_classifier import ClipRegionClassifier
 
     vlm = ClipRegionClassifier(architecture, weights.name, state=reading.read_weights(weights), precision=precision)
@@ -151,7 +154,7 @@ def _released(architecture: str, weights: Path) -> Embed:
     state = clip_state_dict(reading.read_weights(weights))
     prompted = MASK_PROMPTS in state
     if prompted:
-        clip = build_clip(architecture, state, weights.name)
+        clip: Any = build_clip(architecture, state, weights.name)
     else:
         clip = open_clip.create_model(architecture, pretrained=None, pretrained_text=False).eval()
         clip.load_state_dict(state)

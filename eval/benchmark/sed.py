@@ -14,10 +14,11 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ from ovseg_demo.models.clip.convnext import (
     build_convnext_clip,
     hierarchical_features,
 )
+from ovseg_demo.models.clip.optimised import Precision
 from ovseg_demo.render import export
 from ovseg_demo.runtime import memory
 from ovseg_demo.weights import reading
@@ -127,8 +129,9 @@ def write_weights(model: str, folder: Path) -> None:
     clip = build_convnext_clip(
         MODELS[model], split_checkpoint(reading.read_weights(folder / "weights.pth")).clip, model
     )
+    tower: Any = clip.visual  # a TimmModel
     with torch.no_grad():
-        save_file({"common": clip.visual.head(clip.visual.trunk.head.norm.bias)}, folder / "common.safetensors")
+        save_file({"common": tower.head(tower.trunk.head.norm.bias)}, folder / "common.safetensors")
 
 
 def run_implementation(
@@ -229,15 +232,17 @@ def _weights(model: str) -> dict[str, Tensor]:
 
 def _ours(implementation: Implementation, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
     memory.configure_allocator()  # as the demo does
-    clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=implementation.variant)
-    inference = OptimisedDecoder(_decoder(architecture, released), implementation.variant)
+    precision = cast(Precision, implementation.variant)
+    clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=precision)
+    inference = OptimisedDecoder(_decoder(architecture, released), precision)
     return clip.read, partial(inference, rejection=REJECTION if implementation.rejection else None)
 
 
 def _released(implementation: Implementation, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
     clip = build_convnext_clip(architecture, released.clip, "random")
+    tower: Any = clip.visual  # a TimmModel
     decoder = _decoder(architecture, released)
-    return partial(hierarchical_features, clip.visual), partial(
+    return partial(hierarchical_features, tower), partial(
         _decode_with_rejection if implementation.rejection else _decode_all, decoder
     )
 
@@ -282,7 +287,8 @@ def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int
         return tuple(map(len, made.kept_classes)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
 
     times, sample = time_repeats(lambda: read(pixels), decoded, kept, repeats)
-    return SEDMeasurement(*astuple(times), *sample)
+    kept_classes, probabilities = sample
+    return SEDMeasurement(times.reading, times.seconds, times.megabytes, kept_classes, probabilities)
 
 
 def _likeness(run: SEDMeasurement, base: SEDMeasurement) -> tuple[float, float]:

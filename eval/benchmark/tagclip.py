@@ -34,6 +34,7 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.models.clip.optimised import Precision
 from ovseg_demo.runtime import memory
 from ovseg_demo.runtime.fused_layers import fuse_layers
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
@@ -162,7 +163,7 @@ def _window(photo: Path) -> np.ndarray:
     return resize_unsmoothed(image.load(photo).pixels, (SIDE, SIDE))
 
 
-def _ours(released: ReleasedModel, precision: str) -> tuple[Read, Score]:
+def _ours(released: ReleasedModel, precision: Precision) -> tuple[Read, Score]:
     memory.configure_allocator()  # as the demo does
     clip = image_encoder.ClipWindowEncoder(released.clip, "random", "photo", source="random", precision=precision)
     decoder = _decoder(released)

@@ -61,7 +61,7 @@ def _with_synonyms(classes: list[list[str]]) -> Vocabulary:
 def _lists() -> dict[str, tuple[tuple[str, ...], str]]:
     """The names of every variant, and how its publisher reads commas."""
     found = {}
-    for file in resources.files(__package__).iterdir():
+    for file in resources.files(__name__).iterdir():
         if file.name.endswith(".json"):
             benchmark = file.name.partition(".")[0]
             content = json.loads(file.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ _DETECTRON2_847 = Layout(
     label_suffix=".tif",
 )
 
-_OBJECT_IDS = json.loads((resources.files(__package__) / "ade20k_847_object_ids.json").read_text(encoding="utf-8"))
+_OBJECT_IDS = json.loads((resources.files("eval.datasets") / "ade20k_847_object_ids.json").read_text(encoding="utf-8"))
 """The id of each of the 847 classes among the objects of ADE20K_2021_17_01."""
 
 _LARGEST_OBJECT = 255 // 10 * 256 + 255

@@ -39,7 +39,7 @@ def encoder(known: Table) -> Callable[[np.ndarray], np.ndarray]:
 
     Of several values with one meaning the first in the table is stored.
     """
-    values = {label: value for value, label in reversed(known.items())}
+    values = {label: value for value, label in reversed([*known.items()])}
     codes = np.zeros(max(values) + 2, np.uint8 if max(known) < 256 else np.uint16)
     codes[list(values)] = list(values.values())  # IGNORE, which is -1, is the last
     return codes.__getitem__

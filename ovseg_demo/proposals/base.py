@@ -67,7 +67,9 @@ class MaskProposals:
     def boxes(self) -> np.ndarray:
         """Tight boxes, int64 (N, 4): x0, y0, x1, y1 with exclusive x1, y1; zeros for an empty mask."""
         masks = self.masks()
-        return np.concatenate([_extent(masks.any(1)), _extent(masks.any(2))], 1)[:, [0, 2, 1, 3]]
+        return np.concatenate([_extent(np.asarray(masks.any(1))), _extent(np.asarray(masks.any(2)))], 1)[
+            :, [0, 2, 1, 3]
+        ]
 
 
 def _extent(occupied: np.ndarray) -> np.ndarray:
@@ -84,3 +86,4 @@ class ProposalGenerator(Protocol):
 
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
         """Masks of an RGB image, uint8 (H, W, 3)."""
+        ...

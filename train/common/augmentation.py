@@ -88,7 +88,7 @@ def _anywhere(size: Sequence[int], side: int, generator: torch.Generator) -> tup
 def _varied(labels: np.ndarray, largest: float) -> bool:
     """Whether there are several classes, and none has more than the share `largest` of their pixels."""
     counts = np.bincount(labels[labels >= 0])
-    return np.count_nonzero(counts) > 1 and counts.max() < largest * counts.sum()
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < largest * counts.sum())
 
 
 def distort_colours(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:

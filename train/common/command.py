@@ -36,6 +36,16 @@ def run_command(work: Callable[[PartialState], int], kept: str = "state") -> int
         processes.destroy_process_group()
 
 
+def device_of(state: PartialState) -> torch.device:
+    """The device of this process; `accelerate` declares it as optional because it is unset before the processes start.
+
+    Args:
+        state: of the launcher's processes, as `run_command` gives it.
+    """
+    assert state.device is not None
+    return state.device
+
+
 def labelled_argument_parser(package: str, about: str) -> argparse.ArgumentParser:
     """A parser with the options of every pipeline that learns from labelled photos by a recipe."""
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=about)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -23,11 +23,13 @@ from train.common.run_folder import Log, RunFolder, TrainingError
 from train.common.sampling import Batch, BatchSampler, StepGenerator, draw_batches, step_seeds
 from train.common.schedule import Decays, Schedule, decay_matrices, parameter_groups
 
+Training = TypeVar("Training", bound=nn.Module)
+
 __all__ = ["Batch", "BatchSampler", "Schedule", "StepGenerator", "fit"]
 
 
 def fit(
-    module: nn.Module,
+    module: Training,
     draw: BatchSampler,
     schedule: Schedule,
     folder: RunFolder,
@@ -36,7 +38,7 @@ def fit(
     workers: int = 0,
     title: str = "training",
     stop_after: int | None = None,
-) -> nn.Module:
+) -> Training:
     """Train `module`, from the folder's last state if it has one; returns it with the averaged weights, if averaged.
 
     Args:
@@ -93,12 +95,15 @@ def fit(
             optimizer.zero_grad()
             accelerator.backward(values.sum())
             norm = accelerator.clip_grad_norm_(trained, math.inf if schedule.clip is None else schedule.clip)
-            means = dict(zip(losses, accelerator.reduce(values.detach(), "mean").tolist(), strict=True))
+            means = dict(
+                zip(losses, torch.as_tensor(accelerator.reduce(values.detach(), "mean")).tolist(), strict=True)
+            )
+            assert norm is not None  # only of models that accelerate shards
             # The scaler of fp16 skips a step whose gradient overflows, and tries a smaller scale.
             _check(means if accelerator.scaler else means | {"gradient": norm.item()}, step + 1)
             optimizer.step()
             if schedule.averaging:
-                average(list(averaged), trained, None)
+                average(list(averaged), tuple(trained), None)
             log.add(means)
             done = step + 1
             if main and (done % schedule.log_every == 0 or done == schedule.steps):

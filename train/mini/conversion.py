@@ -43,7 +43,7 @@ def tar_members(requirement: str, folder: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(archive) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}
     with tarfile.open(archive) as sdist:
-        return {m.name: sdist.extractfile(m).read() for m in sdist if m.isfile()}
+        return {m.name: file.read() for m in sdist if m.isfile() and (file := sdist.extractfile(m))}
 
 
 def download(source: tuple[str, str], suffix: str) -> tuple[bytes, dict[str, bytes]]:

@@ -79,7 +79,8 @@ def random_window(
         float32 (1, 3, side, side), normalised and zero beyond the photo; labels (side, side), IGNORE there.
     """
     longest = int(torch.randint(scales[0], scales[1] + 1, (), generator=generator))
-    size = [max(1, round(length * longest / max(labels.shape))) for length in labels.shape]
+    height, width = (max(1, round(length * longest / max(labels.shape))) for length in labels.shape)
+    size = height, width
     pixels = F.interpolate(_normalised(image), size, mode="bicubic", antialias=True)
     labels = np.pad(
         resize_labels(labels, size), [(0, max(0, side - length)) for length in size], constant_values=IGNORE

@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import open_clip
 import torch
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.labelled_argument_parser("train.sed", __doc__.splitlines()[0])
+    parser = command.labelled_argument_parser("train.sed", str(__doc__).splitlines()[0])
     parser.add_argument("--size", choices=RECIPES, default="b", help="of the ConvNeXt (default: %(default)s)")
     parser.add_argument("--clip", metavar="ID|FILE", help="weights to begin with: an id of the catalogue, or a file")
     parser.add_argument(
@@ -74,13 +74,13 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     check_at_least(0, workers=chosen.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
     found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
-    clip = _clip(recipe).to(state.device)
+    clip = _clip(recipe).to(command.device_of(state))
     named = recipe if chosen.smoke else replace(recipe, clip=describe_weights(recipe.clip))
     config = SEDConfig(named, {source.name: len(source.dataset) for source in found})
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
-    if state.device.type == "cuda":
+    if command.device_of(state).type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
     training = _training(recipe, clip, found)
     trained = fit(
@@ -118,7 +118,8 @@ def _training(recipe: SEDRecipe, clip: open_clip.CLIP, found: Sequence[labelled_
     """The model as it begins."""
     texts = [embed_words(clip, labelled_batches.training_class_names(source), IMAGENET_TEMPLATES) for source in found]
     torch.manual_seed(recipe.schedule.seed)
-    return SEDTraining(clip.visual, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
+    tower: Any = clip.visual  # a TimmModel, for the architecture is a ConvNeXt
+    return SEDTraining(tower, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)
 
 
 if __name__ == "__main__":

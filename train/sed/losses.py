@@ -5,7 +5,7 @@ published training code.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,8 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore: IgnoreRule = "zer
     the backward pass too, which computes them anew.
     """
     counted = labels != IGNORE if ignore == "masked" else torch.ones_like(labels, dtype=torch.bool)
-    summed = [checkpoint(_summed, *image, use_reentrant=False) for image in zip(logits, labels, counted, strict=True)]
+    images = zip(logits, labels, counted, strict=True)
+    summed: list[Any] = [checkpoint(_summed, *image, use_reentrant=False) for image in images]
     return torch.stack(summed).sum() / (counted.sum() * logits.shape[1]).clamp(min=1)
 
 

@@ -31,12 +31,17 @@ class SEDTraining(nn.Module):
         ignore: what pixels without a label count as.
     """
 
+    texts: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, visual: TimmModel, decoder: Decoder, texts: Sequence[Tensor], pooling: int, ignore: IgnoreRule
     ) -> None:
         super().__init__()
         self.visual, self.decoder = visual, decoder
-        self._pooling, self._ignore = pooling, ignore
+        self._pooling = pooling
+        self._ignore: IgnoreRule = ignore
         self._sizes = [len(each) for each in texts]
         self.register_buffer("texts", torch.cat(list(texts)), persistent=False)
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
@@ -44,7 +49,7 @@ class SEDTraining(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
-        texts = self.texts.split(self._sizes)[batch["sets"][0]]
+        texts = torch.split(self.texts, self._sizes)[batch["sets"][0]]
         found = hierarchical_features(self.visual, (batch["images"] - self.mean) / self.std)
         with torch.autocast(self.mean.device.type, enabled=False):  # few digits of cosines would be left
             cost = cost_map(found.dense.float(), texts)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import open_clip
 import torch
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.labelled_argument_parser("train.tagclip", __doc__.splitlines()[0])
+    parser = command.labelled_argument_parser("train.tagclip", str(__doc__).splitlines()[0])
     parser.add_argument("--model", choices=get_args(ModelName), default="tagclip", help="default: %(default)s")
     parser.add_argument(
         "--setting",
@@ -106,7 +106,8 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     plan = UnseenHandling(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
     found, seen = _sets(chosen, unseen, plan)
     clip, decoder = _model(recipe, chosen.start)
-    clip.to(state.device)
+    tower: Any = clip.visual  # a PromptedTower
+    clip.to(command.device_of(state))
     config = TagCLIPConfig(
         replace(recipe, clip=describe_file(chosen.start) if chosen.start else _named(recipe.clip)),
         chosen.setting,
@@ -117,13 +118,13 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
-    if state.device.type == "cuda":
+    if command.device_of(state).type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
     names = [labelled_batches.training_class_names(source) for source in found]
     texts = [mean_embeddings(embed_words(clip, words, TEMPLATES[recipe.templates])) for words in names]
-    flags = [torch.tensor(each, device=state.device) for each in seen]
+    flags = [torch.tensor(each, device=command.device_of(state)) for each in seen]
     trained = fit(
-        TagCLIPTraining(clip.visual, decoder, texts, flags, plan),
+        TagCLIPTraining(tower, decoder, texts, flags, plan),
         labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
@@ -203,7 +204,8 @@ def _model(recipe: TagCLIPRecipe, begin: Path | None) -> tuple[open_clip.CLIP, D
         )
         return clip, Decoder(recipe.sizes)
     clip, decoder = initial_model.load_trained(begin, recipe.sizes)
-    prompts = clip.visual.prompt_embeddings.shape[1]
+    tower: Any = clip.visual
+    prompts = tower.prompt_embeddings.shape[1]
     if prompts != recipe.prompts:
         raise TrainingError(f"{begin.name} has {prompts} prompts a layer, not {recipe.prompts}; choose another --like.")
     return clip, decoder

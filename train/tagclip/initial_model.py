@@ -1,6 +1,7 @@
 """The CLIP and the decoder that training starts from."""
 
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -36,7 +37,7 @@ def load_initial_clip(name: str, prompts: int, seed: int) -> open_clip.CLIP:
     state = factory.load_clip_state_dict(name)
     if factory.clip_architecture(state, name) != _ARCHITECTURE or _POSITIONS not in state:
         raise CheckpointError(f"{name} is no CLIP ViT-B/16, which TagCLIP begins with.")
-    config = open_clip.get_model_config(_ARCHITECTURE)
+    config: Any = open_clip.get_model_config(_ARCHITECTURE)
     config["vision_cfg"]["image_size"] = SIDE
     with torch.device("meta"):  # no time for random numbers that are overwritten
         clip = open_clip.CLIP(**config)
@@ -70,7 +71,7 @@ def load_trained(path: Path, sizes: DecoderSizes) -> tuple[open_clip.CLIP, Decod
     return build_prompted_clip(parts.clip, path.name), decoder
 
 
-def _prompted(clip: open_clip.CLIP, prompts: int, seed: int) -> open_clip.CLIP:
+def _prompted(clip: Any, prompts: int, seed: int) -> open_clip.CLIP:
     torch.manual_seed(seed)
     clip.visual = PromptedTower(clip.visual, prompts)
     clip.visual.start_prompts()

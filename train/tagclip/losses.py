@@ -11,7 +11,7 @@ ZegCLIP (Zhou et al., CVPR 2023) has the code's losses without the trusty map.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import reduce
@@ -71,9 +71,9 @@ def tagclip_losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Lo
     with torch.autocast(labels.device.type, enabled=False):
         # At full size the masks of an image may take a gigabyte: at most one's exist at a time, also going backward.
         images = zip(logits.classes.float(), trusty, labels, unseen, counted, strict=True)
-        found = [checkpoint(_of_image, *image, terms, use_reentrant=False) for image in images]
+        found: list[Any] = [checkpoint(_of_image, *image, terms, use_reentrant=False) for image in images]
     shown = torch.tensor(float(sum((each.unique() >= 0).sum() for each in labels)), device=labels.device)
-    count = reduce(shown, "mean").clamp(min=1)
+    count = torch.as_tensor(reduce(shown, "mean")).clamp(min=1)
     return {name: torch.stack([each[name] for each in found]).sum() / count for name in found[0]}
 
 

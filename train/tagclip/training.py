@@ -40,6 +40,9 @@ class TagCLIPTraining(nn.Module):
         plan: what to do about the others.
     """
 
+    texts: Tensor
+    seen: Tensor
+
     def __init__(
         self,
         visual: PromptedTower,
@@ -60,7 +63,7 @@ class TagCLIPTraining(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
         plan, labels = self._plan, batch["labels"]
-        texts, seen = (each.split(self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
+        texts, seen = (torch.split(each, self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
         prompted = self._prompted_classes(labels, seen)
         logits = self.decoder(self.visual(normalise(batch["images"], IMAGENET_MEAN, IMAGENET_STD)), texts[prompted])
         labels = relabel(labels, prompted, len(seen))

@@ -71,7 +71,7 @@ def load_maskformer(released: ReleasedModel, device: torch.device | str = "cpu")
     load_strict(model, released.maskformer, "The released MaskFormer")
     model.eval().requires_grad_(False)
     fuse_maskformer(model)
-    model.backbone.to(memory_format=torch.channels_last)
+    model.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  unknown to torch's types
     return model.to(device)
 
 

@@ -69,6 +69,7 @@ class Predictor(nn.Module):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.kaiming_uniform_(self.input_proj.weight, a=1)
+        assert self.input_proj.bias is not None
         nn.init.zeros_(self.input_proj.bias)
 
     def forward(self, coarsest: Tensor, mask_features: Tensor, *, every_layer: bool) -> list[Predictions]:
@@ -96,8 +97,9 @@ class Decoder(nn.Module):
 
     def __init__(self, layers: Iterable["DecoderLayer"]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.norm = nn.LayerNorm(self.layers[0].norm1.normalized_shape)
+        stack = list(layers)
+        self.layers = nn.ModuleList(stack)
+        self.norm = nn.LayerNorm(list(stack[0].norm1.normalized_shape))
 
     def forward(self, image: Tensor, position: Tensor, queries: Tensor) -> list[Tensor]:
         """The queries' states after each layer.

@@ -45,8 +45,9 @@ class ConvNorm(nn.Conv2d):
         """Take a frozen batch norm into the convolution's own weight and bias; the function stays the same."""
         norm = self.norm
         if isinstance(norm, FrozenBatchNorm2d):
+            mean, variance, scale, shift = map(norm.get_buffer, ("running_mean", "running_var", "weight", "bias"))
             self.weight, self.bias = fuse_conv_bn_weights(
-                self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                self.weight, self.bias, mean, variance, norm.eps, scale, shift
             )
             self.norm = nn.Identity()
 

@@ -4,7 +4,7 @@ each with an embedding in CLIP's text space.
 State-dict names are those of OVSeg's released files.
 """
 
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from ovseg_demo.proposals.maskformer.decoder import Predictions, Predictor

@@ -26,6 +26,7 @@ class PixelDecoder(nn.Module):
             self.add_module(f"layer_{i}", ConvNorm(width, width, 3, norm=_GroupNorm))
         self.add_module(f"layer_{len(channels)}", ConvNorm(coarsest, width, 3, norm=_GroupNorm))
         self.mask_features = nn.Conv2d(width, width, 3, padding=1)
+        assert self.mask_features.bias is not None
         nn.init.zeros_(self.mask_features.bias)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

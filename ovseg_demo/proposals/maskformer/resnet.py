@@ -54,8 +54,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32."""
         x, maps = self.stem(images), []
-        for stage in (self.res2, self.res3, self.res4, self.res5):
-            x = stage(x)
+        for i in range(len(self.channels)):
+            x = getattr(self, f"res{i + 2}")(x)
             maps.append(x)
         return maps
 

@@ -10,7 +10,9 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import torch
-from timm.layers import DropPath, Mlp, PatchEmbed
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.swin_transformer import PatchMerging, get_relative_position_index
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,6 +62,7 @@ class Swin(nn.Module):
         """Normalised images (B, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32."""
         x, maps = self.patch_embed(images), []
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Stage)
             x = layer.blocks(x)
             maps.append(getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2))
             x = layer.downsample(x)
@@ -104,6 +107,9 @@ class WindowAttention(nn.Module):
     part like any other: what their query, key and value are is the bias of `qkv`. They are computed once, and the map
     is neither padded nor rolled: an index takes each window's tokens out of it, another puts them back.
     """
+
+    relative_position_index: Tensor
+    apart: Tensor
 
     def __init__(self, width: int, heads: int, window: int, shift: int) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ image lie as (H, T, B, P): heads or prompts can then be the batch of a matrix pr
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,11 +115,11 @@ class SharedImage:
     rows: RowBases
 
     @classmethod
-    def from_tokens(cls, transformer: nn.Module, tokens: Tensor, position: Tensor) -> "SharedImage":
+    def from_tokens(cls, transformer: Any, tokens: Tensor, position: Tensor) -> "SharedImage":
         """Run the shared part of the image side of a transformer.
 
         Args:
-            transformer: segment-anything's TwoWayTransformer with two layers.
+            transformer: segment-anything's TwoWayTransformer with two layers, which have no static types.
             tokens: image tokens (C, P).
             position: their position encoding (C, P).
         """

@@ -181,7 +181,8 @@ class SamMaskGenerator:
         prepared, canvas = self.decoder.prepare(encoded), Canvas(encoded)
         factors = torch.tensor([s / size for s, size in zip(encoded.scaled, encoded.size, strict=True)]).flip(0)
         scaled = (torch.as_tensor(points) * factors).float().to(self.model.device)
-        cells = tuple(slice(0, n) for n in encoded.cells)
+        rows, columns = encoded.cells
+        cells = slice(0, rows), slice(0, columns)
         masks, quality = [], []
         for batch in scaled.split(self._batch):
             predictions = self.decoder.predict(prepared, batch)

@@ -51,10 +51,10 @@ class Canvas:
 
     def __init__(self, encoded: EncodedImage) -> None:
         self.encoded = encoded
-        self._sides = tuple(
+        self._sides = [
             _Side(size, scaled, encoded.features.device)
             for size, scaled in zip(encoded.size, encoded.scaled, strict=True)
-        )
+        ]
 
     def resize(self, logits: Tensor, cells: tuple[slice, slice]) -> tuple[Tensor, tuple[slice, slice]]:
         """Resize the logits of a rectangle of image tokens.
@@ -68,11 +68,11 @@ class Canvas:
             The rows and columns of these pixels.
         """
         spans = [slice(LOGITS * cell.start, LOGITS * cell.stop) for cell in cells]
-        pixels = tuple(side.pixels(span) for side, span in zip(self._sides, spans, strict=True))
+        rows, columns = (side.pixels(span) for side, span in zip(self._sides, spans, strict=True))
         vertical, horizontal = (
-            side.weights[pixel, span] for side, pixel, span in zip(self._sides, pixels, spans, strict=True)
+            side.weights[pixel, span] for side, pixel, span in zip(self._sides, (rows, columns), spans, strict=True)
         )
-        return vertical @ logits @ horizontal.T, pixels
+        return vertical @ logits @ horizontal.T, (rows, columns)
 
     def preview_boxes(self, previews: Tensor) -> Tensor:
         """Boxes in image pixels, float32 (N, 4) x0, y0, x1, y1, of masks of image tokens, bool (N, rows, columns)."""

@@ -6,6 +6,7 @@ files keep the names of the published `mobile_sam.pt`; `rename_tensors` maps the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import timm
@@ -72,11 +73,14 @@ class EncodedImage:
     @property
     def cells(self) -> tuple[int, int]:
         """Rows and columns of the embedding that hold the image, and one more of each where the grid has one."""
-        return tuple(min(GRID, side // TOKEN + 1) for side in self.scaled)
+        rows, columns = (min(GRID, side // TOKEN + 1) for side in self.scaled)
+        return rows, columns
 
 
 class ImageEncoder(nn.Module):
     """TinyViT-5M at stride 16, then SAM's neck."""
+
+    trunk: Any  # timm's TinyVit, whose stages and blocks have no static types
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,10 +152,14 @@ class Strips(nn.Module):
 class WindowAttention(nn.Module):
     """timm's attention with its biases in four dimensions, not three, for which torch has a fused kernel."""
 
+    bias: Tensor
+
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.heads, self.norm, self.qkv, self.proj = attention.num_heads, attention.norm, attention.qkv, attention.proj
-        self.register_buffer("bias", attention.attention_biases.detach()[None, :, attention.attention_bias_idxs])
+        self.register_buffer(
+            "bias", attention.attention_biases.detach()[None, :, attention.get_buffer("attention_bias_idxs")]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) of B windows to the same shape; attention is within each window."""
@@ -185,9 +193,9 @@ class MobileSam(nn.Module):
     def encode(self, image: np.ndarray) -> EncodedImage:
         """Encode an RGB image, uint8 (H, W, 3), of any size and shape."""
         size = image.shape[:2]
-        scaled = tuple(max(1, int(side * SIDE / max(size) + 0.5)) for side in size)
-        pixels = normalise_image(resize_smoothed(image, scaled), IMAGENET_MEAN, IMAGENET_STD)
-        return EncodedImage(self.image_encoder(pixels.to(self.device)), size, scaled)
+        height, width = (max(1, int(side * SIDE / max(size) + 0.5)) for side in size)
+        pixels = normalise_image(resize_smoothed(image, (height, width)), IMAGENET_MEAN, IMAGENET_STD)
+        return EncodedImage(self.image_encoder(pixels.to(self.device)), size, (height, width))
 
 
 def rename_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -215,7 +223,7 @@ def load_mobile_sam(checkpoint_id: str = "mobile-sam", device: torch.device | st
     model = MobileSam()
     load_strict(model, rename_tensors(load_state_dict(checkpoint_id)), checkpoint_id)
     fuse_mobile_sam(model.image_encoder)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  unknown to torch's types
 
 
 def fuse_mobile_sam(encoder: ImageEncoder) -> None:

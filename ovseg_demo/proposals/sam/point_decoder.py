@@ -6,6 +6,7 @@ logits are computed in full.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,8 @@ class PointDecoder:
     """
 
     def __init__(self, model: MobileSam) -> None:
-        self._prompt_encoder, self._decoder = model.prompt_encoder, model.mask_decoder
+        self._prompt_encoder = model.prompt_encoder
+        self._decoder: Any = model.mask_decoder  # whose layers have no static types
         # A transposed convolution of stride 2 and size 2 is a matrix from a pixel's channels to (position, channel),
         # the position being that of one of the pixel's 2 x 2 parts.
         first, self._norm, _, second, _ = self._decoder.output_upscaling

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.mini.heads", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.mini.heads", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--features", type=Path, metavar="DIR", help="folder of the features (default: OUT/features)")
@@ -109,7 +109,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
-    towers = ImageTower(state.device), TextTower(state.device)
+    towers = ImageTower(command.device_of(state)), TextTower(command.device_of(state))
     known = {
         "photos": config.photos,
         "noun_photos": config.noun_photos,
@@ -131,9 +131,17 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
 
 def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
     photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
-    schedules = (replace(s, seed=chosen.seed, precision=chosen.precision) for s in (PROJECTION, DENSE))
+    projection, dense_schedule = (
+        replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (PROJECTION, DENSE)
+    )
     config = HeadsConfig(
-        chosen.restricted, photos, *schedules, NOUN_PHOTOS, regions.RegionBatchSizes(), dense.DenseBatchSizes()
+        chosen.restricted,
+        photos,
+        projection,
+        dense_schedule,
+        NOUN_PHOTOS,
+        regions.RegionBatchSizes(),
+        dense.DenseBatchSizes(),
     )
     if not chosen.smoke:
         return config
@@ -239,7 +247,7 @@ def _captions(source: DescribedSet, tower: TextTower) -> Tensor:
 @torch.inference_mode()
 def _mean(head: ProjectionHead, features: Tensor) -> Tensor:
     """The mean embedding (384,) of features (M, 1280)."""
-    return torch.cat([head(part.to(head.mean.device)) for part in features.split(4096)]).mean(0)
+    return torch.cat([head(part.to(head.get_buffer("mean").device)) for part in features.split(4096)]).mean(0)
 
 
 if __name__ == "__main__":

@@ -91,14 +91,14 @@ class RegionBatches:
         chosen = torch.multinomial(self._weights, self._sizes.regions, replacement=True, generator=generator)
         texts = self._lexicon.draw(generator)
         distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: self._sizes.distractors]
-        batch = {
+        batch: Batch = {
             "features": self._features[chosen].float(),
             "logits": self._logits[chosen].float(),
             "words": self._words[chosen],
             "texts": torch.cat([texts, self._lexicon.imagenet[distractors]]),
             "not_negatives": self._not_negatives(chosen, distractors),
         }
-        return batch | self._captioned(generator)
+        return {**batch, **self._captioned(generator)}
 
     def _not_negatives(self, chosen: Tensor, distractors: Tensor) -> Tensor:
         words, count = self._words[chosen], len(self._lexicon.words)
@@ -133,6 +133,8 @@ def _flat(target: RegionTargets, lexicon: Lexicon) -> tuple[Tensor, Tensor, Tens
 
 class RegionTraining(nn.Module):
     """The head with its losses."""
+
+    imagenet: Tensor
 
     def __init__(self, head: ProjectionHead, lexicon: Lexicon) -> None:
         super().__init__()

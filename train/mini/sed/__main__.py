@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.mini.sed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.mini.sed", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -83,12 +83,12 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     if state.is_main_process:
         print(folder.text())
     words = [name for source in labelled for name in training_class_names(source)]
-    lexicon = Lexicon(words, TextTower(state.device), restricted=False)
-    tower = ImageTower(state.device)
+    lexicon = Lexicon(words, TextTower(command.device_of(state)), restricted=False)
+    tower = ImageTower(command.device_of(state))
     heads = cross_fitting.train_out_of_fold_heads(
         labelled, lexicon, tower, config.head_sizes, config.head_schedule, folder
     )
-    vlm = MiniModel(state.device, heads)
+    vlm = MiniModel(command.device_of(state), heads)
     shown = cross_fitting.split_half(labelled, head=False)
     with state.main_process_first():
         views = MultiScaleViews(shown, vlm, RunFolder(folder.path / "views", {"photos": config.photos}))

@@ -72,8 +72,8 @@ def train_out_of_fold_heads(
             split_half(labelled, head=True), lexicon, tower, sizes, schedule, stage
         )
         made = load_for_inference(Heads(), "mini-heads")
-        made.dense.load_state_dict(head.state_dict())
-        made.dense_mean.copy_(mean)
-        made.dense_scale.fill_(scale)
+        made.get_submodule("dense").load_state_dict(head.state_dict())
+        made.get_buffer("dense_mean").copy_(mean)
+        made.get_buffer("dense_scale").fill_(scale)
         stage.replace(FILE, lambda file: file.write(save(made.state_dict())))
     return path

@@ -9,6 +9,8 @@ Group normalisation would take each class's own mean and spread away, and with t
 constant that outweighs everything else in the group keeps both nearly as they are; it travels with the logits.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,14 +37,15 @@ _SIGNAL, _CONSTANT = 0, 1
 def initialise_decoder(decoder: Decoder) -> None:
     """Lay the path in a decoder of random weights."""
     _unfold(decoder.cost_skips)
-    last = decoder.stages[-1]
-    hints = last.mix[0].in_channels - decoder.cost_skips[-1].out_channels  # the last of its inputs
+    last: Any = decoder.stages[-1]  # its layers have no static types
+    cost_skip: Any = decoder.cost_skips[-1]
+    hints = last.mix[0].in_channels - cost_skip.out_channels  # the last of its inputs
     widened, first, _, mixed, second, _ = last.mix
     _carry(widened, {hints + _SIGNAL: 1.0, hints + _CONSTANT: -LIFT / ANCHOR}, {hints + _CONSTANT: 1.0})
     _carry(mixed, {0: 1.0, 1: -1.0}, {2: 1.0})
     for norm in (first, second):
         nn.init.constant_(norm.weight, ANCHOR * (2 / norm.num_channels) ** 0.5)
-    head = decoder.heads[-1]
+    head: Any = decoder.heads[-1]
     nn.init.zeros_(head.weight)
     _centre(head.weight)[0, :2] = torch.tensor([GAIN, -GAIN])
     nn.init.constant_(head.bias, BIAS)
@@ -54,7 +57,8 @@ def _unfold(cost_skips: nn.ModuleList) -> None:
     The first also mixes the readings; a place of the small one speaks for four of the finer.
     """
     side = FOLD
-    for number, layer in enumerate(cost_skips):
+    layers: Any = list(cost_skips)
+    for number, layer in enumerate(layers):
         half = side // 2
         layer.weight[:, : half**2] = 0
         layer.bias[: half**2] = LIFT if number == 0 else 0
@@ -69,8 +73,8 @@ def _unfold(cost_skips: nn.ModuleList) -> None:
                 layer.weight[FOLD**2 + channel, inner, *phase] = MIX[1]
                 layer.weight[2 * FOLD**2 + row // 2 * half + column // 2, inner, *phase] = MIX[2]
         side = half
-    cost_skips[-1].weight[:, _CONSTANT] = 0
-    cost_skips[-1].bias[_CONSTANT] = ANCHOR
+    layers[-1].weight[:, _CONSTANT] = 0
+    layers[-1].bias[_CONSTANT] = ANCHOR
 
 
 def _carry(layer: nn.Conv2d, signal: dict[int, float], constant: dict[int, float]) -> None:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.mini.tagclip", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.mini.tagclip", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds the folders of the runs")
     parser.add_argument("--set", action="append", choices=list(UNSEEN), help="only this one; may be given twice")
@@ -66,7 +66,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         raise DatasetError(f"{chosen.data} holds no {' and no '.join(sorted(missing))} with photos to learn from.")
     steps = SMOKE_STEPS if chosen.smoke else None
     variants = chosen.variant or list(VARIANTS)
-    vlm, texts = MiniModel(state.device), TextTower(state.device)
+    vlm, texts = MiniModel(command.device_of(state)), TextTower(command.device_of(state))
     for source in found:
         views = _encode_windows(source, 1 if chosen.smoke else VIEWS, chosen.out, state)
         trained = {
@@ -82,7 +82,9 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
 def _encode_windows(source: LabelledSet, count: int, out: Path, state: PartialState) -> dict[str, Tensor]:
     folder = RunFolder(out / "views" / source.name, {"photos": len(source.dataset), "views": count})
     with state.main_process_first():
-        return EncodedWindows([source], count, ImageTower(state.device), Anchors(state.device), folder).sets[0]
+        return EncodedWindows(
+            [source], count, ImageTower(command.device_of(state)), Anchors(command.device_of(state)), folder
+        ).sets[0]
 
 
 def _print_measurement(trained: dict[TrainingRun, Path], data: Path, limit: int | None, vlm: MiniModel) -> None:

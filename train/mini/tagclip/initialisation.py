@@ -5,6 +5,8 @@ So texts pass every layer unchanged at first, as every branch beside them ends i
 them with the places.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +21,8 @@ GAIN = 7.0
 @torch.no_grad()
 def initialise_model(model: MiniTagCLIPModel) -> None:
     """Lay the path in a model of random weights."""
-    model.adapter.anchor_projection.copy_(anchor_projection())
-    decoder = model.decoder
+    model.adapter.get_buffer("anchor_projection").copy_(anchor_projection())
+    decoder: Any = model.decoder  # its layers have no static types
     width = decoder.descriptor.out_features
     for layer in (decoder.descriptor, decoder.masks.query, decoder.masks.key):
         nn.init.zeros_(layer.bias)

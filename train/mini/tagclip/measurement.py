@@ -1,7 +1,8 @@
 """Measurement of trained models on held-out photos, with the trusty weighting and without."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ WEIGHTINGS = {
 """By title: the seen penalty on the probabilities, and whether the trusty map weights them."""
 
 _BINS = 200
+
+
+Key = TypeVar("Key", bound=Hashable)
+"""What tells the models of a measurement apart."""
 
 
 @dataclass
@@ -63,8 +68,8 @@ class SegmentationCounts:
 
 @torch.inference_mode()
 def measure_models(
-    models: Mapping[str, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
-) -> dict[str, SegmentationCounts]:
+    models: Mapping[Key, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
+) -> dict[Key, SegmentationCounts]:
     """Counts of each model, by its key; every photo is encoded once.
 
     Args:
@@ -84,7 +89,7 @@ def measure_models(
         labels = dataset.load_labels(sample)
         for name, model in models.items():
             for title, found in _score(model, photo, texts, tuple(seen)):
-                places = resize_labels(labels, tuple(found.shape[1:]))
+                places = resize_labels(labels, (found.shape[1], found.shape[2]))
                 if title is None:
                     _count_trust(counted[name].trusty, found[0].numpy(), places, known)
                 else:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.ovseg.clip", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.ovseg.clip", description=str(__doc__).splitlines()[0])
     parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
@@ -101,7 +102,8 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         raise TrainingError(f"template is '{chosen.template}', but must have one {{}}, where the word goes.")
     shards, digest = report.finished_pairs(chosen.pairs)
     clip = initial_model.tiny_clip(chosen.seed) if chosen.smoke else initial_model.load_initial_clip(chosen.clip)
-    if "full" in VARIANTS[chosen.variant] and clip.visual.mask_embedding is not None:
+    tower: Any = clip.visual  # a MaskPromptedTower
+    if "full" in VARIANTS[chosen.variant] and tower.mask_embedding is not None:
         raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
     tokenizer = open_clip.SimpleTokenizer()
     held_out, trained = _split(shards.photos)
@@ -110,7 +112,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         shards,
         trained,
         size,
-        clip.visual.image_size[0],
+        tower.image_size[0],
         lambda words: tokenizer([chosen.template.replace("{}", word) for word in words]),
         chosen.seed,
     )
@@ -121,7 +123,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
-    clip.to(state.device)
+    clip.to(command.device_of(state))
     found = [("start", retrieval_accuracy(clip, shards, held_out, batches.text))]
     for stage, schedule in schedules.items():
         _adapt(clip, stage, schedule, batches, folder, chosen.workers)
@@ -164,9 +166,10 @@ def _adapt(
     clip: open_clip.CLIP, stage: str, schedule: Schedule, batches: PairBatches, folder: RunFolder, workers: int
 ) -> None:
     """Train a stage and write its weights."""
-    if stage == "prompts" and clip.visual.mask_embedding is None:
+    tower: Any = clip.visual
+    if stage == "prompts" and tower.mask_embedding is None:
         torch.manual_seed(schedule.seed)  # what came before differs when a run goes on
-        clip.visual.start_prompts()
+        tower.start_prompts()
     stored = RunFolder(folder.path / stage, asdict(schedule))
     fit(AdaptationTraining(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
     weights = {name: value.contiguous().cpu() for name, value in clip.state_dict().items()}

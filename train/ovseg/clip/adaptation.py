@@ -1,8 +1,9 @@
 """CLIP with the contrastive loss of its adaptation, and its retrieval accuracy on held-out pairs."""
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from accelerate import PartialState
@@ -52,7 +53,7 @@ class AdaptationTraining(nn.Module):
 
 
 @torch.inference_mode()
-def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: Sequence[int], text: Tokenizer) -> float:
+def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: np.ndarray, text: Tokenizer) -> float:
     """The share of pairs, 0 to 1, whose word is the most similar to the region among the words of 256 pairs.
 
     Args:
@@ -61,7 +62,8 @@ def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: Sequence[
         rows: rows of the pairs that are measured, at least one.
         text: turns words into tokens (B, 77).
     """
-    visual, device = clip.visual, clip.logit_scale.device
+    visual: Any = clip.visual  # a MaskPromptedTower
+    device = clip.logit_scale.device
     right = 0
     for start in range(0, len(rows), _MEASURED):
         pairs = [shards[int(row)] for row in rows[start : start + _MEASURED]]

@@ -1,5 +1,7 @@
 """The CLIP that adaptation starts from."""
 
+from typing import Any
+
 import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
@@ -18,7 +20,7 @@ def load_initial_clip(name: str) -> open_clip.CLIP:
 def tiny_clip(seed: int) -> open_clip.CLIP:
     """A CLIP of random weights, which learns something in seconds, with a MaskPromptedTower."""
     torch.manual_seed(seed)
-    clip = open_clip.CLIP(
+    clip: Any = open_clip.CLIP(
         embed_dim=32,
         vision_cfg=CLIPVisionCfg(layers=4, width=64, head_width=16, patch_size=16, image_size=64),
         text_cfg=CLIPTextCfg(width=32, heads=2, layers=2),

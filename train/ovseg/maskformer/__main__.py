@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.labelled_argument_parser("train.ovseg.maskformer", __doc__.splitlines()[0])
+    parser = command.labelled_argument_parser("train.ovseg.maskformer", str(__doc__).splitlines()[0])
     parser.add_argument("--backbone", choices=RECIPES, default="r101c", help="and its recipe (default: %(default)s)")
     parser.add_argument("--clip", metavar="ID|FILE", help="whose texts: an id of the catalogue, a file, or mini")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the backbone, or of all, to begin with")
@@ -77,7 +77,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         chosen.init and describe_file(chosen.init),
         {source.name: len(source.dataset) for source in found},
     )
-    training = _training(recipe, found, chosen.init, state.device)
+    training = _training(recipe, found, chosen.init, command.device_of(state))
     folder = RunFolder(chosen.out, asdict(config))
     if state.is_main_process:
         print(folder.text())

@@ -120,7 +120,7 @@ def results_table(measured: Measurement) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.ovseg.maskformer.evaluate", description=__doc__.splitlines()[0]
+        prog="python -m train.ovseg.maskformer.evaluate", description=str(__doc__).splitlines()[0]
     )
     parser.add_argument(
         "--weights", type=Path, required=True, metavar="FILE", help="what train.ovseg.maskformer has written"

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -56,8 +57,9 @@ def join_checkpoints(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor
 
 def _published_clip(backbone: str) -> Mapping[str, Tensor]:
     """The tensors, without content, of the CLIP of a released model."""
+    config: Any = open_clip.get_model_config(PUBLISHED_SETTINGS[backbone].architecture)
     with torch.device("meta"):
-        clip = open_clip.CLIP(**open_clip.get_model_config(PUBLISHED_SETTINGS[backbone].architecture))
+        clip: Any = open_clip.CLIP(**config)
         clip.visual = MaskPromptedTower(clip.visual)
         clip.visual.start_prompts()
     return clip.state_dict()
@@ -66,7 +68,7 @@ def _published_clip(backbone: str) -> Mapping[str, Tensor]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.ovseg.maskformer.join_checkpoints", description=__doc__.splitlines()[0]
+        prog="python -m train.ovseg.maskformer.join_checkpoints", description=str(__doc__).splitlines()[0]
     )
     parser.add_argument("--maskformer", type=Path, required=True, metavar="FILE", help="from train.ovseg.maskformer")
     parser.add_argument("--clip", type=Path, required=True, metavar="FILE", help="a CLIP with mask prompts")

@@ -44,8 +44,8 @@ class Segments:
 
 def mask_count(segments: Sequence[Segments]) -> Tensor:
     """The divisor of the mask losses, a scalar: the mean number of segments of a process, at least 1."""
-    masks = segments[0].masks
-    return reduce(torch.tensor(float(sum(len(s.classes) for s in segments)), device=masks.device), "mean").clamp(min=1)
+    count = torch.tensor(float(sum(len(s.classes) for s in segments)), device=segments[0].masks.device)
+    return torch.as_tensor(reduce(count, "mean")).clamp(min=1)
 
 
 def layer_losses(

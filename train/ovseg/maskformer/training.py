@@ -1,6 +1,8 @@
 """MaskFormer with its losses against the texts of its vocabularies: what the loop trains."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,10 @@ class MaskFormerTraining(nn.Module):
         model: what is trained.
         texts: of each set the unit vectors (K, D) of its taught classes; they stay as they are.
     """
+
+    texts: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: MaskFormer, texts: Sequence[Tensor]) -> None:
         super().__init__()
@@ -50,12 +56,12 @@ class MaskFormerTraining(nn.Module):
                 ]
                 found.append(layer_losses(logits, layer.masks.float(), segments, count))
         *earlier, last = found
-        return last | {"earlier layers": torch.stack([sum(losses.values()) for losses in earlier]).sum()}
+        return last | {"earlier layers": torch.stack([reduce(add, losses.values()) for losses in earlier]).sum()}
 
     def _vocabularies(self) -> list[Tensor]:
         """Of each set the unit vectors (K + 1, D) of its classes and, last, of "no object"."""
         none = F.normalize(self.non_object, dim=-1)
-        return [torch.cat([texts, none]) for texts in self.texts.split(self._sizes)]
+        return [torch.cat([texts, none]) for texts in torch.split(self.texts, self._sizes)]
 
 
 def class_logits(classes: Tensor, vocabulary: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.ovseg.pairs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.ovseg.pairs", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--source", choices=("captions", "masks"), default="captions", help="default: %(default)s")
@@ -80,8 +80,8 @@ def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialStat
     if not sets:
         raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/ and captions.json.")
     parser = NounParser()
-    maker = proposals.create_proposal_generator(chosen.proposals, state.device)
-    matcher = WordMatcher(maker, factory.create_model(chosen.clip, str(state.device)))
+    maker = proposals.create_proposal_generator(chosen.proposals, command.device_of(state))
+    matcher = WordMatcher(maker, factory.create_model(chosen.clip, str(command.device_of(state))))
     config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name}
     config |= {"clip": describe_weights(chosen.clip), "photos": {each.name: len(each.photos) for each in sets}}
     return CaptionPairs(sets, COUNTS[chosen.captions], parser, matcher), config

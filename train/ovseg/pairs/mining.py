@@ -29,9 +29,11 @@ class PairSource(Protocol):
 
     def photo(self, number: int) -> Path:
         """The path of a photo."""
+        ...
 
     def pairs(self, number: int) -> list[Pair]:
         """The pairs of a photo; there may be none. Raises DatasetError when it cannot be read."""
+        ...
 
 
 class CaptionPairs:
