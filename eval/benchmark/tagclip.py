@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def run_implementation(
         By number of classes.
     """
     released = split_checkpoint(reading.read_weights(weights))
-    read, score = _released(released) if variant == RELEASED else _ours(released, variant)
+    read, score = _released(released) if variant == RELEASED else _ours(released, cast(Precision, variant))
     run = partial(_run, read, score, _window(photo), released.sizes)
     run(min(counts), 1)
     return {count: run(count, repeats) for count in counts}
