@@ -20,6 +20,7 @@ lint: $(VENV)/.test node_modules/.package-lock.json
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/pyright
 	$(VENV)/bin/node node_modules/@biomejs/biome/bin/biome lint --error-on-warnings
 
 $(RUN):

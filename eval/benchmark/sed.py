@@ -235,7 +235,7 @@ def _ours(implementation: Implementation, architecture: str, released: ReleasedM
     precision = cast(Precision, implementation.variant)
     clip = HierarchicalClip(architecture, released.clip, "random", source="random", precision=precision)
     inference = OptimisedDecoder(_decoder(architecture, released), precision)
-    return clip.read, partial(inference, rejection=REJECTION if implementation.rejection else None)
+    return clip.embed_images, partial(inference, rejection=REJECTION if implementation.rejection else None)
 
 
 def _released(implementation: Implementation, architecture: str, released: ReleasedModel) -> tuple[Read, Decode]:
