@@ -32,16 +32,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all browser tests, which share a browser and a server, in one worker, and every module that has fixtures."""
+    """Keep in one worker what shares something expensive; all other tests go to whichever worker is free."""
     for item in items:
-        folder = "e2e" if "e2e" in item.path.parts else ""
-        if folder or _has_module_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(folder or item.path.stem))
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _has_module_fixture(item: pytest.Item) -> bool:
+def _group(item: pytest.Item) -> str | None:
+    if "e2e" in item.path.parts:
+        return "a browser and a server"
+    if "finished_run" in item.fixturenames:
+        return "training runs"
     definitions = item._fixtureinfo.name2fixturedefs.values()
-    return any(definition[-1].scope == "module" for definition in definitions)
+    return item.path.stem if any(definition[-1].scope == "module" for definition in definitions) else None
 
 
 @pytest.fixture(scope="session")
