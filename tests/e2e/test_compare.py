@@ -16,6 +16,7 @@ from ovseg_demo.methods.ovseg.options import OVSegOptions
 from ovseg_demo.result import Choice, Segmentation
 from ovseg_demo.ui import gallery
 from ovseg_demo.ui.page import build, launch_settings
+from tests.helpers.browser import wait_until_drawn, wait_until_still
 
 PIZZA = gallery.FOLDER / "pizza.jpg"
 WORDS = "<b>pizza</b>, horse, bus"
@@ -86,10 +87,16 @@ def compare(page, *chosen: str) -> None:
     page.click("#compare-start")
 
 
+ALL_SHOWN = """() => {
+  const states = [...document.querySelectorAll('.panel-message')].map((message) => message.dataset.state);
+  return states.length && states.every((state) => state === 'done' || state === 'failed');
+}"""
+
+
 def finish(page) -> None:
     page.wait_for_selector("#compare-status .stage-total", timeout=SLOW)
-    page.wait_for_function("document.querySelectorAll('.panel canvas').length > 0")
-    page.wait_for_timeout(300)
+    page.wait_for_function(ALL_SHOWN)
+    wait_until_drawn(page)
 
 
 def transforms(page) -> list[str]:
@@ -97,7 +104,7 @@ def transforms(page) -> list[str]:
 
 
 def pictures(page) -> list[str]:
-    page.wait_for_timeout(200)  # one animation frame and more
+    wait_until_drawn(page)
     return page.evaluate("[...document.querySelectorAll('.pane canvas')].map((canvas) => canvas.toDataURL())")
 
 
@@ -315,7 +322,7 @@ def test_a_phone_shows_all_without_sideways_scrolling(browser, address):
     compare(page, "mini-dense", "stripes")
     finish(page)
     page.wait_for_function("document.querySelector('.pane').getBoundingClientRect().bottom < innerHeight")
-    page.wait_for_timeout(500)  # the rest of the scrolling
+    wait_until_still(page)
     for view in ("side", "swipe", "differ"):
         page.click(f"[data-view={view}]")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

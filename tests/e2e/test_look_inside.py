@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg_demo.engine import Engine
 from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.sed.options import SEDMiniOptions
@@ -32,14 +31,14 @@ class Fake:
 
 
 @pytest.fixture(scope="module")
-def page_address():
+def page_address(engine):
     """A page of its own, whose registry has the stand-in too."""
     from ovseg_demo.ui.page import build, launch_settings
 
     registry.REGISTRY[FAKE] = MethodSpec(
         FAKE, "SED · fake", "From left to right.", (), lambda _: Fake(), SEDMiniOptions
     )
-    page = build(Engine("cpu"))
+    page = build(engine)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
     page.close()

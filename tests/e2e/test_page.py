@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ovseg_demo.ui import gallery
+from tests.helpers.browser import wait_until_drawn, wait_until_still
 
 PIZZA = gallery.FOLDER / "pizza.jpg"
 SLOW = 120_000  # milliseconds: the first result of a photo on a busy machine
@@ -42,7 +43,7 @@ def legend(page) -> dict[str, str]:
 
 
 def canvas_bytes(page) -> str:
-    page.wait_for_timeout(150)  # one animation frame and more
+    wait_until_drawn(page)
     return page.evaluate("document.querySelector('.viewer canvas').toDataURL()")
 
 
@@ -216,7 +217,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_shows_whole_score_cards(browser
     segment(page, "pizza, horse, bus")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.wait_for_function("document.querySelector('.viewer canvas').getBoundingClientRect().bottom < innerHeight")
-    page.wait_for_timeout(500)  # the rest of the scrolling
+    wait_until_still(page)
     canvas = page.locator(".viewer canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()

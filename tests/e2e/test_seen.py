@@ -9,7 +9,6 @@ from gradio_client import Client, handle_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_demo.engine import Engine
 from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
@@ -54,12 +53,12 @@ def entry(method: str, trusty: bool) -> MethodSpec:
 
 
 @pytest.fixture(scope="module")
-def page_address():
+def page_address(engine):
     """A page of its own, whose registry has the random methods too."""
     from ovseg_demo.ui.page import build, launch_settings
 
     registry.REGISTRY |= {TRUSTY: entry(TRUSTY, True), PLAIN: entry(PLAIN, False)}
-    page = build(Engine("cpu"))
+    page = build(engine)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_settings())
     yield url
     page.close()
