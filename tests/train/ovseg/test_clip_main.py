@@ -33,16 +33,14 @@ def run(pairs: Path, out: Path, *more: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory) -> Path:
-    return folder_of(tmp_path_factory.mktemp("pairs"), PAIRS)
+def pairs(finished_run) -> Path:
+    return finished_run("ovseg.clip").data
 
 
 @pytest.fixture(scope="module")
-def both(pairs, tmp_path_factory) -> Path:
+def both(finished_run) -> Path:
     """The folder of a run of both stages that nothing disturbed."""
-    out = tmp_path_factory.mktemp("both")
-    assert run(pairs, out) == 0
-    return out
+    return finished_run("ovseg.clip").out
 
 
 def test_a_run_leaves_its_configuration_logs_and_weights(both):
@@ -89,26 +87,6 @@ def test_prompts_alone_leave_all_of_clip_as_it_was(pairs, tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()[-4:]
     assert told[0] == "| weights | top-1 % of 2 held-out pairs |"
     assert [line.split(" | ")[0] for line in told[2:]] == ["| start", "| prompts"]
-
-
-def test_an_interrupted_run_ends_as_one_that_was_not(both, pairs, tmp_path, monkeypatch, capsys):
-    fit = command.fit
-
-    def interrupted(*arguments, title, **options):
-        fit(*arguments, title=title, stop_after=3 if title == "prompts" else None, **options)
-        if title == "prompts":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "fit", interrupted)
-        assert run(pairs, tmp_path) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    assert not (tmp_path / "prompts.safetensors").exists()
-    torch.randn(7)  # another process has drawn other numbers by now
-    assert run(pairs, tmp_path) == 0
-    for stage in ("full", "prompts"):
-        one, other = (load_file(out / f"{stage}.safetensors") for out in (both, tmp_path))
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_prompts_are_not_tuned_away(pairs, tmp_path, monkeypatch, capsys):

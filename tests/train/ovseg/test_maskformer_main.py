@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,20 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.commands import error_line
-from tests.helpers.mini_data import HELD_OUT, KEYS, spelling, two_halves, write_labelled_set
+from tests.helpers.mini_data import spelling
 from train.ovseg.maskformer import __main__ as command
 from train.ovseg.maskformer import evaluate, trained_model
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 2)}
-    write_labelled_set(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
-    write_labelled_set(
-        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
-    )
-    return folder
+def data(finished_run) -> Path:
+    return finished_run("ovseg.maskformer").data
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,11 +43,9 @@ def rows(out: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(finished_run) -> Path:
     """The folder of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    assert run(data, out) == 0
-    return out
+    return finished_run("ovseg.maskformer").out
 
 
 def test_a_run_leaves_its_configuration_log_and_weights(whole):
@@ -70,32 +61,6 @@ def test_a_run_leaves_its_configuration_log_and_weights(whole):
     assert [line[0] for line in lines] == ["2", "4", "6"]
     assert np.isfinite(np.array(lines, float)).all()
     assert all(value.isfinite().all() for value in load_file(whole / trained_model.FILE).values())
-
-
-def test_the_last_line_names_the_file(whole, data, capsys):
-    hashed = digest(whole)
-    assert run(data, whole) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"file": trained_model.FILE, "sha256": hashed, "size": (whole / trained_model.FILE).stat().st_size}
-
-
-@pytest.mark.parametrize(("backbone", "step", "workers"), [("r101c", 3, "0"), ("swinb", 2, "2")])
-def test_an_interrupted_run_ends_as_one_that_was_not(data, tmp_path, monkeypatch, capsys, backbone, step, workers):
-    assert run(data, tmp_path / "whole", "--backbone", backbone) == 0
-    fit = command.fit
-
-    def interrupted(*arguments, **options):
-        fit(*arguments, stop_after=step, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "fit", interrupted)
-        assert run(data, tmp_path / "stopped", "--backbone", backbone) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    torch.randn(7)  # another process has drawn other numbers by now
-    assert run(data, tmp_path / "stopped", "--backbone", backbone, "--workers", workers) == 0
-    assert digest(tmp_path / "stopped") == digest(tmp_path / "whole")
-    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
 
 
 def test_the_recipes_rates_and_decays_are_used(whole):
@@ -164,24 +129,9 @@ def test_what_is_measured_is_what_is_there():
     assert evaluate.label_map(logits, scores).tolist() == [[0, 0, 0, 1, 1]]
 
 
-def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
-    assert run(data, whole, "--seed", "3") == 1
-    assert "holds a run with other settings (recipe was" in error_line(capsys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--steps", "0"), "error: steps is 0, but must be 1 or more."),
-        (("--batch", "0"), "error: batch is 0, but must be 1 or more."),
-        (("--workers", "-1"), "error: workers is -1, but must be 0 or more."),
-        (("--init", "absent.pth"), "error: There is no file absent.pth."),
-        (("--seed", "-1"), "error: seed is -1, but must be 0 or more."),
-    ],
-)
-def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
-    assert run(data, tmp_path, *arguments) == 1
-    assert error_line(capsys) == message
+def test_a_missing_file_of_weights_is_told(data, tmp_path, capsys):
+    assert run(data, tmp_path, "--init", "absent.pth") == 1
+    assert error_line(capsys) == "error: There is no file absent.pth."
 
 
 def test_a_backbone_with_frozen_norms_wants_weights(data, tmp_path, capsys):
@@ -201,19 +151,6 @@ def test_the_clip_of_a_file_is_known_by_its_content(data, tmp_path, capsys):
     assert "'clip': 'clip.pt, sha256 " in error_line(capsys)
 
 
-def test_missing_data_is_told_and_leaves_no_folder(tmp_path, capsys):
-    assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in error_line(capsys)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_part_without_photos_is_told(whole, data, capsys):
     assert evaluate.main(["--weights", str(whole / trained_model.FILE), "--data", str(data / "street_train")]) == 1
     assert error_line(capsys) == "error: None of the 3 photos is in the part 'held-out'."
-
-
-def test_unequal_shares_of_a_batch_are_told(data, tmp_path, monkeypatch, capsys):
-    three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)
-    monkeypatch.setattr(command.command, "PartialState", lambda **options: three)
-    assert run(data, tmp_path) == 1
-    assert error_line(capsys) == "error: A batch of 4 cannot be shared by 3 processes."

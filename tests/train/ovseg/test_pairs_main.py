@@ -10,29 +10,11 @@ import numpy as np
 import pytest
 import webdataset
 
-from tests.helpers.mini_data import KEYS, two_halves, write_described_set, write_labelled_set
-from tests.helpers.pairs_data import ByColour, Quarters, quarters
+from tests.helpers.mini_data import write_described_set
+from tests.helpers.pipelines import mine_by_colour
 from tests.helpers.processes import kill_during, run_in_two_processes
 from train.ovseg.pairs import __main__ as command
 from train.ovseg.pairs.shards import PairShards
-
-CAPTIONS = [["Grass .", "Snow on the water ."], ["The water is blue ."], ["Go !"], ["Snow ."], ["Grass and snow ."]]
-
-
-def make(folder: Path) -> Path:
-    (folder / "told_train/images").mkdir(parents=True)
-    texts = {f"p{number}": captions for number, captions in enumerate(CAPTIONS)}
-    (folder / "told_train/captions.json").write_text(json.dumps(texts))
-    for key in texts:
-        quarters(folder / f"told_train/images/{key}.jpg")
-    write_labelled_set(folder / "street_train", ["road", "sky"], {KEYS[0]: two_halves(0, 1)})
-    return folder
-
-
-def stand_ins(patched: pytest.MonkeyPatch) -> None:
-    patched.setattr(command.proposals, "create_proposal_generator", lambda name, device: Quarters())
-    patched.setattr(command.factory, "create_model", lambda name, device: ByColour())
-    patched.setattr(command, "PHOTOS", 2)
 
 
 def run(data: Path, out: Path, *more: str) -> int:
@@ -44,23 +26,19 @@ def content(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("data"))
+def data(finished_run) -> Path:
+    return finished_run("ovseg.pairs").data
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    stand_ins(monkeypatch)
+    mine_by_colour(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(finished_run) -> Path:
     """The folder of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patched:
-        stand_ins(patched)
-        assert run(data, out) == 0
-    return out
+    return finished_run("ovseg.pairs").out
 
 
 def test_a_run_leaves_shards_a_report_and_a_page(whole):
@@ -123,22 +101,9 @@ def test_processes_share_the_shards(whole, data, tmp_path):
     assert content(tmp_path) == content(whole)
 
 
-def test_other_settings_are_refused(whole, data, capsys):
-    before = content(whole)
-    assert run(data, whole, "--captions", "five") == 1
-    assert "captions was 'one', now 'five'" in capsys.readouterr().err
-    assert content(whole) == before
-
-
-@pytest.mark.parametrize("source", ["captions", "masks"])
-def test_a_folder_without_sets_is_an_error_of_one_line(tmp_path, capsys, source):
-    assert run(tmp_path, tmp_path / "out", "--source", source) == 1
+def test_a_folder_without_labelled_sets_is_an_error_of_one_line(tmp_path, capsys):
+    assert run(tmp_path, tmp_path / "out", "--source", "masks") == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no folder NAME_train with images/")
-
-
-def test_a_limit_that_leaves_nothing_is_an_error_of_one_line(data, tmp_path, capsys):
-    assert run(data, tmp_path / "out", "--limit", "0") == 1
-    assert capsys.readouterr().err == "error: limit is 0, but must be 1 or more.\n"
 
 
 def test_no_pair_at_all_is_an_error_of_one_line(tmp_path, capsys):
@@ -182,7 +147,7 @@ def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
 
 def mine_with_stand_ins(data: Path, out: Path) -> int:
     with pytest.MonkeyPatch.context() as patched:
-        stand_ins(patched)
+        mine_by_colour(patched)
         return run(data, out)
 
 

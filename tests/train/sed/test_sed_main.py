@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers.commands import error_line
-from tests.helpers.mini_data import HELD_OUT, KEYS, two_halves, write_labelled_set
+from tests.helpers.mini_data import KEYS, two_halves, write_labelled_set
 from tests.helpers.processes import run_in_two_processes
 from train.common.run_folder import RunFolder
 from train.common.sampling import StepGenerator
@@ -23,14 +22,8 @@ from train.sed import initial_model, saving
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    masks = {KEYS[0]: two_halves(0, 1), KEYS[1]: two_halves(2, 255), HELD_OUT[0]: two_halves(0, 2)}
-    write_labelled_set(folder / "animals_train", ["cat", "background", "dog"], masks, "cat_mirror")
-    write_labelled_set(
-        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
-    )
-    return folder
+def data(finished_run) -> Path:
+    return finished_run("sed").data
 
 
 def run(data: Path, out: Path, *more: str) -> int:
@@ -47,11 +40,9 @@ def rows(out: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(finished_run) -> Path:
     """The folder of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    assert run(data, out) == 0
-    return out
+    return finished_run("sed").out
 
 
 def test_a_run_leaves_its_configuration_log_and_weights(whole):
@@ -75,31 +66,6 @@ def test_the_tower_and_the_decoder_learn_and_the_text_tower_does_not(whole):
     assert moved >= {"visual.trunk.stem.0.weight", "visual.trunk.head.norm.bias", "visual.head.proj.weight"}
     assert [name for name in moved if not name.startswith("visual.")] == []
     assert all(value.isfinite().all() for value in ended.values())
-
-
-def test_the_last_line_names_the_file(whole, data, capsys):
-    hashed = digest(whole)
-    assert run(data, whole) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"file": saving.FILE, "sha256": hashed, "size": (whole / saving.FILE).stat().st_size}
-
-
-@pytest.mark.parametrize(("step", "workers"), [(3, "0"), (2, "1")])
-def test_an_interrupted_run_ends_as_one_that_was_not(whole, data, tmp_path, monkeypatch, capsys, step, workers):
-    fit = command.fit
-
-    def interrupted(*arguments, **options):
-        fit(*arguments, stop_after=step, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "fit", interrupted)
-        assert run(data, tmp_path) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    torch.randn(7)  # another process has drawn other numbers by now
-    assert run(data, tmp_path, "--workers", workers) == 0
-    assert digest(tmp_path) == digest(whole)
-    assert rows(tmp_path) == rows(whole)
 
 
 def test_the_published_rates_and_decays_are_used(whole):
@@ -136,32 +102,6 @@ def test_two_processes_share_a_batch(data, tmp_path):
     printed = run_in_two_processes(command.main, asked)
     assert json.loads(printed[-1])["file"] == saving.FILE
     assert torch.load(out / "state.pt", weights_only=True)["processes"] == 2
-
-
-def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
-    assert run(data, whole, "--ignore", "masked") == 1
-    assert "holds a run with other settings (recipe was" in error_line(capsys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--steps", "0"), "error: steps is 0, but must be 1 or more."),
-        (("--batch", "0"), "error: batch is 0, but must be 1 or more."),
-        (("--workers", "-1"), "error: workers is -1, but must be 0 or more."),
-        (("--seed", "-1"), "error: seed is -1, but must be 0 or more."),
-    ],
-)
-def test_unusable_settings_are_told(data, tmp_path, capsys, arguments, message):
-    assert run(data, tmp_path / "out", *arguments) == 1
-    assert error_line(capsys) == message
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_data_is_told_and_leaves_no_folder(tmp_path, capsys):
-    assert run(tmp_path / "absent", tmp_path / "out") == 1
-    assert "absent holds no folder NAME_train" in error_line(capsys)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_mask_is_told(tmp_path, capsys):
@@ -202,10 +142,3 @@ def test_a_full_disk_is_told(data, tmp_path, monkeypatch, capsys):
     told = f"error: Cannot write into {tmp_path}: No space left on device. "
     assert error_line(capsys) == told + "What it holds is kept; the same command goes on from there."
     assert sorted(os.listdir(tmp_path)) == ["config.json", "log.csv", "state.pt"]
-
-
-def test_unequal_shares_of_a_batch_are_told(data, tmp_path, monkeypatch, capsys):
-    three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)
-    monkeypatch.setattr(command.command, "PartialState", lambda **options: three)
-    assert run(data, tmp_path) == 1
-    assert error_line(capsys) == "error: A batch of 2 cannot be shared by 3 processes."

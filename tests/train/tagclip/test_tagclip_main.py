@@ -16,7 +16,7 @@ from eval import evaluate
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
 from ovseg_demo.weights import catalogue, reading
 from tests.helpers.commands import error_line
-from tests.helpers.mini_data import HELD_OUT, KEYS, shrunk, two_halves, write_labelled_set
+from tests.helpers.mini_data import shrunk, two_halves
 from tests.helpers.processes import run_in_two_processes
 from train.common.sampling import StepGenerator
 from train.tagclip import __main__ as command
@@ -24,19 +24,8 @@ from train.tagclip import initial_model, saving
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    masks = {
-        KEYS[0]: two_halves(0, 3),
-        KEYS[1]: two_halves(2, 255),
-        KEYS[2]: two_halves(3, 0),
-        HELD_OUT[0]: two_halves(0, 2),
-    }
-    write_labelled_set(folder / "animals_train", ["cat", "background", "dog", "sheep"], masks, "cat_mirror")
-    write_labelled_set(
-        folder / "street_train", ["road", "sky"], {key: two_halves(0, 1) for key in KEYS[:3]}, "tram_bus_street"
-    )
-    return folder
+def data(finished_run) -> Path:
+    return finished_run("tagclip").data
 
 
 def run(data: Path, out: Path, *more: str) -> int:
@@ -57,11 +46,9 @@ def about(out: Path) -> TrainingInfo:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(finished_run) -> Path:
     """The folder of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    assert run(data, out) == 0
-    return out
+    return finished_run("tagclip").out
 
 
 def test_a_run_leaves_its_configuration_log_and_weights(whole):
@@ -88,37 +75,6 @@ def test_prompts_and_decoder_learn_and_all_else_of_clip_stays(whole):
     assert {name for name, kept in names.items() if kept not in ended} == {"logit_scale"}
     assert ended["decode_head.disc_token"].shape == (1, 64)
     assert all(value.isfinite().all() for value in ended.values())
-
-
-def test_the_last_line_names_the_file(whole, data, capsys):
-    hashed = digest(whole)
-    assert run(data, whole) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"file": saving.FILE, "sha256": hashed, "size": (whole / saving.FILE).stat().st_size}
-
-
-@pytest.mark.parametrize(
-    ("step", "more"), [(3, ()), (2, ("--workers", "1")), (3, ("--protocol", "strict", "--recipe", "paper"))]
-)
-def test_an_interrupted_run_ends_as_one_that_was_not(data, whole, tmp_path, monkeypatch, capsys, step, more):
-    fit, settings = command.fit, [each for each in more if more[0] != "--workers"]
-    wanted = whole
-    if settings:
-        wanted = tmp_path / "wanted"
-        assert run(data, wanted, *settings) == 0
-
-    def interrupted(*arguments, **options):
-        fit(*arguments, **options | {"stop_after": step})
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "fit", interrupted)
-        assert run(data, tmp_path / "out", *settings) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    torch.randn(7)  # another process has drawn other numbers by now
-    assert run(data, tmp_path / "out", *more) == 0
-    assert digest(tmp_path / "out") == digest(wanted)
-    assert rows(tmp_path / "out") == rows(wanted)
 
 
 def test_a_run_may_stop_with_its_weights_and_go_on(data, whole, tmp_path):
@@ -242,18 +198,9 @@ def test_what_was_trained_is_evaluated_on_another_benchmark(whole, tmp_path, cap
     assert "| tagclip-own |" in capsys.readouterr().out
 
 
-def test_other_settings_in_one_folder_are_refused(whole, data, capsys):
-    assert run(data, whole, "--protocol", "strict") == 1
-    assert "holds a run with other settings (protocol was 'published', now 'strict'" in error_line(capsys)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--steps", "0"), "steps is 0, but must be 1 or more."),
-        (("--batch", "0"), "batch is 0, but must be 1 or more."),
-        (("--stop-after", "0"), "stop_after is 0, but must be 1 or more."),
-        (("--workers", "-1"), "workers is -1, but must be 0 or more."),
         (("--unseen", " , "), "--unseen names no word."),
         (("--unseen", "zebra"), "No set has a class of the name zebra, which is to be unseen."),
         (("--unseen", "road,sky"), "No mask of street_train shows a seen class."),
