@@ -171,4 +171,4 @@ def replace_convnext_blocks(visual: TimmModel, precision: Precision) -> None:
     for stage in cast(ConvNeXt, visual.trunk).stages.children():
         blocks = cast(nn.Sequential, stage.get_submodule("blocks"))
         for index, block in enumerate(blocks):
-            blocks[index] = OptimisedConvNextBlock(block, precision)
+            blocks[index] = OptimisedConvNextBlock(cast(ConvNeXtBlock, block), precision)
