@@ -1,5 +1,5 @@
 # make demo   serve the demo on http://127.0.0.1:7860 (HOST and PORT can be set)
-# make test   run all tests
+# make test   run all tests, in random order, a worker for each core (PYTEST_ADDOPTS="-n 0" for none)
 # make lint   check style, layers of imports and types
 # Each creates .venv when it is missing and installs only when the requirements have changed.
 
