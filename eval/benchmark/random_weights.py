@@ -115,7 +115,7 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
 def _about_tagclip() -> dict[str, str]:
     from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, published_training_info
 
-    return {METADATA_KEY: published_training_info("zegclip-coco").to_json()}
+    return {METADATA_KEY: published_training_info("coco", "inductive").to_json()}
 
 
 _METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _about_tagclip}
