@@ -96,7 +96,8 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
         settings = environment.settings(dataset, method, options, chosen.device, chosen.threads)
         folder = chosen.out / dataset.name / f"{method}-{environment.digest(settings)}"
         engine = Engine(chosen.device)  # one a method, so that only one method's models are in memory
-        runner.evaluate(engine, wanted, method, options, folder, state.process_index, state.num_processes)
+        longest_side = registry.get(method).longest_side
+        runner.evaluate(engine, wanted, method, options, folder, state.process_index, state.num_processes, longest_side)
         state.wait_for_everyone()
         if state.is_main_process:
             evaluation = runner.collect(wanted, folder)

@@ -76,6 +76,7 @@ def evaluate(
     folder: Path,
     process: int = 0,
     processes: int = 1,
+    longest_side: int = image.WORKING_SIDE,
 ) -> None:
     """Evaluate this process's share of a benchmark, less what the folder's journals hold already.
 
@@ -89,6 +90,7 @@ def evaluate(
         options: its settings.
         folder: of a run with exactly these settings, shared by all processes.
         process, processes: the number of this process, from 0, and how many there are.
+        longest_side: pixels of the longest side of the photos that the method is given, and so of its results.
     """
     finished, _ = journal.read(folder)
     own, share = Journal(folder, process), dataset.samples[process::processes]
@@ -107,7 +109,7 @@ def evaluate(
         unit="image",
         disable=None if process == 0 else True,
     ) as bar:
-        for sample, loading in _ahead(left, lambda sample: _load(dataset, sample)):
+        for sample, loading in _ahead(left, lambda sample: _load(dataset, sample, longest_side)):
             entry = _evaluated(sample, loading, predict, total)
             own.append(entry)
             if isinstance(entry, Failure):
@@ -168,11 +170,11 @@ def _evaluated(sample: Sample, loading: "Future[_Loaded]", predict: Predictor, t
     )
 
 
-def _load(dataset: Dataset, sample: Sample) -> _Loaded:
-    """Raises ImageError or DatasetError."""
+def _load(dataset: Dataset, sample: Sample, longest_side: int) -> _Loaded:
+    """A photo with at most so many pixels on its longest side, and its labels. Raises ImageError or DatasetError."""
     start = time.perf_counter()
     labels = dataset.load_labels(sample)
-    photo = image.load(sample.image)
+    photo = image.load(sample.image, longest_side)
     if labels.shape != photo.original_size:
         raise DatasetError(
             f"{sample.labels} has {_size(labels.shape)} pixels, but {sample.image} has {_size(photo.original_size)}."

@@ -54,7 +54,7 @@ def test_tagclip_reads_words_in_the_templates_of_its_benchmark(benchmark, name, 
     texts = []
     monkeypatch.setattr(text.open_clip, "tokenize", lambda given: texts.extend(given) or torch.zeros(1))
     monkeypatch.setattr(text, "encode_shared_prefixes", lambda clip, tokens: torch.ones(len(texts), 2))
-    info = training_info.published_training_info(f"zegclip-{benchmark}")
+    info = training_info.published_training_info(benchmark, "inductive")
     clip = types.SimpleNamespace(text_projection=torch.zeros(1))
     text.embed_words(clip, ["pottedplant"], training_info.TEMPLATES[info.templates])
     assert texts == [prompt.replace("{}", "pottedplant") for prompt in training_info.TEMPLATES[name]]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ovseg_demo.image import Photo
+from ovseg_demo.image import WORKING_SIDE, Photo
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.shared_models import SharedModels
@@ -46,6 +46,8 @@ class MethodSpec:
         checkpoints: catalogue ids of the weights it needs.
         build: loads the method; slow. It takes the models that are shared with other methods from its argument.
         options: the options a request may set.
+        longest_side: pixels of the longest side of the photos that the method reads. Demo and command line give results
+            at `image.WORKING_SIDE` all the same; an evaluation asks for results of this size.
     """
 
     id: str
@@ -54,6 +56,7 @@ class MethodSpec:
     checkpoints: tuple[str, ...]
     build: Callable[[SharedModels], Method]
     options: type[MethodOptions] = MethodOptions
+    longest_side: int = WORKING_SIDE
 
     def missing(self) -> list[catalogue.Checkpoint]:
         """The weights that are not here; the method is available when there are none."""

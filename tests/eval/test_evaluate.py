@@ -193,9 +193,9 @@ def test_an_image_is_loaded_while_the_one_before_is_segmented(root, tmp_path, mo
     reader, loads = fakes.Reader(), threading.Semaphore(0)
     load, segment = image.load, reader.segment
 
-    def counted(path):
+    def counted(path, longest):
         loads.release()
-        return load(path)
+        return load(path, longest)
 
     def waiting(*arguments):
         for _ in range([2, 1, 1, 1, 0][len(reader.shown)]):
@@ -374,3 +374,16 @@ def test_the_bundled_method_is_evaluated_end_to_end(tmp_path, monkeypatch, engin
     assert [c["pixels"] for c in report["classes"]] == [1200, 1200, 0]
     assert report["classes"][0]["accuracy"] > 0.5
     assert report["seconds"]["Finding masks"]["total"] > 0
+
+
+def test_published_methods_are_measured_on_photos_that_are_not_bounded_as_for_the_page(tmp_path):
+    fakes.draw(tmp_path, 1, (20, 1300))
+    for longest_side, width in ((2560, 1300), (1024, 1024)):
+        reader, folder = fakes.Reader(), tmp_path / f"run {longest_side}"
+        runner.evaluate(reader, fakes.read(tmp_path), "reader", SamOptions(), folder, longest_side=longest_side)
+        assert {photo.pixels.shape[1] for photo in reader.shown} == {width}
+    published = [spec.id for spec in registry.REGISTRY.values() if spec.longest_side == 2560]
+    assert "ovseg-maskformer-swinb" in published
+    assert "sed-convnext-b" in published
+    assert "zegclip-coco" in published
+    assert "sed-mini" not in published

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ovseg_demo.image import READING_SIDE
 from ovseg_demo.methods.base import Method, MethodSpec
 from ovseg_demo.methods.ovseg.options import MaskFormerOptions, SamOptions
 from ovseg_demo.models.clip.shared import shared_region_classifier
@@ -50,7 +51,9 @@ def _with_clip(method: str, clip: str, description: str, architecture: str, weig
 def _with_maskformer(method: str, models: str, description: str, weights: str) -> MethodSpec:
     summary = f"MaskFormer's masks, named by {description}."
     build = _build_maskformer(weights)
-    return MethodSpec(method, f"OVSeg-MaskFormer · {models}", summary, (weights,), build, MaskFormerOptions)
+    return MethodSpec(
+        method, f"OVSeg-MaskFormer · {models}", summary, (weights,), build, MaskFormerOptions, READING_SIDE
+    )
 
 
 OVSEG_MINI = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ovseg_demo.image import READING_SIDE
 from ovseg_demo.methods.base import Method, MethodSpec
 from ovseg_demo.methods.sed.options import SEDMiniOptions, SEDOptions
 from ovseg_demo.models.mini.shared import MINI_CHECKPOINTS, shared_mini_model
@@ -26,7 +27,7 @@ def _build(checkpoint_id: str) -> Callable[[SharedModels], Method]:
 def _spec(method: str, model: str, clip: str) -> MethodSpec:
     """A whole model in one file, whose catalogue id is that of the method."""
     summary = f"No masks: a decoder draws outlines from the cost maps of {clip}."
-    return MethodSpec(method, f"SED · {model}", summary, (method,), _build(method), SEDOptions)
+    return MethodSpec(method, f"SED · {model}", summary, (method,), _build(method), SEDOptions, READING_SIDE)
 
 
 SED_MINI = (

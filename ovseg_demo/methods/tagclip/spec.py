@@ -1,5 +1,6 @@
 """The methods of TagCLIP and ZegCLIP that people can choose, and their options."""
 
+from ovseg_demo.image import READING_SIDE
 from ovseg_demo.methods.base import Method, MethodSpec
 from ovseg_demo.methods.tagclip.options import SelfTrainedOptions, TagCLIPMiniOptions, TagCLIPOptions, ZegCLIPOptions
 from ovseg_demo.methods.tagclip.training_info import Benchmark, Setting, published_training_info
@@ -32,7 +33,7 @@ def _zegclip(method: str, training: str, benchmark: Benchmark, setting: Setting)
 
     summary = "No masks: words find their regions by attention in a CLIP ViT-B/16 with learned prompts."
     options = ZegCLIPOptions if setting == "inductive" else SelfTrainedOptions
-    return MethodSpec(method, f"ZegCLIP · {training}", summary, (method,), build, options)
+    return MethodSpec(method, f"ZegCLIP · {training}", summary, (method,), build, options, READING_SIDE)
 
 
 TAGCLIP_MINI = (
@@ -54,6 +55,7 @@ TAGCLIP = (
         ("tagclip-own",),
         _build_own,
         TagCLIPOptions,
+        READING_SIDE,
     ),
     _zegclip("zegclip-voc", "VOC, 15 of 20 words seen", "voc", "inductive"),
     _zegclip("zegclip-voc-transductive", "VOC, self-trained", "voc", "transductive"),
