@@ -34,11 +34,12 @@ DEMO_THRESHOLD = 0.35
 
 @dataclass(frozen=True)
 class PublishedSettings:
-    """What the published models with one backbone share beside it.
+    """The settings of the published models with one backbone.
 
     Attributes:
         architecture: open_clip name of the CLIP.
-        shortest, longest: sides in pixels that a photo is resized to.
+        shortest: pixels of the shorter side of the resized photo.
+        longest: most pixels of its longer side.
         threshold: mask probability above which a pixel belongs to a mask, in evaluation.
     """
 
@@ -52,10 +53,17 @@ PUBLISHED_SETTINGS = {
     "r101c": PublishedSettings("ViT-B-16-quickgelu", 512, 2048, 0.5),
     "swinb": PublishedSettings("ViT-L-14-quickgelu", 640, 2560, 0.4),
 }
+"""By backbone."""
 
 
 class MaskFormerProposals:
-    """MaskFormer's masks as binary proposals, those without any pixel left out."""
+    """MaskFormer as a `ProposalGenerator`.
+
+    Args:
+        predictor: MaskFormer with its rule for resizing photos.
+        name: identifies the masks that it proposes, for caches.
+        threshold: mask probability above which a pixel belongs to a mask, 0 to 1.
+    """
 
     def __init__(self, predictor: MaskFormerPredictor, name: str, threshold: float) -> None:
         self.name = name
@@ -63,8 +71,13 @@ class MaskFormerProposals:
         self._threshold = threshold
 
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
-        """Up to 100 masks of an RGB image, uint8 (H, W, 3). Their scores are the mean probability of their pixels."""
-        output = self._predictor.read(image)
+        """The masks with at least one pixel, scored by the mean mask probability of their pixels.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            report: called once, with 1, when the masks are predicted.
+        """
+        output = self._predictor.predict(image)
         report(1)
         return proposals_at(output, self._threshold, image.shape[:2])
 
@@ -76,7 +89,7 @@ class OVSegMaskFormer:
         predictor: MaskFormer with its rule for resizing photos.
         vlm: the CLIP.
         non_object: (1, D), the text embedding of "no object", which MaskFormer was trained with.
-        name: names the weights in caches.
+        name: identifies the weights, for caches.
         threshold: mask probability above which a pixel belongs to a mask in evaluation, as in `PublishedSettings`.
     """
 
@@ -87,10 +100,11 @@ class OVSegMaskFormer:
         self._non_object = F.normalize(non_object.float().cpu(), dim=-1)
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages) -> Segmentation:
+        """Segment a photo as OVSeg's demo does, or, with `options.ensemble`, as its evaluation does."""
         output = stages.cached(
             "Reading the photo",
             ("reading", photo.key, self._name),
-            lambda _: self._predictor.read(photo.pixels_for(READING_SIDE)),
+            lambda _: self._predictor.predict(photo.pixels_for(READING_SIDE)),
         )
         if options.ensemble is None:
             return self._name_by_clip(output, photo, vocabulary, options, stages)
@@ -99,7 +113,7 @@ class OVSegMaskFormer:
     def _name_by_clip(
         self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages
     ) -> Segmentation:
-        """The demo: masks, crops and painting are all of the resized photo; only the painted scores are enlarged."""
+        """OVSeg's demo: masks and crops are those of the resized photo; only the painted scores are enlarged."""
         proposals = stages.cached(
             "Finding masks", ("masks", photo.key, self._name), lambda _: binary_masks(output, DEMO_THRESHOLD)[0]
         )
@@ -109,6 +123,7 @@ class OVSegMaskFormer:
     def _ensemble(
         self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
     ) -> Segmentation:
+        """OVSeg's evaluation: soft masks weight the class probabilities of MaskFormer and CLIP together."""
         proposals, valid = binary_masks(output, self._threshold)
         regions = stages.cached(
             "Reading regions",
@@ -118,22 +133,34 @@ class OVSegMaskFormer:
         texts = class_texts.embed_vocabulary(self._vlm, vocabulary, stages)
         with stages.timed("Fusing"):
             by_clip = texts.of_classes(self._vlm.logits(regions, texts.embeddings)).softmax(-1).cpu()
-            by_maskformer = self._class_probabilities(output.classes.cpu(), texts)
+            by_maskformer = self._class_probabilities(output.class_embeddings.cpu(), texts)
             scores = ensemble_scores(by_maskformer, by_clip, valid, weight)
             return Segmentation.from_scores(vocabulary.names, sum_soft_masks(scores, output), photo.pixels.shape[:2])
 
-    def _class_probabilities(self, classes: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:
-        """MaskFormer's own, (Q, C): a softmax over the classes and "no object", which then is left out."""
-        queries = F.normalize(classes, dim=-1)
+    def _class_probabilities(self, class_embeddings: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:
+        """MaskFormer's class probabilities (Q, C) from its class embeddings (Q, D).
+
+        The softmax also runs over "no object", whose probability is left out.
+        """
+        queries = F.normalize(class_embeddings, dim=-1)
         logits = texts.of_classes(LOGIT_SCALE * queries @ texts.embeddings.T.cpu())
-        nothing = LOGIT_SCALE * queries @ self._non_object.T
-        return torch.cat([logits, nothing], 1).softmax(-1)[:, :-1]
+        no_object = LOGIT_SCALE * queries @ self._non_object.T
+        return torch.cat([logits, no_object], 1).softmax(-1)[:, :-1]
 
 
 def binary_masks(output: MaskFormerOutput, threshold: float) -> tuple[MaskProposals, Tensor]:
-    """Non-empty binary masks at the size of the resized photo, and which of all Q queries they are of, bool (Q,)."""
+    """Binary masks at the size of the resized photo.
+
+    Args:
+        output: MaskFormer's predictions for the photo, with Q queries.
+        threshold: mask probability above which a pixel belongs to a mask, 0 to 1.
+
+    Returns:
+        The masks with at least one pixel, scored by the mean mask probability of their pixels, in the order of the
+        queries; and bool (Q,), the queries of these masks.
+    """
     masks, mean_probabilities = [], []
-    for logits in output.masks():
+    for logits in output.enlarged_mask_logits():
         probabilities = logits.sigmoid()
         inside = probabilities > threshold
         masks.append(inside.cpu())
@@ -144,32 +171,54 @@ def binary_masks(output: MaskFormerOutput, threshold: float) -> tuple[MaskPropos
 
 
 def proposals_at(output: MaskFormerOutput, threshold: float, size: tuple[int, int]) -> MaskProposals:
-    """The masks with a pixel above a probability, at another size (H, W)."""
-    found, _ = binary_masks(output, threshold)
-    return found.resized(size).without_empty()
+    """Binary masks at another size.
+
+    Args:
+        output: MaskFormer's predictions for a photo.
+        threshold: mask probability above which a pixel belongs to a mask, 0 to 1.
+        size: (H, W) of the masks.
+
+    Returns:
+        The masks with at least one pixel at this size; see `binary_masks`.
+    """
+    proposals, _ = binary_masks(output, threshold)
+    return proposals.resized(size).without_empty()
 
 
 def ensemble_scores(by_maskformer: Tensor, by_clip: Tensor, valid: Tensor, weight: float) -> Tensor:
-    """Class scores (Q, C): A^(1 - weight) C^weight (Liang et al. 2023, section 4.1).
+    """Class scores (Q, K) of K classes: A^(1 - weight) C^weight (Liang et al. 2023, section 4.1).
+
+    Masks that CLIP has not classified get A^(1 - weight). At a weight of 0 the released code, against its formula,
+    takes CLIP's probabilities alone, and 0 for masks that CLIP has not classified.
 
     Args:
-        by_maskformer: A, (Q, C) in [0, 1].
-        by_clip: C, (V, C) in [0, 1], of the V valid masks.
-        valid: bool (Q,). Of masks that CLIP has not seen, A^(1 - weight) stands alone, except at a weight of 0: the
-            released code then takes CLIP's scores, and the other masks are left out.
+        by_maskformer: A, class probabilities (Q, K) of all Q masks.
+        by_clip: C, class probabilities (V, K) of the V masks that CLIP has classified.
+        valid: bool (Q,), the masks that CLIP has classified.
         weight: 0 to 1.
     """
-    everywhere = torch.full_like(by_maskformer, float(weight != 0))
-    everywhere[valid] = by_clip
-    return everywhere if weight == 0 else by_maskformer ** (1 - weight) * everywhere**weight
+    clip_of_all = torch.full_like(by_maskformer, float(weight != 0))
+    clip_of_all[valid] = by_clip
+    return clip_of_all if weight == 0 else by_maskformer ** (1 - weight) * clip_of_all**weight
 
 
 def sum_soft_masks(scores: Tensor, output: MaskFormerOutput) -> Tensor:
-    """Scores (Q, C) of all masks at every pixel, each mask's weighted by its probability there: float32 (C, h, w)."""
-    total, first = 0, 0
-    for logits in output.masks():
-        some = scores[first : first + len(logits)].to(logits)
-        total = total + torch.einsum("qc,qhw->chw", some, logits.sigmoid())
+    """Class scores of every pixel: the sum over the masks of the mask's probability times its class scores.
+
+    This is MaskFormer's semantic inference (Cheng et al. 2021, section 3.4).
+
+    Args:
+        scores: class scores (Q, C) of the masks.
+        output: MaskFormer's predictions for a photo.
+
+    Returns:
+        float32 (C, h, w), at the size of the resized photo.
+    """
+    height, width = output.pixels.shape[:2]
+    total, first = output.mask_logits.new_zeros(scores.shape[1], height, width), 0
+    for logits in output.enlarged_mask_logits():
+        group = scores[first : first + len(logits)].to(logits)
+        total += torch.einsum("qc,qhw->chw", group, logits.sigmoid())
         first += len(logits)
     return total
 
@@ -177,12 +226,14 @@ def sum_soft_masks(scores: Tensor, output: MaskFormerOutput) -> Tensor:
 def load_ovseg_maskformer(
     checkpoint_id: str, device: str, clip: Callable[[str], ClipRegionClassifier]
 ) -> OVSegMaskFormer:
-    """A model as published, in one file. Raises CheckpointError when it is missing, damaged or does not fit.
+    """Load a published model of MaskFormer and CLIP from one file.
 
     Args:
-        checkpoint_id: catalogue id.
-        device: where it runs.
-        clip: makes the file's CLIP, given its architecture; other methods may share it.
+        checkpoint_id: id of the file in the catalogue.
+        device: where MaskFormer runs.
+        clip: makes the CLIP of the file from its open_clip architecture; other methods may share this CLIP.
+
+    Raises CheckpointError when the file is missing, damaged or does not fit.
     """
     released = checkpoint.split_checkpoint(loading.load_state_dict(checkpoint_id), catalogue.get(checkpoint_id).file)
     settings = PUBLISHED_SETTINGS[released.backbone]
@@ -193,6 +244,11 @@ def load_ovseg_maskformer(
 
 
 def create_predictor(released: checkpoint.ReleasedModel, device: str | torch.device) -> MaskFormerPredictor:
-    """The MaskFormer of a published model, shown photos at the size it was trained for."""
+    """The MaskFormer of a published model, with its published rule for resizing photos.
+
+    Args:
+        released: the parts of the model's file.
+        device: where MaskFormer runs.
+    """
     settings = PUBLISHED_SETTINGS[released.backbone]
     return MaskFormerPredictor(checkpoint.load_maskformer(released, device), settings.shortest, settings.longest)

@@ -11,7 +11,7 @@ from ovseg_demo.proposals.maskformer.model import MaskFormer, build_maskformer, 
 from ovseg_demo.proposals.maskformer.resnet import ResNet
 from ovseg_demo.weights.loading import check_state_dict, load_strict, tensor_table
 
-_MASKFORMER = ("backbone.", "sem_seg_head.")
+_MASKFORMER_PREFIXES = ("backbone.", "sem_seg_head.")
 CLIP_PREFIX = "clip_adapter.clip_model."
 _MASK_PROMPTS = "visual.mask_embedding"
 NON_OBJECT = "clip_adapter.non_object_embedding"
@@ -20,7 +20,8 @@ UNUSED = {
     "clip_adapter.pixel_std": (1, 3, 1, 1),
     "criterion.empty_weight": (172,),
 }
-"""Constants that our code has of its own, and the training's weights of COCO-Stuff's 171 classes and the void."""
+"""Shapes of the tensors that inference does not need, by name: normalisation constants that our code has of its own,
+and the weights of COCO-Stuff's 171 classes and of "no object" in the training loss."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class ReleasedModel:
 
     Attributes:
         backbone: "r101c" or "swinb".
-        maskformer: the state of `build_maskformer(backbone, D)`.
-        clip: OpenAI CLIP's names, and "visual.mask_embedding", the mask prompts. What is missing, extra or misshapen
-            among them is told by whoever loads them.
-        non_object: (1, D), the learned embedding of what is no object, not normalised.
+        maskformer: the state dict of `build_maskformer(backbone, D)`.
+        clip: the state dict of the CLIP under OpenAI's names, and "visual.mask_embedding", the mask prompts. Only
+            loading it shows whether tensors are missing, unexpected or misshapen.
+        non_object: (1, D), the learned text embedding of "no object", not normalised.
     """
 
     backbone: str
@@ -42,13 +43,13 @@ class ReleasedModel:
 
 
 def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedModel:
-    """Take a released OVSeg file apart and account for each of its tensors.
+    """Split a released OVSeg file into its parts and account for every tensor.
 
     Args:
-        published: the file's content; tensors stand in it, or under "model".
+        published: the content of the file; the tensors lie in it directly, or under "model".
         source: the file's name, for messages.
 
-    Raises CheckpointError that names what is missing, extra or misshapen.
+    Raises CheckpointError that names the missing, unexpected and misshapen tensors.
     """
     state = tensor_table(published, source)
     clip = {name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items() if name.startswith(CLIP_PREFIX)}
@@ -61,12 +62,19 @@ def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedM
         wanted = build_maskformer(backbone, text_width).state_dict()
         wanted |= {name: torch.empty(shape) for name, shape in (UNUSED | {NON_OBJECT: (1, text_width)}).items()}
     check_state_dict(wanted, rest, f"{source} is no released OVSeg model")
-    maskformer = {name: tensor for name, tensor in rest.items() if name.startswith(_MASKFORMER)}
+    maskformer = {name: tensor for name, tensor in rest.items() if name.startswith(_MASKFORMER_PREFIXES)}
     return ReleasedModel(backbone, maskformer, clip, rest[NON_OBJECT])
 
 
 def load_maskformer(released: ReleasedModel, device: torch.device | str = "cpu") -> MaskFormer:
-    """The MaskFormer of a released file, ready for inference in float32."""
+    """The MaskFormer of a released file, ready for inference in float32.
+
+    Args:
+        released: the parts of the file.
+        device: where the model runs.
+
+    Raises CheckpointError when the backbone has other tensors than the released one.
+    """
     model = build_maskformer(released.backbone, released.non_object.shape[-1])
     load_strict(model, released.maskformer, "The released MaskFormer")
     model.eval().requires_grad_(False)
@@ -76,22 +84,28 @@ def load_maskformer(released: ReleasedModel, device: torch.device | str = "cpu")
 
 
 def load_backbone(model: MaskFormer, published: Mapping, source: str = "This file") -> None:
-    """Initialise a model's backbone, in place, with weights trained on ImageNet.
+    """Initialise the backbone of a model, in place, with weights trained on ImageNet.
 
     Args:
-        model: with a ResNet: Detectron2's `R-103.pkl`, its arrays made tensors. With a Swin: the Swin release's
-            `swin_base_patch4_window12_384_22k.pth`; the norms of the four outputs, which it lacks, stay as they are.
-        published: the file's content; tensors stand in it, or under "model". Classifiers and counters that the
-            backbone has no use for are left out.
-        source: the file's name, for messages.
+        model: its backbone is a ResNet or a Swin transformer.
+        published: the content of a file, whose tensors lie in it directly, or under "model". For a ResNet this is
+            Detectron2's `R-103.pkl`, its arrays made tensors. For a Swin transformer it is the Swin release's
+            `swin_base_patch4_window12_384_22k.pth`; the norms of the backbone's four outputs, which that file lacks,
+            stay as they are. Tensors of the classifier and counters of batches are left out.
+        source: name of the file, for messages.
 
-    Raises CheckpointError that names what is missing, extra or misshapen.
+    Raises CheckpointError that names the missing, unexpected and misshapen tensors.
     """
     state = tensor_table(published, source)
     if isinstance(model.backbone, ResNet):
-        unused, ending, fresh = ("stem.fc.",), ".num_batches_tracked", ()
+        unused_prefixes, unused_suffix, absent = ("stem.fc.",), ".num_batches_tracked", ()
     else:
-        unused, ending, fresh = ("head.", "norm."), ".attn_mask", ("norm0.", "norm1.", "norm2.", "norm3.")
-    own = {name: tensor for name, tensor in model.backbone.state_dict().items() if name.startswith(fresh)}
-    given = {n: tensor for n, tensor in state.items() if not n.startswith(unused) and not n.endswith(ending)}
-    load_strict(model.backbone, own | given, source)
+        unused_prefixes, unused_suffix = ("head.", "norm."), ".attn_mask"
+        absent = ("norm0.", "norm1.", "norm2.", "norm3.")
+    unchanged = {name: tensor for name, tensor in model.backbone.state_dict().items() if name.startswith(absent)}
+    used = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith(unused_prefixes) and not name.endswith(unused_suffix)
+    }
+    load_strict(model.backbone, unchanged | used, source)

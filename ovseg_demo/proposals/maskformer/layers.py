@@ -1,4 +1,4 @@
-"""What the backbones and the pixel decoder share."""
+"""Layers that backbones, pixel decoder and transformer decoder share."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without a bias that keeps the size, up to its stride, and the norm on its output.
+    """A convolution without bias, padded so that only its stride changes the size, and a norm on its output.
 
     Published weights name the norm's tensors after the convolution ("conv1.weight", "conv1.norm.weight").
 
@@ -18,8 +18,9 @@ class ConvNorm(nn.Conv2d):
         width: channels of the input.
         out_width: channels of the output.
         kernel: side of the kernel, odd.
-        norm: makes the norm of that many channels.
-        stride, dilation: as in nn.Conv2d.
+        norm: makes the norm from the number of its channels.
+        stride: as in nn.Conv2d.
+        dilation: as in nn.Conv2d.
     """
 
     def __init__(
@@ -42,7 +43,10 @@ class ConvNorm(nn.Conv2d):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Take a frozen batch norm into the convolution's own weight and bias; the function stays the same."""
+        """Fold a frozen batch norm into the convolution's weight and bias; what the layer computes stays the same.
+
+        Other norms are left as they are.
+        """
         norm = self.norm
         if isinstance(norm, FrozenBatchNorm2d):
             mean, variance, scale, shift = map(norm.get_buffer, ("running_mean", "running_var", "weight", "bias"))
@@ -53,11 +57,15 @@ class ConvNorm(nn.Conv2d):
 
 
 class Mlp(nn.Module):
-    """Linear layers with ReLU between them, from the first width to the last."""
+    """Linear layers with ReLU between them.
+
+    Args:
+        *widths: channels of the input, of every hidden layer, and of the output.
+    """
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., widths[0]) to (..., widths[-1])."""

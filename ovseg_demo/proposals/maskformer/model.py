@@ -4,10 +4,12 @@ each with an embedding in CLIP's text space.
 State-dict names are those of OVSeg's released files.
 """
 
+from typing import Any
+
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from ovseg_demo.proposals.maskformer.decoder import Predictions, Predictor
+from ovseg_demo.proposals.maskformer.decoder import LayerPredictions, TransformerPredictor
 from ovseg_demo.proposals.maskformer.layers import ConvNorm
 from ovseg_demo.proposals.maskformer.pixel_decoder import PixelDecoder
 from ovseg_demo.proposals.maskformer.resnet import ResNet
@@ -18,36 +20,36 @@ BACKBONES = {"r101c": ResNet, "swinb": Swin}
 """Backbones of the released models; called without arguments they have the released sizes."""
 
 STRIDE = 32
-"""Images must be a multiple of it on both sides."""
+"""Stride of the coarsest feature map: both sides of an image must be multiples of it."""
 
 
 class MaskFormer(nn.Module):
     """A backbone, a pixel decoder and a transformer decoder.
 
     Args:
-        backbone: gives four maps of strides 4 to 32 and names their `channels`.
-        text_width: D, of CLIP's text space.
+        backbone: computes four feature maps of strides 4, 8, 16 and 32; its `channels` are those of the maps.
+        text_width: D, dimensions of CLIP's text space.
         width: channels of the pixel decoder and of the queries, a multiple of 32.
-        **sizes: further keyword sizes of `Predictor`.
+        **sizes: further keyword arguments of `TransformerPredictor`.
     """
 
-    def __init__(self, backbone: ResNet | Swin, text_width: int, *, width: int = 256, **sizes) -> None:
+    def __init__(self, backbone: ResNet | Swin, text_width: int, *, width: int = 256, **sizes: Any) -> None:
         super().__init__()
         self.backbone = backbone
         self.sem_seg_head = nn.ModuleDict(
             {
                 "pixel_decoder": PixelDecoder(backbone.channels, width),
-                "predictor": Predictor(backbone.channels[-1], text_width, width=width, **sizes),
+                "predictor": TransformerPredictor(backbone.channels[-1], text_width, width=width, **sizes),
             }
         )
 
-    def forward(self, images: Tensor, *, every_layer: bool = True) -> list[Predictions]:
-        """Predictions of each decoder layer; the last one's are the result.
+    def forward(self, images: Tensor, *, every_layer: bool = True) -> list[LayerPredictions]:
+        """Predictions of each decoder layer; those of the last layer are the result.
 
         Args:
-            images: float32 (B, 3, H, W), RGB, normalised with the mean and deviation of ImageNet; H and W are
-                multiples of 32.
-            every_layer: False leaves out all but the last layer's predictions.
+            images: float32 (B, 3, H, W), RGB, normalised with the mean and the standard deviation of ImageNet; H
+                and W are multiples of STRIDE.
+            every_layer: False leaves out all predictions but those of the last layer.
         """
         maps = self.backbone(images)
         mask_features = self.sem_seg_head["pixel_decoder"](maps)
@@ -59,7 +61,7 @@ def build_maskformer(backbone: str, text_width: int) -> MaskFormer:
 
     Args:
         backbone: "r101c" or "swinb".
-        text_width: of CLIP's text space: 512 for ViT-B/16, 768 for ViT-L/14.
+        text_width: dimensions of CLIP's text space: 512 for ViT-B/16, 768 for ViT-L/14.
     """
     return MaskFormer(BACKBONES[backbone](), text_width)
 
@@ -67,7 +69,10 @@ def build_maskformer(backbone: str, text_width: int) -> MaskFormer:
 def fuse_maskformer(model: MaskFormer) -> None:
     """Fold batch norms and fuse linear layers with their activations, in place, for inference in float32.
 
-    The function stays the same, but not the names of the tensors: load the weights first.
+    What the model computes stays the same, but the names of its tensors change.
+
+    Args:
+        model: with its weights loaded.
     """
     for module in model.modules():
         if isinstance(module, ConvNorm):

@@ -9,20 +9,21 @@ from ovseg_demo.proposals.maskformer.layers import ConvNorm
 
 
 class PixelDecoder(nn.Module):
-    """From the coarsest map to the finest: add the finer map to the coarser result, convolve.
+    """From the coarsest feature map to the finest: add the finer map to the upsampled result so far, and convolve.
 
-    Tensor names count maps from the finest, 1, on: "adapter_i" brings map i to the common width, "layer_i" convolves.
+    Tensor names number the maps from the finest, 1, to the coarsest: "adapter_i" projects map i to `width` channels,
+    "layer_i" convolves the sum.
 
     Args:
-        channels: channels of the backbone's maps, finest first.
-        width: channels inside and of the result, a multiple of 32.
+        channels: channels of the backbone's feature maps, finest first.
+        width: channels inside and of the mask features, a multiple of 32.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 256) -> None:
         super().__init__()
         *finer, coarsest = channels
-        for i, n in enumerate(finer, 1):
-            self.add_module(f"adapter_{i}", ConvNorm(n, width, 1, norm=_GroupNorm))
+        for i, count in enumerate(finer, 1):
+            self.add_module(f"adapter_{i}", ConvNorm(count, width, 1, norm=_GroupNorm))
             self.add_module(f"layer_{i}", ConvNorm(width, width, 3, norm=_GroupNorm))
         self.add_module(f"layer_{len(channels)}", ConvNorm(coarsest, width, 3, norm=_GroupNorm))
         self.mask_features = nn.Conv2d(width, width, 3, padding=1)
@@ -33,7 +34,7 @@ class PixelDecoder(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, H / s, W / s) of strides s = 4, 8, 16, 32 to mask features (B, width, H / 4, W / 4)."""
+        """Feature maps (B, C_i, H / s, W / s), s = 4, 8, 16, 32, to mask features (B, width, H / 4, W / 4)."""
         *finer, coarsest = maps
         x = getattr(self, f"layer_{len(maps)}")(coarsest).relu_()
         for i in range(len(finer), 0, -1):
@@ -44,7 +45,7 @@ class PixelDecoder(nn.Module):
 
 
 class _GroupNorm(nn.GroupNorm):
-    """In the order (B, C, H, W): for channels_last torch's sums on the CPU are a sixth as exact."""
+    """A group norm on contiguous maps: in channels_last order torch's sums on the CPU are a sixth as exact."""
 
     def __init__(self, width: int) -> None:
         super().__init__(32, width)

@@ -12,19 +12,19 @@ from torchvision.ops import FrozenBatchNorm2d
 from ovseg_demo.proposals.maskformer.layers import ConvNorm
 
 _EXPANSION = 4
-"""A block's output is that many times as wide as its inner convolution."""
+"""Channels of a block's output over those of its 3 x 3 convolution."""
 
 
 class ResNet(nn.Module):
     """Stem at stride 4, then stages res2 to res5 of bottleneck blocks.
 
-    The first block of each stage but the first halves the map, in its 3 x 3 convolution. Blocks of the last stage
-    dilate theirs by `multi_grid`.
+    In each stage but res2 the first block has stride 2, in its 3 x 3 convolution. In res5 these convolutions are
+    dilated by `multi_grid`.
 
     Args:
-        width: channels inside the blocks of res2, and of the stem's first two convolutions.
-        depths: blocks of the four stages.
-        multi_grid: dilation of each block of the last stage.
+        width: channels of the 3 x 3 convolutions of res2, and of the stem's first two convolutions.
+        depths: number of blocks of each of the four stages.
+        multi_grid: dilation of each block of res5.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class ResNet(nn.Module):
         """Channels of res2 to res5."""
         self.stem = Stem(width)
         dilations = [[1] * depth for depth in depths[:-1]] + [multi_grid]
-        before = 2 * width
+        in_channels = 2 * width
         for i, (channels, grid) in enumerate(zip(self.channels, dilations, strict=True)):
             blocks = [
-                Bottleneck(before if j == 0 else channels, channels, stride=2 if i and j == 0 else 1, dilation=dilation)
+                Bottleneck(channels if j else in_channels, channels, stride=2 if i and j == 0 else 1, dilation=dilation)
                 for j, dilation in enumerate(grid)
             ]
             self.add_module(f"res{i + 2}", nn.Sequential(*blocks))
-            before = channels
+            in_channels = channels
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W), multiples of 32, to the maps of strides 4, 8, 16 and 32."""
+        """Normalised images (B, 3, H, W), H and W multiples of 32, to feature maps of strides 4, 8, 16 and 32."""
         x, maps = self.stem(images), []
         for i in range(len(self.channels)):
             x = getattr(self, f"res{i + 2}")(x)
@@ -61,7 +61,11 @@ class ResNet(nn.Module):
 
 
 class Stem(nn.Module):
-    """Three 3 x 3 convolutions, the first of stride 2, and max pooling of stride 2."""
+    """Three 3 x 3 convolutions, the first of stride 2, and max pooling of stride 2.
+
+    Args:
+        width: channels of the first two convolutions; the third has twice as many.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,7 +82,14 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut, which is a convolution where the widths differ."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions and a residual connection, which is a convolution where the widths differ.
+
+    Args:
+        width: channels of the input.
+        out_width: channels of the output.
+        stride: of the 3 x 3 convolution.
+        dilation: of the 3 x 3 convolution.
+    """
 
     def __init__(self, width: int, out_width: int, *, stride: int, dilation: int) -> None:
         super().__init__()

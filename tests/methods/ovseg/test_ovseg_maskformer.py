@@ -29,19 +29,19 @@ NAMES = "red, green, blue"
 class Large(MaskFormerOutput):
     """Its masks are given at full size."""
 
-    def masks(self):
-        yield from self.logits.split(2)
+    def enlarged_mask_logits(self):
+        yield from self.mask_logits.split(2)
 
 
 class Paper:
     """Reads what it was given."""
 
-    def __init__(self, classes, masks):
-        self.classes, self.masks, self.calls = classes, masks, 0
+    def __init__(self, class_embeddings, mask_logits):
+        self.class_embeddings, self.mask_logits, self.calls = class_embeddings, mask_logits, 0
 
-    def read(self, pixels):
+    def predict(self, pixels):
         self.calls += 1
-        return Large(self.classes, self.masks, pixels)
+        return Large(self.class_embeddings, self.mask_logits, pixels)
 
 
 class Oracle:
@@ -77,12 +77,12 @@ def segment(method, words, size=(6, 8), **options):
 
 @pytest.mark.parametrize("case", REFERENCE["cases"], ids=lambda case: f"{case['threshold']}-{case['ensemble']}")
 def test_the_evaluation_equals_the_released_code(case):
-    reading = Large(CLASSES, MASKS, np.zeros((6, 8, 3), np.uint8))
-    _, valid = binary_masks(reading, case["threshold"])
+    output = Large(CLASSES, MASKS, np.zeros((6, 8, 3), np.uint8))
+    _, valid = binary_masks(output, case["threshold"])
     by_clip = CLIP[valid][:, :-1].softmax(-1)
     scores = ensemble_scores(CLASSES.softmax(-1)[:, :-1], by_clip, valid, case["ensemble"])
     assert 0 < valid.sum() < len(valid)
-    assert torch.allclose(sum_soft_masks(scores, reading), torch.tensor(case["scores"]), atol=1e-5)
+    assert torch.allclose(sum_soft_masks(scores, output), torch.tensor(case["scores"]), atol=1e-5)
 
 
 def test_the_demo_equals_the_released_code():
@@ -183,9 +183,9 @@ def test_a_mask_that_vanishes_in_a_smaller_photo_is_left_out():
 
 def test_a_photo_is_read_with_more_pixels_than_the_page_shows():
     class Sized(Paper):
-        def read(self, pixels):
+        def predict(self, pixels):
             self.seen = pixels.shape
-            return super().read(pixels)
+            return super().predict(pixels)
 
     predictor = Sized(torch.eye(4)[:3], halves())
     method = OVSegMaskFormer(predictor, Oracle({8: [9.0, 0, 0, 0], 16: [0, 9.0, 0, 0]}), torch.ones(1, 4), "p", 0.4)

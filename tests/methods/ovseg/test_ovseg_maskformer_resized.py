@@ -22,23 +22,23 @@ WORDS = {"red": (9.0, 0, 0), "green": (0, 9.0, 0), "blue": (0, 0, 9.0), "others"
 class FullSizeOutput(MaskFormerOutput):
     """Its mask logits are given at the size of the resized photo."""
 
-    def masks(self):
-        yield from self.logits.split(3)
+    def enlarged_mask_logits(self):
+        yield from self.mask_logits.split(3)
 
 
 class RandomMasks:
     """Resizes the photo by nearest neighbour, and finds ragged masks in parts of it; one of them nowhere."""
 
     def __init__(self, random):
-        self.logits = torch.full((6, *RESIZED), -9.0)
+        self.mask_logits = torch.full((6, *RESIZED), -9.0)
         for number, (top, left) in enumerate([(0, 0), (0, 2), (0, 0), (2, 4), (3, 1), (1, 6)]):
-            inside = self.logits[number, top : top + 4, left : left + 5]
+            inside = self.mask_logits[number, top : top + 4, left : left + 5]
             inside[:] = torch.tensor(random.normal(-0.3, 0.9, inside.shape))
-        self.logits[2] = -9
+        self.mask_logits[2] = -9
 
-    def read(self, pixels):
+    def predict(self, pixels):
         rows, columns = (np.arange(new) * old // new for new, old in zip(RESIZED, pixels.shape[:2], strict=True))
-        return FullSizeOutput(torch.eye(6, 3), self.logits, pixels[np.ix_(rows, columns)])
+        return FullSizeOutput(torch.eye(6, 3), self.mask_logits, pixels[np.ix_(rows, columns)])
 
 
 class MeanColour:
@@ -108,8 +108,8 @@ def test_scores_are_painted_on_the_resized_photo_and_then_enlarged(random, size,
     predictor = RandomMasks(random)
     names = vocabulary.parse(words)
     known = names.names if len(names) > 1 else (*names.names, "others")
-    resized = predictor.read(photo.pixels).pixels
-    expected = expected_labels(predictor.logits, resized, known, len(names), granularity, size)
+    resized = predictor.predict(photo.pixels).pixels
+    expected = expected_labels(predictor.mask_logits, resized, known, len(names), granularity, size)
 
     method = OVSegMaskFormer(predictor, MeanColour(), torch.ones(1, 3), "random", 0.4)
     stages = Stages(Cache(10**6), SerialWorker(), ignore_progress)

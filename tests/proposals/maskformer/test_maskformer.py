@@ -33,8 +33,8 @@ def test_every_stage_gives_the_numbers_of_the_reference(backbone):
     predictions = model(image)
     assert len(predictions) == 2
     for i, found in enumerate(predictions):
-        assert_as_published(found.classes, backbone, f"classes{i}")
-        assert_as_published(found.masks, backbone, f"masks{i}")
+        assert_as_published(found.class_embeddings, backbone, f"classes{i}")
+        assert_as_published(found.mask_logits, backbone, f"masks{i}")
 
 
 @BOTH
@@ -43,8 +43,8 @@ def test_inference_may_leave_out_all_layers_but_the_last(backbone):
     model, image = small(backbone), drawn("image", IMAGE)
     (only,) = model(image, every_layer=False)
     last = model(image)[-1]
-    assert torch.equal(only.masks, last.masks)
-    assert torch.equal(only.classes, last.classes)
+    assert torch.equal(only.mask_logits, last.mask_logits)
+    assert torch.equal(only.class_embeddings, last.class_embeddings)
 
 
 @BOTH
@@ -56,16 +56,16 @@ def test_fusing_keeps_the_function(backbone):
     fuse_maskformer(model)
     after = model(image.contiguous(memory_format=torch.channels_last))[-1]
     assert model.state_dict().keys() != names
-    torch.testing.assert_close(after.masks, before.masks, atol=1e-4, rtol=0)
-    torch.testing.assert_close(after.classes, before.classes, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.mask_logits, before.mask_logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.class_embeddings, before.class_embeddings, atol=1e-5, rtol=0)
 
 
 @BOTH
 @torch.inference_mode()
 def test_images_of_a_batch_do_not_mix(backbone):
     model, images = small(backbone), drawn("image", IMAGE)
-    together = model(images)[-1].masks
-    alone = torch.cat([model(image[None])[-1].masks for image in images])
+    together = model(images)[-1].mask_logits
+    alone = torch.cat([model(image[None])[-1].mask_logits for image in images])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
@@ -74,8 +74,8 @@ def test_images_of_a_batch_do_not_mix(backbone):
 @torch.inference_mode()
 def test_any_multiple_of_32_will_do(backbone, size):
     found = small(backbone)(drawn("odd", (1, 3, *size)), every_layer=False)[0]
-    assert found.masks.shape == (1, 5, size[0] // 4, size[1] // 4)
-    assert found.masks.isfinite().all()
+    assert found.mask_logits.shape == (1, 5, size[0] // 4, size[1] // 4)
+    assert found.mask_logits.isfinite().all()
 
 
 @BOTH
@@ -83,7 +83,7 @@ def test_all_parameters_learn_even_after_inference_at_the_same_size(backbone):
     model, images = small(backbone), drawn("image", IMAGE)
     with torch.inference_mode():
         model(images)
-    sum(p.classes.square().mean() + p.masks.square().mean() for p in model(images)).backward()
+    sum(p.class_embeddings.square().mean() + p.mask_logits.square().mean() for p in model(images)).backward()
     still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     assert still == set()
 
@@ -101,9 +101,9 @@ def test_batch_norms_are_frozen():
 def test_training_drops_at_random_and_inference_does_not(backbone):
     model, image = small(backbone), drawn("image", IMAGE)
     with torch.inference_mode():
-        assert torch.equal(model(image)[-1].masks, model(image)[-1].masks)
+        assert torch.equal(model(image)[-1].mask_logits, model(image)[-1].mask_logits)
         model.train()
-        assert not torch.equal(model(image)[-1].masks, model(image)[-1].masks)
+        assert not torch.equal(model(image)[-1].mask_logits, model(image)[-1].mask_logits)
 
 
 @BOTH
@@ -111,8 +111,8 @@ def test_released_sizes(backbone):
     with torch.device("meta"):
         model = build_maskformer(backbone, 512)
         predictions = model(torch.empty(1, 3, 64, 96))
-    assert [p.classes.shape for p in predictions] == [(1, 100, 512)] * 6
-    assert [p.masks.shape for p in predictions] == [(1, 100, 16, 24)] * 6
+    assert [p.class_embeddings.shape for p in predictions] == [(1, 100, 512)] * 6
+    assert [p.mask_logits.shape for p in predictions] == [(1, 100, 16, 24)] * 6
     assert {m.p for m in model.sem_seg_head.modules() if isinstance(m, nn.Dropout)} == {0.1}
 
 

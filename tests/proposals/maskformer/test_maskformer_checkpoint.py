@@ -94,7 +94,7 @@ def test_loading_gives_the_published_function(backbone, monkeypatch):
     loaded = checkpoint.load_maskformer(released)
     assert not loaded.training
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(image)[-1].masks, model(image)[-1].masks, atol=1e-4, rtol=0)
+        torch.testing.assert_close(loaded(image)[-1].mask_logits, model(image)[-1].mask_logits, atol=1e-4, rtol=0)
 
 
 def small_unlike(backbone: str, text_width: int):

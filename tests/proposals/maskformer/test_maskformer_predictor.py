@@ -15,18 +15,18 @@ REFERENCE = json.loads((FIXTURES / "maskformer.json").read_text())
 
 @pytest.mark.parametrize("backbone", ["r101c", "swinb"])
 def test_a_photo_is_read_as_by_the_reference(backbone):
-    reading = MaskFormerPredictor(small(backbone), *SIDES).read(drawn_image())
-    assert reading.pixels.dtype == np.uint8
+    output = MaskFormerPredictor(small(backbone), *SIDES).predict(drawn_image())
+    assert output.pixels.dtype == np.uint8
     read = {
-        "classes": reading.classes,
-        "masks": torch.cat([*reading.masks()]),
-        "pixels": torch.from_numpy(reading.pixels).float(),
+        "classes": output.class_embeddings,
+        "masks": torch.cat([*output.enlarged_mask_logits()]),
+        "pixels": torch.from_numpy(output.pixels).float(),
     }
     for what, found in read.items():
         wanted = REFERENCE[backbone][f"read {what}"]
         assert list(found.shape) == wanted["shape"]
         torch.testing.assert_close(sampled(found), torch.tensor(wanted["values"]), atol=1e-4, rtol=0)
-    assert reading.nbytes == sum(found.nbytes for found in (reading.classes, reading.logits)) + 59 * 90 * 3
+    assert output.nbytes == sum(found.nbytes for found in (output.class_embeddings, output.mask_logits)) + 59 * 90 * 3
 
 
 def test_padding_is_zero_after_normalising_on_the_right_and_below():
@@ -42,5 +42,5 @@ def test_padding_is_zero_after_normalising_on_the_right_and_below():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (70, 2)])
 def test_photos_of_any_size_are_read(size):
-    reading = MaskFormerPredictor(small("swinb"), *SIDES).read(np.zeros((*size, 3), np.uint8))
-    assert next(reading.masks()).shape[1:] == reading.pixels.shape[:2] == scaled_size(size, *SIDES)
+    output = MaskFormerPredictor(small("swinb"), *SIDES).predict(np.zeros((*size, 3), np.uint8))
+    assert next(output.enlarged_mask_logits()).shape[1:] == output.pixels.shape[:2] == scaled_size(size, *SIDES)

@@ -75,8 +75,8 @@ def test_losses_are_those_of_all_layers_against_each_images_words():
     vocabularies = [torch.cat([words(3), none]), torch.cat([words(5), none])]
     expected = [
         layer_losses(
-            [100 * F.normalize(own, dim=1) @ v.T for own, v in zip(layer.classes, vocabularies, strict=True)],
-            layer.masks,
+            [100 * F.normalize(own, dim=1) @ v.T for own, v in zip(layer.class_embeddings, vocabularies, strict=True)],
+            layer.mask_logits,
             segments,
             mask_count(segments),
         )

@@ -9,7 +9,7 @@ from torch import nn
 
 from ovseg_demo.errors import CheckpointError
 from ovseg_demo.proposals.maskformer.checkpoint import ReleasedModel
-from ovseg_demo.proposals.maskformer.decoder import Predictions
+from ovseg_demo.proposals.maskformer.decoder import LayerPredictions
 from ovseg_demo.weights import loading
 from train.ovseg.maskformer.trained_model import TrainedMaskFormer
 from train.ovseg.pairs import proposals
@@ -28,7 +28,7 @@ class Halves(nn.Module):
         height, width = images.shape[2] // 4, images.shape[3] // 4
         masks = torch.full((1, 3, height, width), -9.0)
         masks[0, 0, :, : width // 2] = masks[0, 1, :, width // 2 :] = 9.0
-        return [Predictions(torch.zeros(1, 3, 8), masks)]
+        return [LayerPredictions(torch.zeros(1, 3, 8), masks)]
 
 
 def test_a_search_setting_is_mobile_sam():

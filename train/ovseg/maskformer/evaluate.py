@@ -65,15 +65,15 @@ def measure_maskformer(trained: TrainedMaskFormer, dataset: Dataset, device: str
         UserError: when a photo or a label file cannot be used.
     """
     source = LabelledSet(dataset.name, dataset, (True,) * len(dataset.vocabulary))
-    reader = MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)
+    predictor = MaskFormerPredictor(trained.model.to(device), trained.shortest, trained.longest)
     texts = create_class_embedder(trained.clip, torch.device(device))(source.names)
     vocabulary = torch.cat([texts, F.normalize(trained.non_object, dim=-1)])
     overlaps, confusion = [torch.empty(0)], Confusion(len(source.names))
     for sample in tqdm(dataset, desc="photos", unit="photo", disable=None):
         pixels, labels = source.load(sample)
-        reading = reader.read(pixels)
-        logits = class_logits(reading.classes.cpu(), vocabulary)
-        masks = F.interpolate(torch.cat([*reading.masks()]).cpu()[None], labels.shape, mode="bilinear")[0]
+        output = predictor.predict(pixels)
+        logits = class_logits(output.class_embeddings.cpu(), vocabulary)
+        masks = F.interpolate(torch.cat([*output.enlarged_mask_logits()]).cpu()[None], labels.shape, mode="bilinear")[0]
         confusion.add(labels, label_map(logits, masks))
         overlaps.append(best_overlaps(masks > 0, torch.from_numpy(labels)))
     return Measurement(torch.cat(overlaps), confusion.scores())

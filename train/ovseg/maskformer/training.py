@@ -51,10 +51,10 @@ class MaskFormerTraining(nn.Module):
             found = []
             for layer in layers:
                 logits = [
-                    class_logits(classes, vocabularies[number])
-                    for classes, number in zip(layer.classes.float(), batch["sets"], strict=True)
+                    class_logits(embeddings, vocabularies[number])
+                    for embeddings, number in zip(layer.class_embeddings.float(), batch["sets"], strict=True)
                 ]
-                found.append(layer_losses(logits, layer.masks.float(), segments, count))
+                found.append(layer_losses(logits, layer.mask_logits.float(), segments, count))
         *earlier, last = found
         return last | {"earlier layers": torch.stack([reduce(add, losses.values()) for losses in earlier]).sum()}
 
