@@ -83,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
     for method in chosen.method:
         registry.available(method)  # before an hour is spent on the methods named first
-    values = _with_published(command_line.typed_values(chosen), chosen.dataset)
-    options_of = command_line.options_of_each(chosen.method, values)
+    values = _with_published(command_line.given_values(chosen), chosen.dataset)
+    options_of = command_line.options_by_method(chosen.method, values)
     dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
     wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
     words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"

@@ -19,9 +19,16 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return exit_status(lambda: chosen.run(chosen))
+    """Run one command.
+
+    Args:
+        arguments: of the command line; None takes the arguments of the process.
+
+    Returns:
+        the exit status: 0, or 1 when something failed. Unusable arguments end the process with status 2.
+    """
+    parsed = _parser().parse_args(arguments)
+    return exit_status(lambda: parsed.run(parsed))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,25 +56,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _segment(chosen: argparse.Namespace) -> int:
-    words = vocabulary.parse(chosen.vocabulary)
-    options = registry.read_options(chosen.method, command_line.typed_values(chosen))
-    registry.available(chosen.method)
+def _segment(arguments: argparse.Namespace) -> int:
+    words = vocabulary.parse(arguments.vocabulary)
+    options = registry.read_options(arguments.method, command_line.given_values(arguments))
+    registry.available(arguments.method)
     for notice in words.notices:
         print(notice, file=sys.stderr)
-    own = chosen.out.resolve()
-    photos = [p for p in dict.fromkeys(_expand(chosen.photos)) if own not in p.resolve().parents]
-    export.check_writable(chosen.out)
+    output_folder = arguments.out.resolve()
+    photos = [path for path in dict.fromkeys(_expand(arguments.photos)) if output_folder not in path.resolve().parents]
+    export.check_writable(arguments.out)
     stems = _distinct_stems(photos)
-    engine = Engine(chosen.device)
+    engine = Engine(arguments.device)
     failed = 0
     with tqdm(photos, unit="photo", disable=None) as bar:
         for path in bar:
             bar.set_description(path.name)
             try:
                 photo = image.load(path)
-                result = engine.segment(photo, words, chosen.method, options, lambda p: bar.set_postfix_str(p.stage))
-                export.write_files(chosen.out, stems[path], photo, result, words, chosen.method, options)
+                result = engine.segment(photo, words, arguments.method, options, lambda p: bar.set_postfix_str(p.stage))
+                export.write_files(arguments.out, stems[path], photo, result, words, arguments.method, options)
             except ImageError as error:
                 failed += 1
                 bar.write(f"{path}: {error}", file=sys.stderr)
@@ -76,7 +83,7 @@ def _segment(chosen: argparse.Namespace) -> int:
             bar.write(f"{path}: {found}")
             for name, choice in result.chosen.items():
                 bar.write(f"{name} {choice.reason}", file=sys.stderr)
-    print(f"{len(photos) - failed} of {len(photos)} photos written to {chosen.out}", file=sys.stderr)
+    print(f"{len(photos) - failed} of {len(photos)} photos written to {arguments.out}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -89,16 +96,16 @@ def _methods(_: argparse.Namespace) -> int:
     return 0
 
 
-def _checkpoints(chosen: argparse.Namespace) -> int:
-    if chosen.download:
-        interrupted = "Interrupted." if chosen.file else "Interrupted; the same command goes on from there."
-        return exit_status(lambda: _fetch(catalogue.get(chosen.download), chosen.file), interrupted)
-    if chosen.file:
-        chosen.refuse("--from needs --download ID, which says what the file is")
+def _checkpoints(arguments: argparse.Namespace) -> int:
+    if arguments.download:
+        interrupted = "Interrupted." if arguments.file else "Interrupted; the same command goes on from there."
+        return exit_status(lambda: _fetch(catalogue.get(arguments.download), arguments.file), interrupted)
+    if arguments.file:
+        arguments.refuse("--from needs --download ID, which says what the file is")
     failed = 0
     for entry in catalogue.entries().values():
         state = ("bundled" if entry.bundled else "present") if entry.present else "absent"
-        if chosen.verify and entry.present:
+        if arguments.verify and entry.present:
             try:
                 state += f", {_verified(entry)}"
             except UserError as error:
@@ -112,14 +119,14 @@ def _checkpoints(chosen: argparse.Namespace) -> int:
 
 
 def _fetch(entry: catalogue.Checkpoint, file: Path | None) -> int:
-    """Bring one weight file here, showing bytes and their rate, and print its path."""
+    """Download one weight file, or take a copy of it from `file`, showing bytes and their rate; print its path."""
     from ovseg_demo.weights import download
 
     with tqdm(desc=entry.file, unit="B", unit_scale=True, disable=None) as bar:
 
         def show(done: int, total: int | None) -> None:
             if not bar.n:
-                bar.initial = bar.n = done  # what an earlier call brought says nothing about the rate
+                bar.initial = bar.n = done  # bytes of an earlier call say nothing about the rate
             bar.total = total
             bar.update(done - bar.n)
 
@@ -129,29 +136,30 @@ def _fetch(entry: catalogue.Checkpoint, file: Path | None) -> int:
 
 
 def _verified(entry: catalogue.Checkpoint) -> str:
+    """How far a weight file could be verified. Raises CheckpointError for a damaged file."""
     catalogue.verify(entry)
     if entry.sha256 is None:
         catalogue.check_content(entry.path, entry)
     return "verified" if entry.published else "readable (nothing is published to compare it with)"
 
 
-def _expand(arguments: Sequence[str]) -> Iterator[Path]:
-    """Files, the images inside folders, and the matches of globs. Raises ImageError when one yields nothing."""
-    for argument in arguments:
-        path = Path(argument)
+def _expand(patterns: Sequence[str]) -> Iterator[Path]:
+    """The files that paths, folders and globs stand for. Raises ImageError where one of them stands for no file."""
+    for pattern in patterns:
+        path = Path(pattern)
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         elif path.exists():
             found = [path]
         else:
-            found = sorted(p for p in map(Path, glob.glob(argument, recursive=True)) if p.is_file())
+            found = sorted(p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file())
         if not found:
-            raise ImageError(f"There is no image at {argument}.")
+            raise ImageError(f"There is no image at {pattern}.")
         yield from found
 
 
 def _distinct_stems(photos: Sequence[Path]) -> dict[Path, str]:
-    """Output names: the file's stem; where photos share one, the later get a number, so that none is overwritten."""
+    """The output name of each photo: the stem of its file, with a number where an earlier photo has the same stem."""
     taken: set[str] = set()
     stems = {}
     for path in photos:

@@ -74,15 +74,22 @@ class Engine:
         damaged weights, and Cancelled when the listener does.
         """
         spec = registry.available(method)
-        given = spec.options() if options is None else options
-        if type(given) is not spec.options:
-            raise MethodError(f"{type(given).__name__} are no options of {method}; give {spec.options.__name__}.")
+        options = spec.options() if options is None else options
+        if type(options) is not spec.options:
+            raise MethodError(f"{type(options).__name__} are no options of {method}; give {spec.options.__name__}.")
         stages = Stages(self.cache, self._worker, listener)
-        result = self.load(method, listener).segment(photo, vocabulary, given, stages)
+        result = self.load(method, listener).segment(photo, vocabulary, options, stages)
         return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices + result.notes)
 
     def load(self, method: str = registry.DEFAULT, listener: Listener = ignore_progress) -> Method:
-        """The method, loaded if it is not held. Raises MethodError or CheckpointError when it cannot be."""
+        """A method, whose models are loaded unless they are held already.
+
+        Args:
+            method: the id of the method.
+            listener: is told of the progress; what it raises ends the loading.
+
+        Raises MethodError for an unknown or unavailable method, and CheckpointError for damaged weights.
+        """
         spec = registry.available(method)
         models = SharedModels(self.device, self._store, listener)
         return models.get("method", method, partial(spec.build, models))

@@ -51,7 +51,7 @@ def test_folders_globs_and_broken_files(shared_engine, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["segment", "absent.jpg", "--vocabulary", "cat"], "There is no image at absent.jpg."),
         (["segment", "x.jpg", "--vocabulary", " , "], "Type at least one word"),
@@ -60,11 +60,11 @@ def test_folders_globs_and_broken_files(shared_engine, tmp_path, capsys):
         (["checkpoints", "--download", "nope"], "Unknown checkpoint 'nope'"),
     ],
 )
-def test_bad_input_is_one_line(arguments, told, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(*arguments) == 1
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
 
@@ -76,7 +76,7 @@ def test_results_are_not_photos(shared_engine, tmp_path, capsys):
         assert "1 of 1 photos" in capsys.readouterr().err
 
 
-def test_an_unavailable_method_is_told(capsys, tmp_path, monkeypatch):
+def test_an_unavailable_method_is_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("segment", gallery.FOLDER / "pizza.jpg", "--vocabulary", "a, b", "--method", "ovseg-sam-vitl14") == 1
     assert "--download ovseg-clip-vit-l14" in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_methods_and_checkpoints_are_listed(capsys):
     assert "bundled, verified" in capsys.readouterr().out
 
 
-def test_an_unwritable_folder_is_told(shared_engine, tmp_path, capsys):
+def test_an_unwritable_folder_is_refused(shared_engine, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     photo = shutil.copy(gallery.FOLDER / "pizza.jpg", tmp_path)
     assert run("segment", photo, "--vocabulary", "pizza, bus", "--out", tmp_path / "file") == 1
@@ -129,11 +129,11 @@ def test_a_checkpoint_is_taken_from_a_file_and_verified(weights, capsys):
 
 def test_a_file_of_another_checkpoint_is_refused(weights, capsys):
     assert run("checkpoints", "--download", "ovseg-swinb-vitl14", "--from", weights) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(
+    error = capsys.readouterr().err
+    assert error.startswith(
         "error: from a friend.bin is not OVSeg, Swin-B and CLIP ViT-L/14: it looks like CLIP ViT-L/14"
     )
-    assert told.count("\n") == 1
+    assert error.count("\n") == 1
     assert not catalogue.FOLDER.exists()
 
 
@@ -154,12 +154,13 @@ def test_an_interrupted_download_says_how_to_go_on(weights, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [("banana", "must be a number between 0 and 1, or auto; got 'banana'"), ("2", "between 0 and 1")]
+    ("granularity", "message"),
+    [("banana", "must be a number between 0 and 1, or auto; got 'banana'"), ("2", "between 0 and 1")],
 )
-def test_a_granularity_that_is_none(words, told, capsys, tmp_path):
+def test_a_granularity_that_is_no_number_is_refused(granularity, message, capsys, tmp_path):
     with suppress(SystemExit):
-        assert run("segment", tmp_path, "--vocabulary", "cat", "--granularity", words) == 1
-    assert told in capsys.readouterr().err
+        assert run("segment", tmp_path, "--vocabulary", "cat", "--granularity", granularity) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
@@ -168,7 +169,7 @@ def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--rejection", "8"], "ovseg-sam-mini has no option 'rejection'; these have it: sed-mini, sed-convnext-b"),
         (["--method", "sed-mini", "--rejection", "8,8"], "one whole number of at least 1, or three, one for each"),
@@ -184,10 +185,10 @@ def test_an_ensemble_is_refused_where_it_changes_nothing(capsys, tmp_path):
         (["--method", "sed-mini", "--keep-aspect"], "sed-mini has no option 'keep_aspect'"),
     ],
 )
-def test_options_are_checked_and_refused_where_they_change_nothing(options, told, capsys, tmp_path):
+def test_options_are_checked_and_refused_where_they_change_nothing(options, message, capsys, tmp_path):
     with suppress(SystemExit):
         assert run("segment", tmp_path, "--vocabulary", "cat", *options) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_automatic_granularity_says_why(shared_engine, tmp_path, capsys):

@@ -16,10 +16,10 @@ def test_real_photos_are_named(engine):
         ("pizza.jpg", "pizza, table, horse, bus", "pizza", (0.15, 0.85)),
         ("tram_bus_street.jpg", "bus, road, building, sky, cat", "bus", (0.05, 0.4)),
     ]
-    for file, words, expected, (least, most) in cases:
+    for file, words, expected, (lowest, highest) in cases:
         result = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
         found = {c.name: c.share for c in result.summary()}
-        assert least < found[expected] < most, (file, found)
+        assert lowest < found[expected] < highest, (file, found)
         assert sum(found.values()) > 0.99, (file, found)
         assert found.get(words.rpartition(", ")[2], 0) < 0.1, (file, found)
 
@@ -27,12 +27,12 @@ def test_real_photos_are_named(engine):
 def test_the_second_request_is_answered_from_the_cache(engine):
     photo = image.load(gallery.FOLDER / "pizza.jpg")
     engine.segment(photo, vocabulary.parse("pizza, horse, bus"))
-    news = []
+    progress = []
     result = engine.segment(
-        photo, vocabulary.parse("pizza, table"), options=SamOptions(granularity=1.0), listener=news.append
+        photo, vocabulary.parse("pizza, table"), options=SamOptions(granularity=1.0), listener=progress.append
     )
     assert result.timings["Finding masks"] == result.timings["Reading regions"] == 0
-    assert {p.stage for p in news if p.cached} >= {"Finding masks", "Reading regions"}
+    assert {p.stage for p in progress if p.cached} >= {"Finding masks", "Reading regions"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (16, 16)])
@@ -47,10 +47,10 @@ def test_two_users_at_once_get_their_own_results(engine):
     requests = [("pizza.jpg", "pizza, bus"), ("tram_bus_street.jpg", "tree, bus, road")]
     results = {}
 
-    def ask(file, words):
+    def segment(file, words):
         results[file] = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
 
-    threads = [threading.Thread(target=ask, args=r) for r in requests]
+    threads = [threading.Thread(target=segment, args=r) for r in requests]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,7 +73,7 @@ def test_a_request_can_be_cancelled_and_the_next_is_served(engine, random):
     assert engine.segment(photo, vocabulary.parse("cat, dog")).size == (64, 64)
 
 
-def test_unknown_and_unavailable_methods_are_told(engine, monkeypatch):
+def test_unknown_and_unavailable_methods_are_refused(engine, monkeypatch):
     photo = image.from_array(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(MethodError, match="Unknown method 'magic'; known: ovseg-sam-mini"):
         engine.segment(photo, vocabulary.parse("cat"), "magic")

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _methods(chosen: argparse.Namespace) -> str:
     entries = [registry.get(name) for name in dict.fromkeys(chosen.methods)]
-    options = command_line.options_of_each([spec.id for spec in entries], command_line.typed_values(chosen))
+    options = command_line.options_by_method([spec.id for spec in entries], command_line.given_values(chosen))
     counts = sorted(set(chosen.classes))
     return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)
 

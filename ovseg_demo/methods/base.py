@@ -58,6 +58,11 @@ class MethodSpec:
     options: type[MethodOptions] = MethodOptions
     longest_side: int = WORKING_SIDE
 
+    @property
+    def family(self) -> str:
+        """The family of methods, as its title names it."""
+        return self.title.split(" · ")[0]
+
     def missing(self) -> list[catalogue.Checkpoint]:
         """The weights that are not here; the method is available when there are none."""
         return [checkpoint for checkpoint in map(catalogue.get, self.checkpoints) if not checkpoint.present]

@@ -1,7 +1,7 @@
 """The options of a method, declared once as a pydantic model.
 
 From a declaration follow the flags of the command line (`methods.command_line`), the JSON schema and the reading of the
-API, the controls of the page (`ui.controls`), and the sentences that refuse a value. A method's package declares:
+API, the controls of the page (`ui.option_controls`), and the sentences that refuse a value. A method's package has:
 
     class BlurOptions(MethodOptions):
         radius: Annotated[int, Slider()] = Field(3, ge=1, le=9, title="Radius", description="Pixels that are averaged.")
@@ -26,7 +26,7 @@ class Slider:
     """A slider over the range of a number.
 
     Attributes:
-        step: between two values.
+        step: between two values; of a whole number, at least 1.
         automatic: label of a switch that leaves the value to the method, None; "" where None is no value.
         live: whether a change is shown at once, because only a method's last, fast stage depends on it.
     """
@@ -38,15 +38,25 @@ class Slider:
 
 @dataclass(frozen=True)
 class Checkbox:
-    """A box to tick, for a truth value."""
+    """A box to tick, for a truth value.
+
+    Attributes:
+        live: as of `Slider`.
+    """
 
     live: bool = False
 
 
 @dataclass(frozen=True)
 class Radio:
-    """One of a few choices."""
+    """One of a few choices.
 
+    Attributes:
+        nothing: label of the choice that stands for None; shown where None is the default.
+        live: as of `Slider`.
+    """
+
+    nothing: str = "none"
     live: bool = False
 
 
@@ -57,6 +67,7 @@ class SwitchedNumber:
     Attributes:
         label: stands before the number.
         start: the number until a person sets another.
+        live: as of `Slider`.
     """
 
     label: str
@@ -71,6 +82,7 @@ class WordMarks:
     Attributes:
         unmarked: label of a switch that leaves the choice to the method, None.
         unmarked_help: shown while that switch is on; the option's own help is shown while it is off.
+        live: as of `Slider`.
     """
 
     unmarked: str
@@ -91,8 +103,9 @@ class Option:
         help: a sentence or two for people.
         default: its value where nothing is given.
         choices: the allowed values, where these are a few words; else empty.
-        least, greatest: limits of a number; None where there is none.
-        control: how the page shows it; None where it does not.
+        whole: whether its values are whole numbers.
+        minimum, maximum: limits of a number; None where there is none.
+        control: how the page shows it; None where the page does not.
     """
 
     name: str
@@ -100,23 +113,30 @@ class Option:
     help: str
     default: Any
     choices: tuple[str, ...]
-    least: float | None
-    greatest: float | None
+    whole: bool
+    minimum: float | None
+    maximum: float | None
     control: Control | None
 
     @classmethod
     def of(cls, name: str, field: FieldInfo) -> "Option":
         """The option that a field of a pydantic model declares."""
-        limits = {kind: getattr(each, kind) for each in field.metadata for kind in ("ge", "le") if hasattr(each, kind)}
+        limits = {
+            kind: getattr(metadata, kind)
+            for metadata in field.metadata
+            for kind in ("ge", "le")
+            if hasattr(metadata, kind)
+        }
         return cls(
             name,
             field.title or name.replace("_", " ").capitalize(),
             field.description or "",
             field.default,
             _choices(field.annotation),
+            field.annotation is int or int in get_args(field.annotation),
             limits.get("ge"),
             limits.get("le"),
-            next((each for each in field.metadata if isinstance(each, Control)), None),
+            next((metadata for metadata in field.metadata if isinstance(metadata, Control)), None),
         )
 
 
@@ -161,12 +181,16 @@ class MethodOptions(BaseModel):
         return {name: values[name] for name in self.declared()}
 
     def changed(self, **values: Any) -> Self:
-        """The same options with some other values, checked as in a new model."""
+        """The same options with some other values by name, checked as in a new model. Raises MethodError."""
         return type(self)(**{**{name: getattr(self, name) for name in self.declared()}, **values})
 
 
 def distinct(models: Iterable[type[MethodOptions]]) -> dict[str, list[Option]]:
-    """The different declarations of every option of several methods, by name."""
+    """The different declarations of every option of several methods, by name.
+
+    Args:
+        models: the options of each method.
+    """
     found: dict[str, list[Option]] = {}
     for model in models:
         for name, option in model.declared().items():
@@ -197,10 +221,10 @@ def _sentence(error: ValidationError, declared: Mapping[str, Option], values: Ma
         wanted = "be true or false"
     elif isinstance(option.control, WordMarks):
         wanted = "be words, in a list or parted by commas"
-    elif option.least is not None and option.greatest is not None:
-        wanted = f"lie between {option.least:g} and {option.greatest:g}"
-    elif option.least is not None:
-        wanted = f"be a number of at least {option.least:g}"
+    elif option.minimum is not None and option.maximum is not None:
+        wanted = f"lie between {option.minimum:g} and {option.maximum:g}"
+    elif option.minimum is not None:
+        wanted = f"be a number of at least {option.minimum:g}"
     else:
         wanted = "be something else: " + first["msg"]
     return f"{option.label} must {wanted}; got {_shown(got)}."

@@ -35,12 +35,16 @@ def available(method_id: str) -> MethodSpec:
 
 
 def how_to_get(spec: MethodSpec) -> str:
-    """One sentence on how to get the missing weights of a method."""
+    """One sentence on how to get the missing weights of a method, given by its specification."""
     return "Run: " + " && ".join(checkpoint.how_to_get for checkpoint in spec.missing())
 
 
 def read_options(method_id: str, values: Mapping[str, Any]) -> MethodOptions:
-    """The options of a method from values by name, of the command line, the API or the page.
+    """The options of a method.
+
+    Args:
+        method_id: the method.
+        values: by option name, as the command line, the API or the page has them.
 
     Raises MethodError, one sentence, for an option that the method does not have and for a value that does not fit.
     """
@@ -52,7 +56,12 @@ def read_options(method_id: str, values: Mapping[str, Any]) -> MethodOptions:
 
 
 def refusal(methods: Sequence[str], option: str) -> str:
-    """One sentence that says that some methods lack an option, and which methods have it."""
-    having = [spec.id for spec in REGISTRY.values() if option in spec.options.declared()]
-    elsewhere = f"these have it: {', '.join(having)}" if having else "no method has it"
+    """One sentence that says that some methods do not have an option, and which methods have it.
+
+    Args:
+        methods: ids, at least one.
+        option: the name of the option.
+    """
+    others = [spec.id for spec in REGISTRY.values() if option in spec.options.declared()]
+    elsewhere = f"these have it: {', '.join(others)}" if others else "no method has it"
     return f"{' and '.join(methods)} {'have' if len(methods) > 1 else 'has'} no option '{option}'; {elsewhere}."

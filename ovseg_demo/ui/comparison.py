@@ -1,4 +1,4 @@
-"""Several methods on one photo with the same words and settings: running them, and what the page knows of each."""
+"""Several methods on one photo with the same words and settings: running them, and what the page shows of them."""
 
 import itertools
 import time
@@ -15,93 +15,116 @@ from ovseg_demo.ui import fragments
 from ovseg_demo.ui.page_request import PageRequest
 from ovseg_demo.ui.panel import Panel
 from ovseg_demo.ui.payload import classes, layer, photo_url
-from ovseg_demo.ui.session import Answer, Request, told
+from ovseg_demo.ui.session import Answer, Request, error_sentence
 
-LEAST, MOST = 2, 4
-"""Methods of one comparison."""
+MIN_METHODS, MAX_METHODS = 2, 4
+"""How many methods one comparison takes."""
 
 _runs = itertools.count(time.time_ns() // 1_000_000)
 """Numbers of comparisons; a server that starts anew goes on above those that browsers may still show."""
 
 
-def read(asked: PageRequest) -> list[Request]:
-    """A request for each method; they differ in nothing else, but that each has only the settings that it uses.
+def read_requests(page: PageRequest) -> list[Request]:
+    """A request for each method; they share photo and words, and each has the options of its method.
+
+    Args:
+        page: what the controls say, for all methods.
 
     Raises UserError for too few or too many methods, and whatever `Request.read` raises.
     """
-    chosen = tuple(dict.fromkeys(asked.methods))
-    if not LEAST <= len(chosen) <= MOST:
+    methods = tuple(dict.fromkeys(page.methods))
+    if not MIN_METHODS <= len(methods) <= MAX_METHODS:
         raise UserError("Tick two to four methods to compare.")
-    first = Request.read(asked.photo, asked.words, chosen[0], asked.options(chosen[0]))
-    return [replace(first, method=method, options=asked.options(method)) for method in chosen]
+    first = Request.read(page.photo, page.words, methods[0], page.options(methods[0]))
+    return [replace(first, method=method, options=page.options(method)) for method in methods]
 
 
 @dataclass(frozen=True)
-class Step:
-    """News of one method, told by its number: progress, its answer, or a sentence on why there is none."""
+class MethodUpdate:
+    """What has happened to one method of a comparison.
+
+    Attributes:
+        number: the place of the method among the requests, from 0.
+        outcome: the progress of the method, its answer, or a sentence on why it failed.
+    """
 
     number: int
-    news: Progress | Answer | str
+    outcome: Progress | Answer | str
 
 
-def run(asked: Sequence[Request], engine: Engine, listener: Callable[[Step], None]) -> None:
-    """Each request in turn; one that fails is told of, and the others go on. Raises Cancelled when `listener` does."""
-    for number, request in enumerate(asked):
+def run_requests(requests: Sequence[Request], engine: Engine, listener: Callable[[MethodUpdate], object]) -> None:
+    """Answer the requests one after the other; when one fails, the next ones are still answered.
+
+    Args:
+        requests: one for each method.
+        engine: segments the photo.
+        listener: receives the progress and the outcome of every request.
+
+    Raises Cancelled when `listener` does.
+    """
+    for number, request in enumerate(requests):
         try:
-            news = request.answer(engine, partial(_forward, listener, number))
+            outcome = request.answer(engine, partial(_forward, listener, number))
         except Cancelled:
             raise
         except Exception as error:  # every failure becomes one sentence in the method's panel
-            news = told(error)
-        listener(Step(number, news))
+            outcome = error_sentence(error)
+        listener(MethodUpdate(number, outcome))
 
 
-def _forward(listener: Callable[[Step], None], number: int, progress: Progress) -> None:
-    listener(Step(number, progress))
+def _forward(listener: Callable[[MethodUpdate], object], number: int, progress: Progress) -> None:
+    listener(MethodUpdate(number, progress))
 
 
 class Board:
-    """The panels of one comparison, and its value for the browser's component."""
+    """The panels of one comparison, and its value for the browser's component.
 
-    def __init__(self, asked: Sequence[Request]) -> None:
-        photo = asked[0].photo
+    Args:
+        requests: one for each method, all with the same photo and words.
+
+    Attributes:
+        panels: what the page shows of each method, in the order of the requests.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        photo = requests[0].photo
         height, width = photo.pixels.shape[:2]
         self._frame = {
             "run": next(_runs),
             "width": width,
             "height": height,
             "photo": photo_url(photo),
-            **classes(asked[0].vocabulary.names),
+            **classes(requests[0].vocabulary.names),
         }
-        self.panels = [Panel(registry.get(request.method).title) for request in asked]
+        self.panels = [Panel(registry.get(request.method).title) for request in requests]
 
-    def take(self, step: Step) -> bool:
-        """Note what has happened to one method; whether its state is another now."""
-        panel, news = self.panels[step.number], step.news
+    def record(self, update: MethodUpdate) -> bool:
+        """Write what has happened to one method into its panel; returns whether the panel's state has changed."""
+        panel, outcome = self.panels[update.number], update.outcome
         before = panel.state
-        if isinstance(news, Progress):
-            panel.state, panel.progress, panel.line = "running", news, fragments.doing(news)
-        elif isinstance(news, Answer):
-            panel.state, panel.layer = "done", layer(news.result)
-            panel.line, panel.detail = _seconds(news.result), _stages(news.result)
-            panel.reason = " ".join(choice.reason for choice in news.result.chosen.values())
+        if isinstance(outcome, Progress):
+            panel.state, panel.progress, panel.line = "running", outcome, fragments.progress_line(outcome)
+        elif isinstance(outcome, Answer):
+            panel.state, panel.layer = "done", layer(outcome.result)
+            panel.line, panel.detail = _summary(outcome.result), _stages(outcome.result)
+            panel.reason = " ".join(choice.reason for choice in outcome.result.chosen.values())
         else:
-            panel.state, panel.line = "failed", news
+            panel.state, panel.line = "failed", outcome
         return panel.state != before
 
     def cancel(self) -> None:
-        """Note that what has not finished never will."""
+        """Write into the panels that the methods which have not finished are cancelled."""
         for panel in self.panels:
             if panel.state in ("waiting", "running"):
                 panel.state, panel.line = "cancelled", "Cancelled"
 
     def value(self) -> dict:
-        """Everything so far, ready for JSON. gradio sends what has changed since the last value."""
+        """The comparison so far, ready for JSON. gradio sends what has changed since the last value."""
         shown = ("title", "state", "line", "detail", "reason", "layer")
         return {**self._frame, "panels": [{name: getattr(panel, name) for name in shown} for panel in self.panels]}
 
 
-def _seconds(result: Segmentation) -> str:
+def _summary(result: Segmentation) -> str:
     """How long a result took, how many of its stages were cached, and the values that were chosen for it."""
     cached = sum(seconds == 0 for seconds in result.timings.values())
     pieces = [f"{sum(result.timings.values()):.1f} s"]
@@ -112,6 +135,7 @@ def _seconds(result: Segmentation) -> str:
 
 
 def _stages(result: Segmentation) -> str:
+    """The seconds of each stage of a result."""
     return ", ".join(
         f"{stage} {f'{seconds:.2f} s' if seconds else 'cached'}" for stage, seconds in result.timings.items()
     )

@@ -1,4 +1,4 @@
-"""Look inside: heat maps of how a method decided, drawn for one word at a time and only when somebody looks."""
+"""Look inside: heat maps of how a method decided, drawn for one word at a time and only when a person opens them."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from ovseg_demo.ui.payload import picture_url
 from ovseg_demo.ui.session import Answer
 
 _SIDE = 320
-"""Longest side in pixels of what is drawn; five of them share the width of the page."""
+"""Longest side in pixels of a drawn heat map; five heat maps share the width of the page."""
 
 _numbers = itertools.count(1)
 
 
-def offer(result: Segmentation) -> dict | None:
-    """What there is to look at in a result, ready for JSON and under a number of its own; None for nothing.
+def available_maps(result: Segmentation) -> dict | None:
+    """Which heat maps a result has, ready for JSON and under an id of their own; None where it has none.
 
     "words" pairs the index of each class that has maps with its name; it is empty where all maps are of the image.
-    "first" is the word to begin with: the one that covers most.
+    "first" is the class whose maps are shown first: the class that covers the largest part of the photo.
     """
     if not result.evidence:
         return None
@@ -35,16 +35,16 @@ def offer(result: Segmentation) -> dict | None:
     }
 
 
-def look(answer: Answer, offered: Any, word: Any) -> dict:
-    """The maps of one word, ready for JSON: each with a title, a picture as a data URL, or none, and a caption.
+def draw_word_maps(answer: Answer, maps_id: Any, word: Any) -> dict:
+    """The heat maps of one word, ready for JSON: for each map a title, a picture as a data URL or None, and a caption.
 
     Args:
         answer: whose evidence is drawn.
-        offered: the number of its offer, which goes back to the browser.
-        word: the index of a class; one without maps is told to be rejected.
+        maps_id: the id that `available_maps` gave, which goes back to the browser.
+        word: the index of a class; where a step has no map of it, the caption says why.
     """
     pixels = _bounded(answer.request.photo.pixels)
-    return {"id": offered, "word": word, "panels": list(_panels(answer.result.evidence, pixels, word))}
+    return {"id": maps_id, "word": word, "panels": list(_panels(answer.result.evidence, pixels, word))}
 
 
 def _panels(steps: tuple[Evidence, ...], pixels: np.ndarray, word: Any) -> Iterator[dict]:
@@ -55,10 +55,10 @@ def _panels(steps: tuple[Evidence, ...], pixels: np.ndarray, word: Any) -> Itera
         elif word in step.classes:
             before = step.title
             yield _drawn(step, step.maps[step.classes.index(word)], pixels)
-        elif not rejected:  # told once; the steps after are without it too
+        elif not rejected:  # said once; the later steps have no map of the word either
             rejected = True
-            told = f"Rejected: nowhere among the best in “{before}”." if before else "There is no map of this word."
-            yield {"title": step.title, "picture": None, "caption": told}
+            caption = f"Rejected: nowhere among the best in “{before}”." if before else "There is no map of this word."
+            yield {"title": step.title, "picture": None, "caption": caption}
 
 
 def _drawn(step: Evidence, values: np.ndarray, pixels: np.ndarray) -> dict:

@@ -40,39 +40,39 @@ def chips(text: str) -> str:
     notices = [*parsed.notices]
     if len(parsed) == 1:
         notices.append("With one class alone, everything unlike it is left unlabelled.")
-    told = "".join(f"<p class='chips-hint'>{escape(n)}</p>" for n in notices)
-    return f"<div class='chips'>{''.join(pieces)}</div>{told}"
+    hints = "".join(f"<p class='chips-hint'>{escape(notice)}</p>" for notice in notices)
+    return f"<div class='chips'>{''.join(pieces)}</div>{hints}"
 
 
-def doing(progress: Progress) -> str:
-    """What a running stage does, as plain text."""
-    how = "waiting for another photo" if progress.waiting else f"{100 * progress.fraction:.0f} %"
-    return f"{progress.stage} … {how}"
+def progress_line(progress: Progress) -> str:
+    """The name of a running stage and how far it is, as plain text."""
+    state = "waiting for another photo" if progress.waiting else f"{100 * progress.fraction:.0f} %"
+    return f"{progress.stage} … {state}"
 
 
-def status(news: Sequence[Progress], state: str = "running") -> str:
+def status(stages: Sequence[Progress], state: str = "running") -> str:
     """The stages so far, the last one with its progress bar.
 
     Args:
-        news: the latest progress of each stage, in order.
+        stages: the latest progress of each stage, in order.
         state: "running", "done", "cancelling" or "cancelled".
     """
     done = [
-        f"<li>{escape(p.stage)}{' <small>cached</small>' if p.cached else ''}</li>" for p in news if p.fraction >= 1
+        f"<li>{escape(p.stage)}{' <small>cached</small>' if p.cached else ''}</li>" for p in stages if p.fraction >= 1
     ]
-    current = next((p for p in reversed(news) if p.fraction < 1), None)
-    return _status(state, "" if current is None else _meter(doing(current), current.fraction), done)
+    current = next((p for p in reversed(stages) if p.fraction < 1), None)
+    return _status(state, "" if current is None else _meter(progress_line(current), current.fraction), done)
 
 
-def comparing(panels: Sequence[Panel], state: str = "running") -> str:
+def comparison_status(panels: Sequence[Panel], state: str = "running") -> str:
     """Every method of a comparison with how far it is, the running one with its progress bar.
 
     Args:
-        panels: one a method.
+        panels: one for each method.
         state: as of `status`.
     """
-    current = next((p for p in panels if p.state == "running" and p.progress), None)
-    line = "" if current is None else _meter(f"{current.title}: {doing(current.progress)}", current.progress.fraction)
+    running = [(p.title, p.progress) for p in panels if p.state == "running" and p.progress is not None]
+    line = "".join(_meter(f"{title}: {progress_line(stage)}", stage.fraction) for title, stage in running[:1])
     ends = [(p, p.line if p.state == "done" else p.state) for p in panels if p.state in ("done", "failed")]
     items = [f"<li class='{p.state}'>{escape(p.title)} <small>{escape(end)}</small></li>" for p, end in ends]
     return _status(state, line, items)
@@ -94,14 +94,14 @@ def _meter(line: str, fraction: float) -> str:
     )
 
 
-def finished(news: Sequence[Progress], seconds: float) -> str:
-    """The stages of a finished request and how long it took."""
-    return _total(seconds) + status(news, "done")
+def finished(stages: Sequence[Progress], seconds: float) -> str:
+    """The stages of a finished request, as for `status`, and how long the request took."""
+    return _total(seconds) + status(stages, "done")
 
 
-def compared(panels: Sequence[Panel], seconds: float) -> str:
+def comparison_finished(panels: Sequence[Panel], seconds: float) -> str:
     """The methods of a finished comparison and how long it took."""
-    return _total(seconds) + comparing(panels, "done")
+    return _total(seconds) + comparison_status(panels, "done")
 
 
 def _total(seconds: float) -> str:
@@ -114,11 +114,11 @@ def reason(sentence: str) -> str:
 
 
 def outdated(task: str, change: str) -> str:
-    """That the result of a task is not what the controls say now; its class, `change`, is known to style.css.
+    """Says that the result of a task is not what the controls say now. style.css knows `change` as a class.
 
     Args:
         task: "segment" or "compare".
-        change: as of `PageRequest.change`; nothing is told of "".
+        change: as of `PageRequest.change`; "" gives no text.
     """
     if not change:
         return ""
@@ -126,8 +126,8 @@ def outdated(task: str, change: str) -> str:
     return f"<p class='outdated {change} only-{task}' role='status'>Press {task.capitalize()} {ends[change]}.</p>"
 
 
-def unavailable() -> str:
-    """The methods whose weights are absent, folded away, by what brings them; empty when there is none."""
+def unavailable_methods() -> str:
+    """The methods whose weights are absent, folded away and grouped by the weights; empty when there is none."""
     absent: dict[tuple[str, ...], list[MethodSpec]] = {}
     for entry in registry.REGISTRY.values():
         if missing := entry.missing():
@@ -135,32 +135,32 @@ def unavailable() -> str:
     if not absent:
         return ""
     count = sum(map(len, absent.values()))
-    told = f"{count} more method{'s need' if count > 1 else ' needs'} weights"
+    heading = f"{count} more method{'s need' if count > 1 else ' needs'} weights"
     groups = "".join(map(_group, absent.values()))
     hint = "<p>Run the command below a method (a click selects it), then reload this page.</p>"
-    return f"<details class='unavailable'><summary>{told}</summary>{hint}{groups}</details>"
+    return f"<details class='unavailable'><summary>{heading}</summary>{hint}{groups}</details>"
 
 
 def _group(entries: Sequence[MethodSpec]) -> str:
-    """Methods that the same weights bring."""
+    """Methods that need the same weights."""
     rows = "".join(
         f"<li><label><input type='radio' disabled> {escape(e.title)}</label><p>{escape(e.summary)}</p></li>"
         for e in entries
     )
     number = len(entries)
     whose = "Missing" if number == 1 else f"Missing for {'both' if number == 2 else f'all {number}'}"
-    return f"<ul>{rows}</ul>" + "".join(_missing(whose, each) for each in entries[0].missing())
+    return f"<ul>{rows}</ul>" + "".join(_missing(whose, weights) for weights in entries[0].missing())
 
 
 def _missing(whose: str, weights: Checkpoint) -> str:
-    """A weight file, its licence and the command that brings it, whose words never break."""
+    """A weight file, its licence and the command that downloads it, whose words never break."""
     command = " ".join(f"<span>{escape(word)}</span>" for word in weights.how_to_get.split())
     licence = f"<br>Licence: {escape(weights.licence)}"
     return f"<div class='how'>{whose}: {escape(weights.file)}{licence}<code>{command}</code></div>"
 
 
-def comparable() -> str:
-    """What a comparison still needs; empty when there are methods enough."""
+def comparison_hint() -> str:
+    """What a comparison still needs; empty when enough methods are available."""
     ready = [entry.title for entry in registry.REGISTRY.values() if not entry.missing()]
     if len(ready) > 1:
         return ""
@@ -168,20 +168,21 @@ def comparable() -> str:
     return f"<p class='chips-error'>A comparison takes two methods; {escape(have)}. Others need weights, see below.</p>"
 
 
-def strip() -> str:
+def example_buttons() -> str:
     """The example photos as a row of buttons."""
-    return "<div class='strip'>" + "".join(map(_thumbnail, range(len(gallery.examples())))) + "</div>"
+    return "<div class='examples'>" + "".join(map(_thumbnail, range(len(gallery.examples())))) + "</div>"
 
 
 def _thumbnail(number: int) -> str:
     example = gallery.examples()[number]
     pixels = cv2.imread(str(example.path))
+    assert pixels is not None, f"{example.path} ships with the demo"
     width = round(pixels.shape[1] * _THUMBNAIL_HEIGHT / pixels.shape[0])
     small = cv2.resize(pixels, (width, _THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    told = escape(f"{example.title} ({example.topic}). Photo: {example.credit}", quote=True)
-    source = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+    caption = escape(f"{example.title} ({example.topic}). Photo: {example.credit}", quote=True)
+    source = f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
     return (
-        f"<button type='button' data-example='{number}' title='{told}'><img src='{source}' alt='{told}'>"
+        f"<button type='button' data-example='{number}' title='{caption}'><img src='{source}' alt=''>"
         f"<span>{escape(example.title)}<small>{escape(example.licence)}</small></span></button>"
     )

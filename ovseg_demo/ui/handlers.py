@@ -1,11 +1,11 @@
-"""What the events of the page do, on top of one engine."""
+"""The work of the page's events and of the public API, on top of one engine."""
 
 import atexit
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,28 +21,37 @@ from ovseg_demo.render import export
 from ovseg_demo.result import Choice
 from ovseg_demo.runtime.stages import Listener, Progress
 from ovseg_demo.ui import comparison, evidence, fragments
-from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.comparison import Board, MethodUpdate
 from ovseg_demo.ui.page_request import PageRequest, option_keys
 from ovseg_demo.ui.payload import payload
-from ovseg_demo.ui.session import CANCELLING, Answer, Request, Running, Superseded, follow, toast, told
+from ovseg_demo.ui.session import (
+    CANCELLING,
+    Answer,
+    Request,
+    RunningRequests,
+    Superseded,
+    error_sentence,
+    error_toast,
+    follow,
+)
 
 _EXPORTS = Path(tempfile.mkdtemp(prefix="ovseg-demo-"))
 atexit.register(shutil.rmtree, _EXPORTS, ignore_errors=True)
 FILE_AGE_SECONDS = 3600
 _PROGRESS_SECONDS = 0.5
-"""A comparison's progress is not told more often: the browser takes the whole value each time, pictures and all."""
+"""A comparison's progress is not sent more often: the browser takes the whole value each time, pictures and all."""
 
 _UNCHANGED = (gr.skip(),) * 3
-"""For the viewer's value, what is shown and what there is to look into."""
+"""For the viewer's value, the shown result and the heat maps."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The request whose result a person sees, without the result.
+class ShownResult:
+    """Which result the page shows: the request that it answers, without the pixels.
 
     Attributes:
-        request: what was asked for.
-        page: the same as the controls gave it.
+        request: the request.
+        page: what the controls said when the request was made.
         chosen: the values of options that were left to the method, by the keys of their controls.
     """
 
@@ -51,19 +60,20 @@ class Shown:
     chosen: Mapping[str, Choice]
 
     @classmethod
-    def of(cls, answer: Answer, page: PageRequest) -> "Shown":
+    def of(cls, answer: Answer, page: PageRequest) -> "ShownResult":
+        """The shown result of an answer to what the controls said, `page`."""
         keys = option_keys(answer.request.method)
         return cls(answer.request, page, {keys[name]: choice for name, choice in answer.result.chosen.items()})
 
 
 @dataclass(frozen=True)
-class Settled:
+class LiveUpdate:
     """What the page shows after a control moved whose changes are shown at once.
 
     Attributes:
         viewer: the viewer's value, or gradio's skip where it stays.
-        shown: what is shown, or gradio's skip.
-        chosen: as of `Shown`; None where nothing is shown that could be settled.
+        shown: the shown result, or gradio's skip where it stays.
+        chosen: as of `ShownResult`; None where no result is shown that fits the photo and the words.
     """
 
     viewer: Any = field(default_factory=gr.skip)
@@ -72,11 +82,15 @@ class Settled:
 
 
 class Handlers:
-    """The page's events."""
+    """The work of the page's events, and of the public API.
+
+    Args:
+        engine: segments the photos.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._running = Running()
+        self._running = RunningRequests()
 
     def segment(self, page: PageRequest, session: str) -> Iterator[tuple]:
         """Segment a photo by one method.
@@ -85,147 +99,162 @@ class Handlers:
             page: what the controls say.
             session: of the browser's tab.
 
-        Yields the status, the viewer's value, what is shown, what there is to look into, and the Cancel button.
+        Yields the status, the viewer's value, the `ShownResult`, the heat maps that there are, and the Cancel button.
         """
-        news: dict[str, Progress] = {}
+        stages: dict[str, Progress] = {}
         began = time.perf_counter()
         (method,) = page.methods
 
         def work(listener: Listener) -> Answer:
             listener(Progress("Reading the photo", 0))
-            wanted = Request.read(page.photo, page.words, method, page.options(method))
+            request = Request.read(page.photo, page.words, method, page.options(method))
             listener(Progress("Reading the photo", 1))
-            return wanted.answer(self._engine, listener)
+            return request.answer(self._engine, listener)
 
         try:
-            for item in follow(self._running, session, work, "segment"):
-                if isinstance(item, Answer):
-                    took = fragments.finished(list(news.values()), time.perf_counter() - began)
-                    sent = payload(item.result, item.request.photo, item.request.photo.key)
-                    yield took, sent, Shown.of(item, page), evidence.offer(item.result), _stop(False)
-                elif item is CANCELLING:
-                    yield fragments.status((), "cancelling"), *_UNCHANGED, _stop(False)
+            for message in follow(self._running, session, work, "segment"):
+                if isinstance(message, Answer):
+                    status = fragments.finished(list(stages.values()), time.perf_counter() - began)
+                    viewer = payload(message.result, message.request.photo, message.request.photo.key)
+                    heat_maps = evidence.available_maps(message.result)
+                    yield status, viewer, ShownResult.of(message, page), heat_maps, _cancel_button(False)
+                elif message is CANCELLING:
+                    yield fragments.status((), "cancelling"), *_UNCHANGED, _cancel_button(False)
                 else:
-                    news[item.stage] = item
-                    yield fragments.status(list(news.values())), *_UNCHANGED, _stop(True)
+                    stages[message.stage] = message
+                    yield fragments.status(list(stages.values())), *_UNCHANGED, _cancel_button(True)
         except Superseded as newer:
             yield _superseded("segment", newer), *_UNCHANGED, gr.skip()
         except Cancelled:
-            yield fragments.status((), "cancelled"), *_UNCHANGED, _stop(False)
+            yield fragments.status((), "cancelled"), *_UNCHANGED, _cancel_button(False)
         except Exception as error:  # every failure becomes one sentence on the page
-            yield "", *_UNCHANGED, _stop(False)
-            raise toast(error) from error
+            yield "", *_UNCHANGED, _cancel_button(False)
+            raise error_toast(error) from error
 
     def compare(self, page: PageRequest, session: str) -> Iterator[tuple]:
         """Segment a photo by several methods.
 
-        The whole value of the comparison is sent with each piece of news, and gradio passes on the changes; the browser
-        keeps the newest comparison, whatever an older one still says.
+        The whole value of the comparison is sent with each update, and gradio passes on the changes; the browser keeps
+        the newest comparison, whatever an older one still sends.
 
         Args:
             page: what the controls say.
             session: of the browser's tab.
 
-        Yields the status, the comparison's value, what it shows and the Cancel button.
+        Yields the status, the comparison's value, the request that it answers, and the Cancel button.
         """
         board: Board | None = None
         began = last = time.perf_counter()
 
-        def work(listener: Listener) -> None:
-            wanted = comparison.read(page)
-            listener(Board(wanted))
-            comparison.run(wanted, self._engine, listener)
+        def work(listener: Callable[[Any], None]) -> None:
+            requests = comparison.read_requests(page)
+            listener(Board(requests))
+            comparison.run_requests(requests, self._engine, listener)
 
-        def news(status: str, running: bool) -> tuple:
+        def outputs(status: str, running: bool) -> tuple:
             value = (board.value(), page) if board else (gr.skip(), gr.skip())
-            return status, *value, _stop(running)
+            return status, *value, _cancel_button(running)
 
         try:
-            for item in follow(self._running, session, work, "compare"):
-                if item is CANCELLING:
-                    yield news(fragments.status((), "cancelling"), False)
+            for message in follow(self._running, session, work, "compare"):
+                if message is CANCELLING:
+                    yield outputs(fragments.status((), "cancelling"), False)
                     continue
-                if isinstance(item, Board):
-                    board = item
-                elif isinstance(item, Step) and not board.take(item) and time.perf_counter() - last < _PROGRESS_SECONDS:
+                due = time.perf_counter() - last >= _PROGRESS_SECONDS
+                if isinstance(message, Board):
+                    board = message
+                elif board and isinstance(message, MethodUpdate) and not board.record(message) and not due:
                     continue
                 last = time.perf_counter()
-                yield news(fragments.comparing(board.panels), True)
-            yield news(fragments.compared(board.panels, time.perf_counter() - began), False)
+                yield outputs(fragments.comparison_status(board.panels if board else ()), True)
+            seconds = time.perf_counter() - began
+            yield outputs(fragments.comparison_finished(board.panels if board else (), seconds), False)
         except Superseded as newer:
             yield _superseded("compare", newer), _cancelled(board), gr.skip(), gr.skip()
         except Cancelled:
-            yield fragments.status((), "cancelled"), _cancelled(board), gr.skip(), _stop(False)
+            yield fragments.status((), "cancelled"), _cancelled(board), gr.skip(), _cancel_button(False)
         except Exception as error:  # every failure becomes one sentence on the page
-            yield "", _cancelled(board), gr.skip(), _stop(False)
-            raise toast(error) from error
+            yield "", _cancelled(board), gr.skip(), _cancel_button(False)
+            raise error_toast(error) from error
 
     def cancel(self, session: str) -> None:
         """Cancel what runs in a session."""
         self._running.cancel(session)
 
-    def settle(self, page: PageRequest, live: Sequence[str], task: str, shown: Shown | None, session: str) -> Settled:
-        """Run the fast last stage again where a live control differs from what is shown.
+    def update_live(
+        self, page: PageRequest, live: Sequence[str], task: str, shown: ShownResult | None, session: str
+    ) -> LiveUpdate:
+        """Run the fast last stage again where a live control differs from the result that is shown.
 
-        Nothing happens unless the result can be seen and is of this photo and these words; a running request will
-        settle when it ends.
+        Nothing happens unless the result can be seen and is of this photo and these words, nor while a request runs:
+        when the request ends, this is called again.
 
         Args:
             page: what the controls say.
             live: the keys of the controls whose changes are shown at once.
-            task: "segment" or "compare", the one that the page shows.
-            shown: what is shown; None before the first result.
+            task: "segment" or "compare", the task that the page shows.
+            shown: the shown result; None before there is one.
             session: of the browser's tab.
         """
         if shown is None or task != "segment" or self._running.busy(session):
-            return Settled()
+            return LiveUpdate()
         if shown.page.change(replace(shown.page, photo=page.photo, words=page.words)):
-            return Settled()
-        wanted = shown.page.with_values({key: page.values[key] for key in live if key in page.values})
+            return LiveUpdate()
+        updated = shown.page.with_values({key: page.values[key] for key in live if key in page.values})
         viewer = gr.skip()
-        if shown.page.change(wanted):
+        if shown.page.change(updated):
             try:
-                options = wanted.options(shown.request.method)
+                options = updated.options(shown.request.method)
                 answer = replace(shown.request, options=options).answer(self._engine)
             except Exception as error:  # every failure becomes one sentence on the page
-                raise toast(error) from error
-            shown, viewer = Shown.of(answer, wanted), payload(answer.result, None, answer.request.photo.key)
-        return Settled(viewer, shown, shown.chosen)
+                raise error_toast(error) from error
+            shown, viewer = ShownResult.of(answer, updated), payload(answer.result, None, answer.request.photo.key)
+        return LiveUpdate(viewer, shown, shown.chosen)
 
     def outdated(
-        self, page: PageRequest, compared: Sequence[str], shown: Shown | None, compared_as: PageRequest | None
+        self, page: PageRequest, methods: Sequence[str], shown: ShownResult | None, compared: PageRequest | None
     ) -> str:
         """What has changed since the result of each task, as HTML.
 
         Args:
             page: what the controls say, for the one method of Segment.
-            compared: the methods that are ticked for Compare.
-            shown: the result of Segment; None before there is one.
-            compared_as: what was asked for by the comparison that is shown; None before there is one.
+            methods: the methods that are ticked for Compare.
+            shown: the shown result of Segment; None before there is one.
+            compared: the request whose comparison is shown; None before there is one.
         """
         sentences = ""
         if shown:
             sentences += fragments.outdated("segment", shown.page.change(page))
-        if compared_as:
-            sentences += fragments.outdated("compare", compared_as.change(replace(page, methods=tuple(compared))))
+        if compared:
+            sentences += fragments.outdated("compare", compared.change(replace(page, methods=tuple(methods))))
         return sentences
 
-    def file(self, kind: str, shown: Shown | None) -> str:
-        """The path of one file, a kind of `export.FILE_SUFFIXES`, of the result that is shown."""
-        try:
-            return _files(self._again(shown), [kind])[0]
-        except Exception as error:  # every failure becomes one sentence on the page
-            raise toast(error) from error
+    def write_file(self, kind: str, shown: ShownResult | None) -> str:
+        """Write one file of the shown result and return its path.
 
-    def look(self, shown: Shown | None, event: gr.EventData) -> dict:
-        """The heat maps of the word that a person looks at in the result that is shown."""
+        Args:
+            kind: a kind of `export.FILE_SUFFIXES`.
+            shown: the shown result; None, where it is forgotten, raises an error for the person.
+        """
         try:
-            return evidence.look(self._again(shown), event.id, event.word)
+            return _write_files(self._shown_answer(shown), [kind])[0]
         except Exception as error:  # every failure becomes one sentence on the page
-            raise toast(error) from error
+            raise error_toast(error) from error
 
-    def _again(self, shown: Shown | None) -> Answer:
-        """The result that is shown; all but its last stage, the naming of pixels, is cached."""
+    def draw_heat_maps(self, shown: ShownResult | None, event: gr.EventData) -> dict:
+        """The heat maps of one word, see `evidence.draw_word_maps`.
+
+        Args:
+            shown: the shown result; None, where it is forgotten, raises an error for the person.
+            event: has the `id` of the heat maps that were offered and the `word`.
+        """
+        try:
+            return evidence.draw_word_maps(self._shown_answer(shown), event.id, event.word)
+        except Exception as error:  # every failure becomes one sentence on the page
+            raise error_toast(error) from error
+
+    def _shown_answer(self, shown: ShownResult | None) -> Answer:
+        """The answer that is shown, computed again; all but its last stage, the naming of pixels, is cached."""
         if shown is None:
             raise UserError("Segment a photo first, or again: results are forgotten after an hour.")
         return shown.request.answer(self._engine)
@@ -249,12 +278,11 @@ class Handlers:
             confidences and COCO run lengths of every class found.
         """
         try:
-            answer = Request.read(photo, vocabulary, method, _api_options(method, options, proposals)).answer(
-                self._engine
-            )
-            return tuple(_files(answer, ["overlay", "labels", "json"]))
+            request = Request.read(photo, vocabulary, method, _api_options(method, options, proposals))
+            overlay, labels, content = _write_files(request.answer(self._engine), ["overlay", "labels", "json"])
+            return overlay, labels, content
         except Exception as error:  # every failure becomes one sentence for the caller
-            raise gr.Error(told(error), print_exception=False) from error
+            raise gr.Error(error_sentence(error), print_exception=False) from error
 
     def api_methods(self) -> list[dict[str, Any]]:
         """The methods that /segment takes.
@@ -288,8 +316,8 @@ def _api_options(method: str, given: Any, proposals: str | None = None) -> Metho
     return registry.read_options(method, {**given, **({} if proposals is None else {"proposals": proposals})})
 
 
-def _stop(possible: bool) -> gr.Button:
-    return gr.Button(interactive=possible)
+def _cancel_button(enabled: bool) -> gr.Button:
+    return gr.Button(interactive=enabled)
 
 
 def _superseded(task: str, newer: Superseded) -> str | dict:
@@ -299,20 +327,31 @@ def _superseded(task: str, newer: Superseded) -> str | dict:
 
 
 def _cancelled(board: Board | None) -> dict:
+    """The last value of a comparison that has been cancelled."""
     if board is None:
         return gr.skip()
     board.cancel()
     return board.value()
 
 
-def _files(answer: Answer, kinds: Sequence[str]) -> list[str]:
-    """Written beside those of other requests, which go when they are old; gradio hands out copies of its own."""
+def _write_files(answer: Answer, kinds: Sequence[str]) -> list[str]:
+    """Write files of an answer into a new folder and return their paths; gradio hands out copies of its own.
+
+    Folders of earlier requests are deleted when they are old.
+    """
     for old in _EXPORTS.iterdir():
         with suppress(FileNotFoundError):  # another request may be doing the same
             if time.time() - old.stat().st_mtime > FILE_AGE_SECONDS:
                 shutil.rmtree(old)
-    folder, asked = Path(tempfile.mkdtemp(dir=_EXPORTS)), answer.request
+    request = answer.request
     paths = export.write_files(
-        folder, "segmentation", asked.photo, answer.result, asked.vocabulary, asked.method, asked.options, kinds
+        Path(tempfile.mkdtemp(dir=_EXPORTS)),
+        "segmentation",
+        request.photo,
+        answer.result,
+        request.vocabulary,
+        request.method,
+        request.options,
+        kinds,
     )
     return [str(path) for path in paths]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
 
-from ovseg_demo.methods.options import Checkbox, Option, Radio, Slider, SwitchedNumber, WordMarks
+from ovseg_demo.methods.options import Option, Radio, Slider, SwitchedNumber, WordMarks
 from ovseg_demo.ui.components import component, script
 from ovseg_demo.ui.page_request import class_names, keys_of, shown_options
 from ovseg_demo.vocabulary import MAX_CLASSES
@@ -16,7 +16,19 @@ from ovseg_demo.vocabulary import MAX_CLASSES
 ONLY_SEGMENT, ONLY_COMPARE = "only-segment", "only-compare"
 """Classes of what belongs to one task; style.css hides it during the other."""
 
-_EACH_CHOOSES = "<p class='reason'>Each method chooses its own; see the legend.</p>"
+_EACH_METHOD_CHOOSES = "<p class='reason'>Each method chooses its own; see the legend.</p>"
+
+_NOTHING = ""
+"""What gradio's radio buttons say for None, which cannot be the value of a choice."""
+
+
+class _Parts(NamedTuple):
+    """The components of an option, see `OptionControl`."""
+
+    main: gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML
+    switch: gr.Checkbox | None = None
+    chosen: gr.Number | None = None
+    reason: gr.HTML | None = None
 
 
 @dataclass(frozen=True)
@@ -26,42 +38,45 @@ class OptionControl:
     Attributes:
         key: names the control; the elements' ids begin with it.
         option: the declaration.
-        group: holds everything and is hidden where no chosen method has the option.
+        group: holds all components and is hidden where no chosen method has the option.
         main: gives the value.
-        switch: leaves the value to the method, or switches it off; None for an option without such a switch.
+        switch: leaves the value to the method, or switches the option off; None for an option without such a switch.
         chosen: receives the value that a method has chosen; None for an option that no method chooses.
-        reason: shows why the method has chosen it, likewise.
+        reason: shows why the method has chosen the value; None for an option that no method chooses.
     """
 
     key: str
     option: Option
     group: gr.Column
-    main: Component
+    main: gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML
     switch: gr.Checkbox | None = None
     chosen: gr.Number | None = None
     reason: gr.HTML | None = None
 
     @property
-    def components(self) -> list[Component]:
-        """What the value is read from."""
+    def components(self) -> list[gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML]:
+        """The components that the value is read from."""
         return [self.main] if self.switch is None else [self.main, self.switch]
 
     def value(self, data: Mapping[Component, Any], words: str) -> Any:
         """The value of the option.
 
         Args:
-            data: what the components say.
+            data: the values of `components`, by component.
             words: the text of the vocabulary box: the browser remembers ticks of words that were typed before.
         """
-        main, control = data[self.main], self.option.control
-        switched = self.switch is not None and bool(data[self.switch])
-        if isinstance(control, Slider):
-            return None if switched else main
-        if isinstance(control, SwitchedNumber):
-            return main if switched else None
-        if isinstance(control, WordMarks):
-            ticked = frozenset(main or ())
-            return None if switched else tuple(name for name in class_names(words) if name in ticked)
+        main = data[self.main]
+        switched_on = self.switch is not None and bool(data[self.switch])
+        match self.option.control:
+            case Slider():
+                return None if switched_on else main
+            case Radio():
+                return None if main == _NOTHING else main
+            case SwitchedNumber():
+                return main if switched_on else None
+            case WordMarks():
+                ticked = frozenset(main or ())
+                return None if switched_on else tuple(name for name in class_names(words) if name in ticked)
         return main
 
 
@@ -70,7 +85,7 @@ class OptionControls:
 
     Args:
         words: the text of the vocabulary box when the page opens.
-        methods: the methods whose options are shown when it opens.
+        methods: the methods whose options are shown when the page opens.
     """
 
     def __init__(self, words: str, methods: Sequence[str]) -> None:
@@ -79,12 +94,13 @@ class OptionControls:
 
     @property
     def all(self) -> list[OptionControl]:
+        """The controls in the order of the page."""
         return list(self.by_key.values())
 
     @property
     def components(self) -> list[Component]:
-        """What all values are read from."""
-        return [each for control in self.all for each in control.components]
+        """The components that all values are read from."""
+        return [component for control in self.all for component in control.components]
 
     @property
     def live(self) -> list[OptionControl]:
@@ -92,7 +108,7 @@ class OptionControls:
         return [control for control in self.all if control.option.control and control.option.control.live]
 
     @property
-    def chosen(self) -> list[OptionControl]:
+    def automatic(self) -> list[OptionControl]:
         """The controls whose value a method may choose."""
         return [control for control in self.all if control.chosen is not None]
 
@@ -103,89 +119,95 @@ class OptionControls:
 
     @property
     def groups(self) -> list[gr.Column]:
+        """The groups of all controls, in the order of `all`."""
         return [control.group for control in self.all]
 
     def values(self, data: Mapping[Component, Any], words: str) -> dict[str, Any]:
         """The values by the controls' keys; see `OptionControl.value` for the arguments."""
         return {control.key: control.value(data, words) for control in self.all}
 
-    def fitting(self, methods: Sequence[str]) -> list[gr.Column]:
-        """Updates of all groups: each is visible where one of the methods has its option."""
+    def visibility(self, methods: Sequence[str]) -> list[gr.Column]:
+        """Updates of `groups`: a group is visible where one of the methods, given by id, has its option."""
         keys = keys_of(methods)
         return [gr.Column(visible=control.key in keys) for control in self.all]
 
-    def typed(self, words: str) -> list[gr.HTML]:
-        """Updates of the boxes for other words; the browser keeps the ticks that were made."""
+    def word_boxes(self, words: str) -> list[gr.HTML]:
+        """Updates of `word_marks` for other words in the vocabulary box; the browser keeps the ticks."""
         return [gr.HTML(names=class_names(words)) for _ in self.word_marks]
 
 
 def _control(key: str, option: Option, words: str, visible: bool) -> OptionControl:
-    makers = {
-        Slider: _slider,
-        Checkbox: _checkbox,
-        Radio: _radio,
-        SwitchedNumber: _switched_number,
-        WordMarks: _word_marks,
-    }
-    kind = type(option.control)
+    kind = type(option.control).__name__.lower()
     # Groups are hidden as a whole: a component that an event updates, or skips, is made anew by gradio, and what is set
     # here would be lost.
-    with gr.Column(
-        elem_id=f"option-{key}", elem_classes=["option", f"option-{kind.__name__.lower()}"], visible=visible
-    ) as group:
-        parts = makers[kind](key, option, words)
-    return OptionControl(key, option, group, **parts)
+    with gr.Column(elem_id=f"option-{key}", elem_classes=["option", f"option-{kind}"], visible=visible) as group:
+        parts = _parts(key, option, words)
+    return OptionControl(key, option, group, *parts)
 
 
-def _slider(key: str, option: Option, words: str) -> dict[str, Component]:
-    control = option.control
-    least, greatest = option.least or 0, 1 if option.greatest is None else option.greatest
-    start = option.default if option.default is not None else least
+def _parts(key: str, option: Option, words: str) -> _Parts:
+    match option.control:
+        case Slider() as slider:
+            return _slider(key, option, slider)
+        case Radio() as radio:
+            return _radio(key, option, radio)
+        case SwitchedNumber() as number:
+            return _switched_number(key, option, number)
+        case WordMarks() as marks:
+            return _word_marks(key, option, marks, words)
+    return _checkbox(key, option)
+
+
+def _slider(key: str, option: Option, control: Slider) -> _Parts:
+    minimum = option.minimum or 0
+    maximum = 1 if option.maximum is None else option.maximum
+    start = minimum if option.default is None else option.default
     main = gr.Slider(
-        least,
-        greatest,
+        minimum,
+        maximum,
         start,
-        step=control.step,
+        step=max(1, round(control.step)) if option.whole else control.step,
         label=option.label,
         info=option.help,
         elem_id=key,
         buttons=[],
     )
-    _clamped(main, least, greatest, start, whole=False)
+    _clamp(main, minimum, maximum, start, option.whole)
     if not control.automatic:
-        return {"main": main}
+        return _Parts(main)
     switch = gr.Checkbox(option.default is None, label=control.automatic, elem_id=f"{key}-switch", container=False)
     reason = gr.HTML("", elem_id=f"{key}-reason", elem_classes=ONLY_SEGMENT, apply_default_css=False)
-    gr.HTML(_EACH_CHOOSES, elem_classes=[ONLY_COMPARE, "each-chooses"], apply_default_css=False)
-    chosen = gr.Number(None, visible=False)
-    return {"main": main, "switch": switch, "chosen": chosen, "reason": reason}
+    gr.HTML(_EACH_METHOD_CHOOSES, elem_classes=[ONLY_COMPARE, "each-method-chooses"], apply_default_css=False)
+    return _Parts(main, switch, gr.Number(None, visible=False), reason)
 
 
-def _checkbox(key: str, option: Option, words: str) -> dict[str, Component]:
+def _checkbox(key: str, option: Option) -> _Parts:
     main = gr.Checkbox(option.default, label=option.label, elem_id=key, container=False)
     _help(option.help)
-    return {"main": main}
+    return _Parts(main)
 
 
-def _radio(key: str, option: Option, words: str) -> dict[str, Component]:
+def _radio(key: str, option: Option, control: Radio) -> _Parts:
+    choices, start = [(choice, choice) for choice in option.choices], option.default
+    if start is None:
+        choices, start = [(control.nothing, _NOTHING), *choices], _NOTHING
     with gr.Row(elem_classes="option-row"):
-        _label(option.label)
-        main = gr.Radio(list(option.choices), value=option.default, label=option.label, elem_id=key, container=False)
-    return {"main": main}
+        _label(option.label, option.help)
+        main = gr.Radio(choices, value=start, label=option.label, elem_id=key, container=False)
+    return _Parts(main)
 
 
-def _switched_number(key: str, option: Option, words: str) -> dict[str, Component]:
-    control = option.control
+def _switched_number(key: str, option: Option, control: SwitchedNumber) -> _Parts:
     with gr.Row(elem_classes="option-row"):
         switch = gr.Checkbox(option.default is not None, label=option.label, elem_id=f"{key}-switch", container=False)
-        _label(control.label)
-        main = gr.Number(control.start, label=control.label, minimum=1, precision=0, elem_id=key, container=False)
-    _clamped(main, 1, MAX_CLASSES, control.start, whole=True)
-    return {"main": main, "switch": switch}
+        _label(control.label, option.help)
+        spoken = f"{option.label}: {control.label}"  # screen readers read it; what is seen stands before the number
+        main = gr.Number(control.start, label=spoken, minimum=1, precision=0, elem_id=key, container=False)
+    _clamp(main, 1, MAX_CLASSES, control.start, whole=True)
+    return _Parts(main, switch)
 
 
-def _word_marks(key: str, option: Option, words: str) -> dict[str, Component]:
-    control = option.control
+def _word_marks(key: str, option: Option, control: WordMarks, words: str) -> _Parts:
     with gr.Row(elem_classes="option-row"):
         _label(option.label)
         switch = gr.Checkbox(option.default is None, label=control.unmarked, elem_id=f"{key}-switch", container=False)
@@ -193,22 +215,32 @@ def _word_marks(key: str, option: Option, words: str) -> dict[str, Component]:
     main = component("word_marks", script("word_marks"), [], elem_id=key, label=option.label, names=class_names(words))
     _help(control.unmarked_help, "while-switched-on")
     _help(option.help, "while-switched-off")
-    return {"main": main, "switch": switch}
+    return _Parts(main, switch)
 
 
-def _label(text: str) -> None:
-    gr.HTML(escape(text), elem_classes="option-label", apply_default_css=False)
+def _label(text: str, tooltip: str = "") -> None:
+    """The visible label of a row, with the option's help where a pointer rests on it."""
+    title = f" title='{escape(tooltip, quote=True)}'" if tooltip else ""
+    gr.HTML(f"<span{title}>{escape(text)}</span>", elem_classes="option-label", apply_default_css=False)
 
 
 def _help(text: str, *classes: str) -> None:
+    """A sentence below a control."""
     gr.HTML(f"<p class='reason'>{escape(text)}</p>", elem_classes=list(classes), apply_default_css=False)
 
 
-def _clamped(number: gr.Slider | gr.Number, least: float, greatest: float, start: float, whole: bool) -> None:
-    """Let a number box take anything and mean the nearest allowed value; gradio would answer with a traceback."""
+def _clamp(number: gr.Slider | gr.Number, minimum: float, maximum: float, start: float, whole: bool) -> None:
+    """Let a number box take anything and mean the nearest allowed value; gradio would answer with a traceback.
 
-    def nearest(typed: float | None) -> float:
-        value = start if typed is None else min(max(typed, least), greatest)
+    Args:
+        number: the component of the number box.
+        minimum, maximum: limits of the value.
+        start: the value of an empty box.
+        whole: whether the value is a whole number.
+    """
+
+    def nearest(payload: float | None) -> float:
+        value = start if payload is None else min(max(payload, minimum), maximum)
         return round(value) if whole else value
 
     number.preprocess = nearest

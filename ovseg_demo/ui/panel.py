@@ -1,4 +1,4 @@
-"""What the page knows of one method in a comparison."""
+"""What the page shows of one method in a comparison."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from ovseg_demo.runtime.stages import Progress
 
 @dataclass
 class Panel:
-    """What the page knows of one method.
+    """What the page shows of one method.
 
     Attributes:
         title: of the method.
         state: "waiting", "running", "done", "failed" or "cancelled".
         line: a few words on the state.
         detail: the seconds of each stage.
-        reason: why the values of its options were chosen; empty where a person set them all.
-        progress: the latest news of the running stage.
+        reason: why the values of its options were chosen; empty where a person set all of them.
+        progress: the latest progress of the running stage.
         layer: the result as the browser gets it.
     """
 

@@ -78,4 +78,4 @@ def planes(result: Segmentation) -> np.ndarray:
 def _data_url(suffix: str, rgb: np.ndarray, settings: list[int]) -> str:
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), settings)
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -33,7 +33,7 @@ def test_a_photo_comes_back_as_three_files(client):
 
 
 @pytest.mark.parametrize(
-    ("words", "method", "options", "told"),
+    ("words", "method", "options", "message"),
     [
         ("", "ovseg-sam-mini", {}, "at least one word"),
         (None, "ovseg-sam-mini", None, "at least one word"),
@@ -44,8 +44,8 @@ def test_a_photo_comes_back_as_three_files(client):
         ("cat", "ovseg-sam-mini", [0.8], "Options must be one JSON object, for example"),
     ],
 )
-def test_bad_input_is_one_sentence(client, words, method, options, told):
-    with pytest.raises(AppError, match=told):
+def test_bad_input_is_one_sentence(client, words, method, options, message):
+    with pytest.raises(AppError, match=message):
         client.predict(handle_file(str(gallery.FOLDER / "pizza.jpg")), words, method, options, api_name="/segment")
 
 

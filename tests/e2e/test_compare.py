@@ -171,8 +171,8 @@ def test_results_side_by_side_where_one_method_fails(page, address):
     names = [*WORDS.split(", "), *["unlabelled"] * 253]
     here = [names[each[each.shape[0] // 2, each.shape[1] // 2]] for each in maps]
     assert page.locator(".card .probe-name").all_inner_texts() == here
-    told = page.locator(".card .probe-title").inner_text()
-    assert told == ("All agree" if len(set(here)) == 1 else f"{len(set(here))} different labels")
+    title = page.locator(".card .probe-title").inner_text()
+    assert title == ("All agree" if len(set(here)) == 1 else f"{len(set(here))} different labels")
 
 
 def test_the_swipe_divider_moves_by_keyboard_and_by_hand(page):
@@ -222,10 +222,10 @@ def test_cancelling_keeps_what_has_come(page):
 def test_the_next_comparison_forgets_the_differences_of_the_last(page):
     compare(page, "mini-dense", "stripes")
     finish(page)
-    told = page.locator(".differ-share").inner_text() + page.locator(".differ-key").inner_text()
+    difference = page.locator(".differ-share").inner_text() + page.locator(".differ-key").inner_text()
     agree, disagree = (float(piece.split()[1]) for piece in page.locator(".differ-key li").all_inner_texts())
     assert agree + disagree == pytest.approx(100)
-    assert "agree" in told
+    assert "agree" in difference
     compare(page, "stripes", "endless")
     page.wait_for_selector(".stage-now:has-text('Endless: Counting sheep')", timeout=SLOW)
     page.wait_for_function("document.querySelector('.compare').dataset.done === '1'")
@@ -287,8 +287,8 @@ def test_with_one_method_the_tab_says_what_it_takes(browser, engine, monkeypatch
     page.wait_for_selector("#segment")
     page.click("[data-task=compare]")
     page.wait_for_selector("#compare-start:disabled")
-    assert "takes two methods; only OVSeg · mini is ready" in page.locator("#comparable").inner_text()
-    assert "1 more method needs weights" in page.locator("#absent").inner_text()
+    assert "takes two methods; only OVSeg · mini is ready" in page.locator("#comparison-hint").inner_text()
+    assert "1 more method needs weights" in page.locator("#unavailable").inner_text()
     page.close()
     served.close()
 
@@ -303,7 +303,7 @@ def test_automatic_granularity_moves_the_slider_until_a_person_does(page):
     assert page.locator("#granularity-reason").inner_text() == REASON
     number = page.locator(".viewer").get_attribute("data-result")
     page.wait_for_timeout(1500)
-    assert page.locator(".viewer").get_attribute("data-result") == number, "the slider's move asked again"
+    assert page.locator(".viewer").get_attribute("data-result") == number, "the slider's move ran the request again"
     assert page.locator("#granularity-switch input").is_checked()
 
     page.locator("#granularity input[type=range]").fill("0.9")

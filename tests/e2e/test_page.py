@@ -90,7 +90,7 @@ def test_a_whole_visit(page):
 
 def test_an_example_fills_photo_and_words(page):
     example = gallery.examples()[1]
-    page.locator("#strip button").nth(1).click()
+    page.locator("#examples button").nth(1).click()
     page.wait_for_function(
         "words => document.querySelector('#words textarea, #words input').value === words", arg=example.words
     )
@@ -120,13 +120,13 @@ def test_markup_in_words_reaches_legend_and_errors_as_text(page):
 
 
 def test_methods_without_weights_are_disabled_and_explained(page):
-    assert page.locator("#absent input[type=radio]:disabled").count() >= 1
-    page.locator("#absent summary").first.click()
-    assert "--download" in page.locator("#absent details[open]").inner_text()
+    assert page.locator("#unavailable input[type=radio]:disabled").count() >= 1
+    page.locator("#unavailable summary").first.click()
+    assert "--download" in page.locator("#unavailable details[open]").inner_text()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words", "told"),
+    ("name", "content", "words", "message"),
     [
         ("empty.png", b"", "cat", "not an image"),
         ("broken.jpg", (gallery.FOLDER / "pizza.jpg").read_bytes()[:5000], "cat", "corrupt or incomplete"),
@@ -135,7 +135,7 @@ def test_methods_without_weights_are_disabled_and_explained(page):
         (None, None, ",".join(map(str, range(5000))), "limit is 1000"),
     ],
 )
-def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path, name, content, words, told):
+def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path, name, content, words, message):
     if name:
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
@@ -143,7 +143,7 @@ def test_bad_input_is_one_sentence_and_the_next_request_is_served(page, tmp_path
     page.click("#segment")
     toast = page.locator(".toast-body")
     toast.wait_for()
-    assert told in toast.inner_text()
+    assert message in toast.inner_text()
     assert "Traceback" not in page.content()
     upload(page, PIZZA)
     segment(page, "pizza, horse, bus")
@@ -198,13 +198,13 @@ def test_one_screen_without_scrolling(browser, server, size):
     page.wait_for_selector("#segment")
     upload(page, PIZZA)
     segment(page, "pizza, horse, bus")
-    page.locator("#absent summary").first.click()
+    page.locator("#unavailable summary").first.click()
     tall, wide = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
     assert (wide, tall) <= size
     for selector in ("#segment", "#status .stage-total", ".viewer canvas", "#make-json", ".legend-row"):
         assert page.evaluate(REACHABLE, selector), selector
     if size == (1440, 900):
-        page.locator("#absent summary").first.click()
+        page.locator("#unavailable summary").first.click()
         assert page.evaluate(REACHABLE, "#granularity input[type=range]")
     page.close()
 

@@ -233,15 +233,15 @@ def test_only_the_methods_that_have_them_are_compared_with_them(page):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "note"),
     [
         ({}, "Counted as seen in training: cat."),
         ({"seen": "bowl|sky; dog"}, "Counted as seen in training: bowl."),
         ({"seen": ""}, "Counted as seen in training: none of the words."),
     ],
 )
-def test_words_that_count_as_seen_are_told_through_the_api(page_address, options, told):
+def test_words_that_count_as_seen_are_noted_through_the_api(page_address, options, note):
     photo = handle_file(str(gallery.FOLDER / "pizza.jpg"))
     *_, content = Client(page_address, verbose=False).predict(photo, "cat, bowl", TRUSTY, options, api_name="/segment")
     with open(content) as file:
-        assert json.load(file)["notes"] == [told]
+        assert json.load(file)["notes"] == [note]

@@ -12,7 +12,7 @@ from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.result import Choice, Segmentation
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import comparison, gallery
-from ovseg_demo.ui.comparison import Board, Step
+from ovseg_demo.ui.comparison import Board, MethodUpdate
 from ovseg_demo.ui.page_request import PageRequest
 from ovseg_demo.ui.session import Answer
 
@@ -43,12 +43,12 @@ def registered(monkeypatch):
     monkeypatch.setattr(registry, "REGISTRY", fakes)
 
 
-def asked(chosen=THREE):
-    return comparison.read(PageRequest(PIZZA, "pizza, horse", tuple(chosen)))
+def requests_of(methods=THREE):
+    return comparison.read_requests(PageRequest(PIZZA, "pizza, horse", tuple(methods)))
 
 
 def test_the_requests_differ_in_their_method_only():
-    requests = asked()
+    requests = requests_of()
     assert [request.method for request in requests] == THREE
     assert all(r.photo is requests[0].photo for r in requests)
 
@@ -56,42 +56,42 @@ def test_the_requests_differ_in_their_method_only():
 @pytest.mark.parametrize("chosen", [[], ["first"], ["first", "first"], [*THREE, "fourth", "fifth"]])
 def test_two_to_four_methods_are_compared(chosen):
     with pytest.raises(UserError, match="two to four"):
-        asked(chosen)
+        requests_of(chosen)
 
 
-def test_each_has_the_options_that_it_has_a_use_for():
+def test_a_request_has_the_options_of_its_method():
     moved = {"granularity": None, "proposals": "fast", "rejection": 5}
-    requests = comparison.read(PageRequest(PIZZA, "pizza", tuple(THREE), moved))
+    requests = comparison.read_requests(PageRequest(PIZZA, "pizza", tuple(THREE), moved))
     wanted = SamOptions(granularity=None, proposals="fast")
     assert [request.options for request in requests] == [MethodOptions(), MethodOptions(), wanted]
 
 
-def test_a_method_that_fails_does_not_lose_the_others():
-    steps = []
-    comparison.run(asked(), FakeEngine(), steps.append)
-    ends = {step.number: step.news for step in steps if not isinstance(step.news, Progress)}
+def test_when_a_method_fails_the_next_ones_are_still_answered():
+    updates = []
+    comparison.run_requests(requests_of(), FakeEngine(), updates.append)
+    ends = {update.number: update.outcome for update in updates if not isinstance(update.outcome, Progress)}
     assert isinstance(ends[0], Answer)
     assert ends[1] == "no <b>weights</b>"
     assert isinstance(ends[2], Answer)
-    assert [s.number for s in steps if isinstance(s.news, Progress)] == [0, 1, 2]
+    assert [u.number for u in updates if isinstance(u.outcome, Progress)] == [0, 1, 2]
 
 
 def test_cancelling_ends_the_whole_comparison():
-    def cancel(step):
-        if step.number == 1:
+    def cancel(update):
+        if update.number == 1:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        comparison.run(asked(), FakeEngine(), cancel)
+        comparison.run_requests(requests_of(), FakeEngine(), cancel)
 
 
-def test_the_board_tells_what_became_of_each_method():
-    board = Board(asked())
+def test_the_board_shows_the_state_of_each_method():
+    board = Board(requests_of())
     assert [p["state"] for p in board.value()["panels"]] == ["waiting"] * 3
-    assert board.take(Step(0, Progress("Finding masks", 0.4)))
-    assert not board.take(Step(0, Progress("Finding masks", 0.42)))
+    assert board.record(MethodUpdate(0, Progress("Finding masks", 0.4)))
+    assert not board.record(MethodUpdate(0, Progress("Finding masks", 0.42)))
     assert (board.panels[0].state, board.panels[0].line) == ("running", "Finding masks … 42 %")
-    comparison.run(asked()[:2], FakeEngine(), board.take)
+    comparison.run_requests(requests_of()[:2], FakeEngine(), board.record)
     board.cancel()
     value = json.loads(json.dumps(board.value()))
     assert [p["state"] for p in value["panels"]] == ["done", "failed", "cancelled"]
@@ -102,18 +102,18 @@ def test_the_board_tells_what_became_of_each_method():
     assert value["names"] == ["pizza", "horse"]
 
 
-def test_an_automatic_granularity_is_told_with_its_reason():
-    requests = asked()
+def test_an_automatic_granularity_is_shown_with_its_reason():
+    requests = requests_of()
     board = Board(requests)
     chosen = result((4, 4), ("pizza", "horse"), chosen={"granularity": Choice(0.37, "Most stable there.")})
-    board.take(Step(0, Answer(requests[0], chosen)))
+    board.record(MethodUpdate(0, Answer(requests[0], chosen)))
     assert board.panels[0].line.endswith("granularity 0.37")
     assert board.panels[0].reason == "Most stable there."
 
 
 def test_a_layer_keeps_its_number_and_a_new_comparison_has_a_higher_one():
-    board = Board(asked())
-    comparison.run(asked()[:1], FakeEngine(), board.take)
+    board = Board(requests_of())
+    comparison.run_requests(requests_of()[:1], FakeEngine(), board.record)
     again = [board.value()["panels"][0]["layer"]["id"] for _ in range(2)]
     assert again[0] == again[1]
-    assert Board(asked()).value()["run"] > board.value()["run"]
+    assert Board(requests_of()).value()["run"] > board.value()["run"]

@@ -27,10 +27,10 @@ def result(*steps: Evidence, labels: np.ndarray = LABELS) -> Segmentation:
     )
 
 
-def look(steps, word, size=(100, 50)) -> list[dict]:
+def maps_of(steps, word, size=(100, 50)) -> list[dict]:
     photo = image.from_array(np.zeros((*size, 3), np.uint8))
     answer = SimpleNamespace(request=SimpleNamespace(photo=photo), result=result(*steps))
-    found = evidence.look(answer, 7, word)
+    found = evidence.draw_word_maps(answer, 7, word)
     assert (found["id"], found["word"]) == (7, word)
     json.dumps(found, allow_nan=False)
     return found["panels"]
@@ -40,68 +40,68 @@ def decoded(url: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1])))).astype(int)
 
 
-def test_what_can_be_looked_at_begins_with_the_largest_class():
-    offered = evidence.offer(result(*STEPS))
-    assert offered["words"] == [[0, "cat"], [1, "<b>dog</b>"], [2, "sky"]]
-    assert offered["first"] == 2
-    assert evidence.offer(result(*STEPS))["id"] > offered["id"]
-    json.dumps(offered)
+def test_the_maps_of_the_largest_class_are_shown_first():
+    available = evidence.available_maps(result(*STEPS))
+    assert available["words"] == [[0, "cat"], [1, "<b>dog</b>"], [2, "sky"]]
+    assert available["first"] == 2
+    assert evidence.available_maps(result(*STEPS))["id"] > available["id"]
+    json.dumps(available)
 
 
 @pytest.mark.parametrize("labels", [np.full((2, 2), -1, np.int32), np.full((2, 2), 2, np.int32)])
-def test_a_word_that_was_not_found_can_be_looked_at_too(labels):
-    assert evidence.offer(result(Evidence("Cost map", COST[:1], (1,)), labels=labels))["first"] == 1
+def test_a_word_that_was_not_found_has_maps_too(labels):
+    assert evidence.available_maps(result(Evidence("Cost map", COST[:1], (1,)), labels=labels))["first"] == 1
 
 
-def test_a_method_that_shows_nothing_offers_nothing():
-    assert evidence.offer(result()) is None
+def test_a_result_without_evidence_has_no_maps():
+    assert evidence.available_maps(result()) is None
 
 
 def test_every_step_of_a_word_is_drawn_in_its_own_range():
-    first, second, third = look(STEPS, 2)
+    first, second, third = maps_of(STEPS, 2)
     assert [panel["title"] for panel in (first, second, third)] == ["Cost map", "After stage 1", "After stage 2"]
     assert first["caption"] == "1.000 to 1.000"
     assert third["caption"] == "0 to 1, highest 1.00"
     assert decoded(third["picture"]).shape == (100, 50, 3)
-    (ramp, _) = look(STEPS, 1)
+    (ramp, _) = maps_of(STEPS, 1)
     assert ramp["caption"] == "0.000 to 0.500"
     light = decoded(ramp["picture"]).sum(2)
     assert light[-1, -1] > 2 * light[0, 0]
 
 
 def test_a_rejected_word_says_where_and_only_once():
-    assert [panel["caption"] for panel in look(STEPS, 1)] == [
+    assert [panel["caption"] for panel in maps_of(STEPS, 1)] == [
         "0.000 to 0.500",
         "Rejected: nowhere among the best in “Cost map”.",
     ]
-    *_, last = look(STEPS, 0)
+    *_, last = maps_of(STEPS, 0)
     assert (last["title"], last["picture"]) == ("After stage 2", None)
     assert "“After stage 1”" in last["caption"]
 
 
 def test_maps_of_the_image_belong_to_no_word():
     steps = (Evidence("Trusty", COST[:2], None),)
-    offered = evidence.offer(result(*steps))
-    assert (offered["words"], offered["first"]) == ([], None)
-    assert [panel["title"] for panel in look(steps, None)] == ["Trusty", "Trusty"]
+    available = evidence.available_maps(result(*steps))
+    assert (available["words"], available["first"]) == ([], None)
+    assert [panel["title"] for panel in maps_of(steps, None)] == ["Trusty", "Trusty"]
 
 
 def test_a_map_of_the_image_stands_among_those_of_any_word():
     trusty = Evidence("Trusty map", COST[1:2], None, (0.0, 1.0))
     steps = (STEPS[1], trusty, STEPS[2])
-    assert evidence.offer(result(*steps))["words"] == [[0, "cat"], [2, "sky"]]
-    panels = look(steps, 2)
+    assert evidence.available_maps(result(*steps))["words"] == [[0, "cat"], [2, "sky"]]
+    panels = maps_of(steps, 2)
     assert [panel["title"] for panel in panels] == ["After stage 1", "Trusty map", "After stage 2"]
     assert panels[1]["caption"] == "0 to 1, highest 0.50"
-    assert look(steps, 0)[1] == panels[1]
+    assert maps_of(steps, 0)[1] == panels[1]
 
 
 @pytest.mark.parametrize("word", [None, -1, 99, "cat", [1], {"a": 1}])
 def test_a_word_that_nobody_offered_is_no_failure(word):
-    (panel,) = look(STEPS, word)
+    (panel,) = maps_of(STEPS, word)
     assert panel["picture"] is None
 
 
 @pytest.mark.parametrize(("size", "drawn"), [((1000, 500), (320, 160)), ((10, 5), (10, 5)), ((1, 900), (1, 320))])
 def test_large_photos_are_drawn_small(size, drawn):
-    assert decoded(look(STEPS, 2, size)[0]["picture"]).shape[:2] == drawn
+    assert decoded(maps_of(STEPS, 2, size)[0]["picture"]).shape[:2] == drawn

@@ -5,7 +5,7 @@ import pytest
 from ovseg_demo.methods import registry
 from ovseg_demo.runtime.stages import Progress
 from ovseg_demo.ui import fragments
-from ovseg_demo.ui.comparison import Panel
+from ovseg_demo.ui.panel import Panel
 
 ATTACK = "<img src=x onerror=alert(1)>"
 
@@ -56,26 +56,26 @@ def test_status_shows_progress_and_what_was_cached():
 
 
 def test_absent_methods_are_disabled_with_a_way_out(monkeypatch):
-    shown = fragments.unavailable()
+    shown = fragments.unavailable_methods()
     for entry in registry.REGISTRY.values():
         assert (entry.title in shown) == bool(entry.missing())
         assert all(c.id in shown and c.licence in shown for c in entry.missing())
     monkeypatch.setattr(registry, "REGISTRY", {})
-    assert fragments.unavailable() == ""
+    assert fragments.unavailable_methods() == ""
 
 
 def entry(title: str, *missing: str) -> SimpleNamespace:
     files = [
-        SimpleNamespace(id=each, file=f"{each}.pth", licence="<MIT>", how_to_get=f"fetch --now {each}")
-        for each in missing
+        SimpleNamespace(id=weights, file=f"{weights}.pth", licence="<MIT>", how_to_get=f"fetch --now {weights}")
+        for weights in missing
     ]
     return SimpleNamespace(title=title, summary=f"About {title}.", missing=lambda: files)
 
 
 def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
     entries = [entry("One", "big"), entry("Two", "small"), entry("Three", "big"), entry("Ready")]
-    monkeypatch.setattr(registry, "REGISTRY", {each.title: each for each in entries})
-    shown = fragments.unavailable()
+    monkeypatch.setattr(registry, "REGISTRY", {spec.title: spec for spec in entries})
+    shown = fragments.unavailable_methods()
     assert "3 more methods need weights" in shown
     command = "<code><span>fetch</span> <span>--now</span> <span>{}</span></code>".format
     assert shown.count(command("big")) == shown.count(command("small")) == 1
@@ -88,31 +88,31 @@ def test_methods_that_the_same_weights_bring_stand_together(monkeypatch):
 def test_a_comparison_needs_two_methods(monkeypatch):
     entries = {"a": entry("Only"), "b": entry("Absent", "file")}
     monkeypatch.setattr(registry, "REGISTRY", entries)
-    assert "only Only is ready" in fragments.comparable()
+    assert "only Only is ready" in fragments.comparison_hint()
     monkeypatch.setattr(registry, "REGISTRY", {"b": entries["b"]})
-    assert "none is ready" in fragments.comparable()
+    assert "none is ready" in fragments.comparison_hint()
     monkeypatch.setattr(registry, "REGISTRY", {"a": entries["a"], "c": entry("Another")})
-    assert fragments.comparable() == ""
+    assert fragments.comparison_hint() == ""
 
 
-def test_methods_of_a_comparison_are_told_one_by_one():
+def test_the_status_of_a_comparison_lists_its_methods():
     panels = [
         Panel("First", "done", "1.2 s"),
         Panel("Second", "failed", "why"),
         Panel(ATTACK, "running", progress=Progress("Finding masks", 0.42)),
         Panel("Last"),
     ]
-    shown = fragments.comparing(panels)
+    shown = fragments.comparison_status(panels)
     assert shown.count("<li") == 2
     assert "First <small>1.2 s</small>" in shown
     assert "Second <small>failed</small>" in shown
     assert "onerror=alert(1)&gt;: Finding masks … 42 %" in shown
     assert "<img" not in shown
-    assert "Done in 2.0 s" in fragments.compared(panels[:2], 2)
+    assert "Done in 2.0 s" in fragments.comparison_finished(panels[:2], 2)
 
 
 def test_every_example_is_a_button_with_its_licence():
-    shown = fragments.strip()
+    shown = fragments.example_buttons()
     assert shown.count("<button") >= 6
     assert shown.count("CC BY") >= 6
 

@@ -33,15 +33,15 @@ def page(*methods: str, photo: str | None = PIZZA, words: str = NOW[1], **moved)
 
 
 class FakeEngine:
-    """Counts what it is asked; chooses AUTOMATIC where granularity is."""
+    """Records its requests; chooses AUTOMATIC where granularity is left to the method."""
 
     def __init__(self):
-        self.asked, self.options = [], []
+        self.requests, self.options = [], []
 
     def segment(self, photo, vocabulary, method, options, listener=ignore_progress):
         listener(Progress("Working", 0.5))
         granularity = getattr(options, "granularity", 0.8)
-        self.asked.append((method, granularity))
+        self.requests.append((method, granularity))
         self.options.append(options)
         if method == "fails":
             raise MethodError("it <b>fails</b>")
@@ -73,48 +73,50 @@ def shown_after(handlers, automatic):
     return last[2]
 
 
-def settle(handlers, granularity, shown, now=NOW, task="segment"):
+def update_live(handlers, granularity, shown, now=NOW, task="segment"):
     """`granularity` is None where the switch leaves it to the method."""
     photo, words = now
-    return handlers.settle(page(MASKS, photo=photo, words=words, granularity=granularity), LIVE, task, shown, SOMEONE)
+    return handlers.update_live(
+        page(MASKS, photo=photo, words=words, granularity=granularity), LIVE, task, shown, SOMEONE
+    )
 
 
 def skipped(output) -> bool:
     return isinstance(output, dict) and set(output) == {"__type__"}
 
 
-def test_an_automatic_choice_is_told_and_not_asked_for_again(handlers, fake):
+def test_an_automatic_choice_is_shown_and_not_computed_again(handlers, fake):
     shown = shown_after(handlers, automatic=True)
-    assert fake.asked == [(MASKS, None)]
-    settled = settle(handlers, None, shown)
-    assert settled.chosen == {"granularity": Choice(AUTOMATIC, "It is <i>stable</i> there.")}
-    assert skipped(settled.viewer)
-    assert settled.shown is shown
-    assert len(fake.asked) == 1
+    assert fake.requests == [(MASKS, None)]
+    update = update_live(handlers, None, shown)
+    assert update.chosen == {"granularity": Choice(AUTOMATIC, "It is <i>stable</i> there.")}
+    assert skipped(update.viewer)
+    assert update.shown is shown
+    assert len(fake.requests) == 1
 
 
 def test_moving_a_live_slider_switches_automatic_off_and_fuses_again(handlers, fake):
-    settled = settle(handlers, 0.4, shown_after(handlers, automatic=True))
-    assert fake.asked[-1] == (MASKS, 0.4)
-    assert settled.viewer["planes"]
-    assert settled.viewer["photo"] is None
-    assert settled.shown.request.options.granularity == 0.4
-    assert settled.chosen == {}
+    update = update_live(handlers, 0.4, shown_after(handlers, automatic=True))
+    assert fake.requests[-1] == (MASKS, 0.4)
+    assert update.viewer["planes"]
+    assert update.viewer["photo"] is None
+    assert update.shown.request.options.granularity == 0.4
+    assert update.chosen == {}
 
 
 def test_switching_automatic_on_fuses_again(handlers, fake):
-    settled = settle(handlers, None, shown_after(handlers, automatic=False))
-    assert fake.asked[-1] == (MASKS, None)
-    assert settled.shown.chosen == settled.chosen
-    assert settled.chosen["granularity"].value == AUTOMATIC
+    update = update_live(handlers, None, shown_after(handlers, automatic=False))
+    assert fake.requests[-1] == (MASKS, None)
+    assert update.shown.chosen == update.chosen
+    assert update.chosen["granularity"].value == AUTOMATIC
 
 
-def test_nothing_is_settled_before_there_is_a_result(handlers, fake):
-    settled = settle(handlers, None, None)
-    assert skipped(settled.viewer)
-    assert skipped(settled.shown)
-    assert settled.chosen is None
-    assert fake.asked == []
+def test_nothing_is_updated_before_there_is_a_result(handlers, fake):
+    update = update_live(handlers, None, None)
+    assert skipped(update.viewer)
+    assert skipped(update.shown)
+    assert update.chosen is None
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize(
@@ -122,35 +124,35 @@ def test_nothing_is_settled_before_there_is_a_result(handlers, fake):
     [(NOW, "compare"), (("another.jpg", NOW[1]), "segment"), ((PIZZA, "bus"), "segment"), ((None, NOW[1]), "segment")],
 )
 def test_a_result_that_is_hidden_or_of_another_photo_is_left_alone(handlers, fake, now, task):
-    settled = settle(handlers, None, shown_after(handlers, automatic=False), now, task)
-    assert skipped(settled.viewer)
-    assert skipped(settled.shown)
-    assert settled.chosen is None
-    assert fake.asked == [(MASKS, 0.8)]
+    update = update_live(handlers, None, shown_after(handlers, automatic=False), now, task)
+    assert skipped(update.viewer)
+    assert skipped(update.shown)
+    assert update.chosen is None
+    assert fake.requests == [(MASKS, 0.8)]
 
 
-def test_a_control_that_is_not_live_does_not_settle(handlers, fake):
+def test_a_control_that_is_not_live_updates_nothing(handlers, fake):
     shown = shown_after(handlers, automatic=False)
-    settled = handlers.settle(page(MASKS, proposals="thorough"), LIVE, "segment", shown, SOMEONE)
-    assert skipped(settled.viewer)
-    assert len(fake.asked) == 1
+    update = handlers.update_live(page(MASKS, proposals="thorough"), LIVE, "segment", shown, SOMEONE)
+    assert skipped(update.viewer)
+    assert len(fake.requests) == 1
 
 
-def test_what_has_changed_since_a_result_is_told_of_each_task(handlers):
+def test_each_task_says_what_has_changed_since_its_result(handlers):
     shown = shown_after(handlers, automatic=False)
     compared = replace(shown.page, methods=(MASKS, DENSE))
 
-    def told(photo=PIZZA, words=NOW[1], method=MASKS, chosen=(MASKS, DENSE), granularity=0.8):
+    def sentences(photo=PIZZA, words=NOW[1], method=MASKS, granularity: float | None = 0.8):
         now = page(method, photo=photo, words=words, granularity=granularity)
-        return handlers.outdated(now, chosen, shown, compared)
+        return handlers.outdated(now, (MASKS, DENSE), shown, compared)
 
-    assert told() == ""
-    assert "Press Segment to apply the settings" in told(method=DENSE)
-    assert "Compare" not in told(method=DENSE)
-    assert "Press Compare to apply the settings" in told(granularity=0.3)
-    assert told("another.jpg").count("for this photo") == 2
-    assert "for these words" in told(words="bus")
-    assert "settings" in told(granularity=None)
+    assert sentences() == ""
+    assert "Press Segment to apply the settings" in sentences(method=DENSE)
+    assert "Compare" not in sentences(method=DENSE)
+    assert "Press Compare to apply the settings" in sentences(granularity=0.3)
+    assert sentences("another.jpg").count("for this photo") == 2
+    assert "for these words" in sentences(words="bus")
+    assert "settings" in sentences(granularity=None)
     assert handlers.outdated(page(DENSE, photo=None, words=""), [], None, None) == ""
 
 
@@ -180,18 +182,18 @@ def test_a_comparison_of_nothing_is_one_sentence(handlers):
         next(news)
 
 
-@pytest.mark.parametrize(("task", "told"), [("segment", False), ("compare", True)])
-def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, told):
+@pytest.mark.parametrize(("task", "says_so"), [("segment", False), ("compare", True)])
+def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it_ended(handlers, task, says_so):
     news = handlers.segment(page(MASKS), SOMEONE)
     next(news)
-    asked = {"segment": page(MASKS), "compare": page(MASKS, DENSE)}[task]
-    newer = getattr(handlers, task)(asked, SOMEONE)
+    request = {"segment": page(MASKS), "compare": page(MASKS, DENSE)}[task]
+    newer = getattr(handlers, task)(request, SOMEONE)
     next(newer)
     *_, (status, *others) = news
     newer.close()
-    assert skipped(status) != told
+    assert skipped(status) != says_so
     assert all(map(skipped, others))
-    if told:
+    if says_so:
         assert "Cancelled" in status
 
 
@@ -212,34 +214,37 @@ def test_a_value_is_for_the_methods_that_have_the_option(handlers, fake, method,
 
 
 def test_another_value_is_another_result(handlers):
-    def told(method, before, now):
+    def is_outdated(method, before, now):
         *_, (_, _, shown, _, _) = handlers.segment(page(method, **before), SOMEONE)
         sentence = handlers.outdated(page(method, **now), [], shown, None)
         assert sentence == "" or "to apply the settings" in sentence
         return bool(sentence)
 
-    assert not told(SED, {"rejection": 5}, {"rejection": 5})
-    assert told(SED, {"rejection": 5}, {"rejection": 6})
-    assert told(SED, {"rejection": 5}, {})
-    assert not told(SED, {}, {"seen": ("horse",)})
-    assert not told(TAGCLIP, {"seen": ("horse",)}, {"seen": ("horse",)})
-    assert told(TAGCLIP, {"seen": ("horse",)}, {"seen": ("pizza", "horse")})
-    assert told(TAGCLIP, {"seen": ("horse",)}, {"seen": None})
-    assert told(TAGCLIP, {}, {"trusty": False})
+    assert not is_outdated(SED, {"rejection": 5}, {"rejection": 5})
+    assert is_outdated(SED, {"rejection": 5}, {"rejection": 6})
+    assert is_outdated(SED, {"rejection": 5}, {})
+    assert not is_outdated(SED, {}, {"seen": ("horse",)})
+    assert not is_outdated(TAGCLIP, {"seen": ("horse",)}, {"seen": ("horse",)})
+    assert is_outdated(TAGCLIP, {"seen": ("horse",)}, {"seen": ("pizza", "horse")})
+    assert is_outdated(TAGCLIP, {"seen": ("horse",)}, {"seen": None})
+    assert is_outdated(TAGCLIP, {}, {"trusty": False})
 
 
-def test_maps_are_offered_with_a_result_and_drawn_when_asked_for(handlers, fake):
-    *_, (_, _, shown, offered, _) = handlers.segment(page(SED), SOMEONE)
-    assert offered["words"] == [[1, "horse"]]
-    looked = handlers.look(shown, SimpleNamespace(id=offered["id"], word=1))
-    assert (looked["id"], looked["word"]) == (offered["id"], 1)
-    assert [panel["title"] for panel in looked["panels"]] == ["Cost map"]
-    *_, (_, _, _, offered, _) = handlers.segment(page(MASKS), SOMEONE)
-    assert offered is None
+def test_heat_maps_are_listed_with_a_result_and_drawn_on_request(handlers, fake):
+    *_, (_, _, shown, available, _) = handlers.segment(page(SED), SOMEONE)
+    assert available["words"] == [[1, "horse"]]
+    drawn = handlers.draw_heat_maps(shown, SimpleNamespace(id=available["id"], word=1))
+    assert (drawn["id"], drawn["word"]) == (available["id"], 1)
+    assert [panel["title"] for panel in drawn["panels"]] == ["Cost map"]
+    *_, (_, _, _, available, _) = handlers.segment(page(MASKS), SOMEONE)
+    assert available is None
 
 
 def test_a_forgotten_result_is_one_sentence(handlers):
-    for ask in (lambda: handlers.look(None, SimpleNamespace(id=1, word=1)), lambda: handlers.file("json", None)):
+    for ask in (
+        lambda: handlers.draw_heat_maps(None, SimpleNamespace(id=1, word=1)),
+        lambda: handlers.write_file("json", None),
+    ):
         with pytest.raises(Exception, match="results are forgotten after an hour"):
             ask()
 

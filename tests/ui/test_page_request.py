@@ -23,7 +23,7 @@ MOVED = {"granularity": 0.1, "proposals": "thorough", "rejection": 5, "seen": ()
         ({"values": {"granularity": 0.8, "proposals": "thorough"}}, "settings"),
     ],
 )
-def test_the_weightiest_difference_is_told(now, change):
+def test_the_weightiest_difference_is_found(now, change):
     assert SHOWN.change(replace(SHOWN, **now)) == change
 
 
@@ -50,8 +50,8 @@ def test_a_value_is_of_the_methods_that_have_the_option(method, moved, wanted):
 
 
 def test_all_that_a_method_has_is_passed_on():
-    asked = SHOWN.with_values({"granularity": None})
-    assert asked.options("ovseg-sam-mini") == SamOptions(granularity=None, proposals="fast")
+    request = SHOWN.with_values({"granularity": None})
+    assert request.options("ovseg-sam-mini") == SamOptions(granularity=None, proposals="fast")
 
 
 def test_a_value_out_of_range_is_one_sentence():
