@@ -26,5 +26,5 @@ def create_class_embedder(clip: str, device: torch.device) -> Embed:
     if clip == factory.MINI:
         tower = TextTower(device)
         return lambda words: tower([readable_text(word) for word in words]).cpu()
-    model = factory.create_clip(clip, str(device), templates=VILD_TEMPLATES)
+    model = factory.create_clip(clip, device, templates=VILD_TEMPLATES)
     return lambda words: model.embed_texts(words).cpu()
