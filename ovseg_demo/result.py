@@ -164,14 +164,14 @@ class Segmentation:
             best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
         return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
 
-    def among(self, names: tuple[str, ...], positions: Sequence[int]) -> "Segmentation":
-        """The same result, in a larger vocabulary whose other classes were not found.
+    def in_vocabulary(self, names: tuple[str, ...], indices: Sequence[int]) -> "Segmentation":
+        """The same result in a larger vocabulary, whose further classes have no pixel.
 
         Args:
             names: all classes of the larger vocabulary.
-            positions: the index in `names` of each class of this result, at least as many as it has.
+            indices: the index in `names` of each class of this result; further indices are not used.
         """
-        table = np.array([*positions[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last
+        table = np.array([*indices[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last entry
         return replace(self, names=names, labels=table[self.labels], top_classes=table[self.top_classes])
 
     def mask(self, index: int) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_a_sure_result_is_never_surer_than_one():
 
 def test_a_result_of_some_classes_becomes_one_of_all():
     given = torch.tensor([[0.5, 0.2], [0.1, 0.3], [0.4, 0.5]])[:, None]
-    found = Segmentation.from_scores(("a", "b"), given, (1, 2)).among(("x", "a", "y", "b"), (1, 3, 9))
+    found = Segmentation.from_scores(("a", "b"), given, (1, 2)).in_vocabulary(("x", "a", "y", "b"), (1, 3, 9))
     assert found.names == ("x", "a", "y", "b")
     assert found.labels.tolist() == [[1, -1]]
     assert found.top_classes.tolist() == [[[1, 3]], [[3, 1]]]

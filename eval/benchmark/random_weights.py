@@ -84,7 +84,7 @@ def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
     settings["vision_cfg"]["image_size"] = 512
     made: Any = open_clip.CLIP(**settings)
     made.visual = PromptedTower(made.visual, prompts)
-    made.visual.start_prompts()
+    made.visual.initialise_prompts()
     state = made.state_dict()
     del state["logit_scale"]
     sizes = DecoderSizes(learner=trusty, trusty=trusty)

@@ -32,9 +32,8 @@ from ovseg_demo import image
 from ovseg_demo.methods.tagclip import image_encoder
 from ovseg_demo.methods.tagclip.checkpoint import ReleasedModel, join_checkpoint, split_checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 from ovseg_demo.models.clip.optimised import Precision
 from ovseg_demo.runtime import memory
 from ovseg_demo.runtime.fused_layers import fuse_layers
@@ -53,8 +52,8 @@ SIDE = 512
 _SEEN_SHARE = 0.75  # as of PASCAL VOC's classes
 _SPREAD = 2.0  # standard deviation of the mask logits
 
-Read = Callable[[np.ndarray], EncodedWindows]
-Score = Callable[[EncodedWindows, Tensor, ScoreRule], Tensor]
+Read = Callable[[np.ndarray], ImageEmbeddings]
+Score = Callable[[ImageEmbeddings, Tensor, ScoreRule], Tensor]
 
 
 @dataclass(frozen=True)
@@ -170,24 +169,24 @@ def _ours(released: ReleasedModel, precision: Precision) -> tuple[Read, Score]:
     decoder = _decoder(released)
     fuse_layers(decoder)
 
-    def score(encoded: EncodedWindows, texts: Tensor, rule: ScoreRule) -> Tensor:
-        return class_scores(EncodedPhoto((SIDE, SIDE), ((0, 0),), encoded), decoder(encoded, texts), rule)
+    def score(images: ImageEmbeddings, texts: Tensor, rule: ScoreRule) -> Tensor:
+        return class_scores(WindowedPhoto((SIDE, SIDE), ((0, 0),), images), decoder(images, texts), rule)
 
-    return lambda pixels: clip.embed_image(pixels, lambda _: None).encoded, score
+    return lambda pixels: clip.embed_image(pixels, lambda _: None).embeddings, score
 
 
 def _released(released: ReleasedModel) -> tuple[Read, Score]:
     tower, decoder = image_encoder.build_prompted_clip(released.clip, "random").visual, _decoder(released)
 
-    def read(pixels: np.ndarray) -> EncodedWindows:
+    def read(pixels: np.ndarray) -> ImageEmbeddings:
         torch.backends.mha.set_fastpath_enabled(False)  # the release's layers cannot take it, and it is a fifth slower
         try:
             return tower(normalise_image(pixels, IMAGENET_MEAN, IMAGENET_STD))
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
 
-    def score(encoded: EncodedWindows, texts: Tensor, rule: ScoreRule) -> Tensor:
-        logits, seen = decoder(encoded, texts), torch.tensor(rule.seen)
+    def score(images: ImageEmbeddings, texts: Tensor, rule: ScoreRule) -> Tensor:
+        logits, seen = decoder(images, texts), torch.tensor(rule.seen)
         every = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
         (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
         masks, unseen = found[: len(seen)], found[-1]
@@ -213,8 +212,8 @@ def _run(
     seen = tuple(index < _SEEN_SHARE * count for index in range(count))
     rule = ScoreRule(seen, SEEN_PENALTY, sizes.trusty)
 
-    def labels(encoded: EncodedWindows) -> tuple[Tensor, Tensor]:
-        best, found = score(encoded, texts, rule).max(0)
+    def labels(images: ImageEmbeddings) -> tuple[Tensor, Tensor]:
+        best, found = score(images, texts, rule).max(0)
         return found, best
 
     def kept(found: tuple[Tensor, Tensor]) -> list[np.ndarray]:

@@ -19,8 +19,8 @@ class ClassTextEmbeddings:
     be 1.
 
     Attributes:
-        embeddings: float32 (K, D) of K words, or (K, P, D) from an encoder that keeps the embeddings of its P prompts
-            apart.
+        embeddings: float32 (K, D) of K words, or (K, P, D) from an encoder with a separate embedding for each of P
+            prompts.
         class_indices: int64 (K,), the class of each word.
     """
 
@@ -62,7 +62,7 @@ def embed_vocabulary(
         encoder: embeds the words.
         vocabulary: at least one class.
         stages: runs and caches the text stage.
-        exclusive: as in `Stages.cached_batch`.
+        exclusive: whether the encoder is slow, so that requests should take turns; see `Stages.cached_batch`.
     """
     indices, words = zip(*vocabulary.words(), strict=True)
     rows = stages.cached_batch(

@@ -14,9 +14,8 @@ from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
 from ovseg_demo.methods.tagclip.options import TagCLIPOptions, ZegCLIPOptions
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.training_info import TrainingInfo
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 from ovseg_demo.ui import gallery
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -29,13 +28,15 @@ ABOUT = TrainingInfo(("cat",), "photo", seen_penalty=True)
 class RandomReader:
     """Reads words and photos as noise, the same each time."""
 
-    name, slow_texts = "random", False
+    name, slow_text_encoder = "random", False
 
     def embed_texts(self, words):
         return torch.cat([_noise(zlib.crc32(word.encode()), 1, WIDTH) for word in words])
 
     def embed_image(self, image, report):
-        return EncodedPhoto(image.shape[:2], ((0, 0),), EncodedWindows(_noise(1, 1, WIDTH, 6, 8), _noise(2, 1, WIDTH)))
+        return WindowedPhoto(
+            image.shape[:2], ((0, 0),), ImageEmbeddings(_noise(1, 1, WIDTH, 6, 8), _noise(2, 1, WIDTH))
+        )
 
 
 def _noise(seed: int, *shape: int) -> Tensor:

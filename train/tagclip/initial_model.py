@@ -74,5 +74,5 @@ def load_trained(path: Path, sizes: DecoderSizes) -> tuple[open_clip.CLIP, Decod
 def _prompted(clip: Any, prompts: int, seed: int) -> open_clip.CLIP:
     torch.manual_seed(seed)
     clip.visual = PromptedTower(clip.visual, prompts)
-    clip.visual.start_prompts()
+    clip.visual.initialise_prompts()
     return clip

@@ -32,15 +32,19 @@ _LONGEST_RATIO = 16
 class CostMapSource(Protocol):
     """Makes the cost maps and image features on which a decoder was trained.
 
-    It is a `models.base.TextEncoder`, but for embeddings which may have a row for each of several prompts, (P, D). In
-    shapes, `...` stands for the shape of one embedding.
+    A `models.base.TextEncoder`, except that the text embedding of a word may have a row for each of P prompts. In
+    shapes, `...` stands for (D,) or (P, D), the shape of one text embedding.
     """
 
-    name: str
-    """Identifies the model and its weights in the keys of caches."""
+    @property
+    def name(self) -> str:
+        """Identifies the model and its weights in the keys of caches."""
+        ...
 
-    slow_texts: bool
-    """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
+    @property
+    def slow_text_encoder(self) -> bool:
+        """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
+        ...
 
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Embeddings of words, float32 (len(words), ...). Row i depends only on words[i]."""
@@ -86,13 +90,13 @@ class CostMapSource(Protocol):
 
 
 class ClipCostMaps:
-    """The published cost maps: cosines between dense features of a hierarchical CLIP and the prompts of each class.
+    """The published cost maps: cosines between dense features of a hierarchical CLIP and text embeddings of each class.
 
     Args:
         clip: with its weights loaded.
     """
 
-    slow_texts = True
+    slow_text_encoder = True
 
     def __init__(self, clip: HierarchicalClip) -> None:
         self._clip = clip
@@ -112,7 +116,7 @@ class ClipCostMaps:
         return F.normalize(sums.index_add_(0, class_indices.to(embeddings.device), embeddings), dim=-1)
 
     def embed_image(self, image: np.ndarray, keep_aspect: bool) -> HierarchicalFeatures:
-        """Features of one image: `dense` is (1, D, h, w), D being that of the text embeddings."""
+        """Features of one photo; see `CostMapSource.embed_image`. Dense features are (1, D, h, w)."""
         return self._clip.embed_images(preprocess_keeping_aspect(image) if keep_aspect else preprocess_square(image))
 
     def cost_map(self, features: HierarchicalFeatures, texts: Tensor) -> Tensor:
@@ -127,7 +131,7 @@ class ClipCostMaps:
 def preprocess_square(image: np.ndarray) -> Tensor:
     """Prepare a photo as SED's published evaluation does, with two resizings.
 
-    The first brings the shorter side to 640 pixels, in bytes; the second makes it a square, whatever its shape.
+    The first makes the shorter side 640 pixels and rounds to bytes; the second stretches the photo to a square.
 
     Args:
         image: uint8 (H, W, 3), RGB.

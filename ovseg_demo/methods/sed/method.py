@@ -37,7 +37,7 @@ class DecodedPhoto:
     Attributes:
         probabilities: float32 (K, h, w) in [0, 1], of the classes that were not rejected.
         kept_classes: the indices of these classes, ascending.
-        evidence: of the classes of the vocabulary, without the class of background prompts.
+        evidence: heat maps of the classes of the vocabulary, without the class of background prompts.
     """
 
     probabilities: Tensor
@@ -46,6 +46,7 @@ class DecodedPhoto:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of probabilities and evidence in memory."""
         return self.probabilities.nbytes + sum(maps.nbytes for maps in self.evidence)
 
 
@@ -74,7 +75,7 @@ class SED:
             ("features", photo.key, name, keep),
             lambda _: self._source.embed_image(photo.pixels_for(self._longest), keep),
         )
-        texts = class_texts.embed_vocabulary(self._source, vocabulary, stages, self._source.slow_texts)
+        texts = class_texts.embed_vocabulary(self._source, vocabulary, stages, self._source.slow_text_encoder)
         decoded = stages.cached(
             "Decoding",
             ("decoded", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
@@ -84,7 +85,7 @@ class SED:
             classes = [index for index in decoded.kept_classes if index < len(vocabulary)]
             names = tuple(vocabulary.names[index] for index in classes)
             result = Segmentation.from_scores(names, decoded.probabilities, photo.pixels.shape[:2], independent=True)
-            result = result.among(vocabulary.names, classes)
+            result = result.in_vocabulary(vocabulary.names, classes)
         notes = (_rejection_note(decoded),) if options.rejection else ()
         return replace(result, notes=notes, evidence=decoded.evidence)
 
@@ -117,5 +118,5 @@ def _shrink(maps: Tensor) -> np.ndarray:
 
 def _rejection_note(decoded: DecodedPhoto) -> str:
     """How many classes entered the decoder, and how many each stage kept."""
-    count, *kept = (len(maps.classes) for maps in decoded.evidence[1:])
+    count, *kept = (len(step.maps) for step in decoded.evidence[1:])
     return f"Early rejection: {count} word{'s' if count > 1 else ''} → {' → '.join(map(str, kept))}."

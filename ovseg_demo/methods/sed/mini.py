@@ -1,11 +1,11 @@
 """SED on the bundled mini model: its dense logits of each class as a cost map for the same decoder.
 
 A photo is encoded at three sizes: the small one shows the whole scene, the large one small objects (measured: VOC gains
-from the former, CamVid from the latter; the decoder learns which to trust where). Dense logits of the mini model have
+from the former, CamVid from the latter; the decoder learns how to weight them). Dense logits of the mini model have
 stride 4, SED's cost map has stride 32 of the middle size. So the logits inside each position of the cost map are folded
-into channels, 8 x 8 of the middle and of the large size, 4 x 4 of the small one; the decoder's transposed convolutions
-can unfold them. The last channel holds the logits of the untrained anchors alone, the half of the model which knows
-words that were in no training data.
+into channels, 8 x 8 of the middle and of the large size, 4 x 4 of the small size; the decoder's transposed convolutions
+can unfold them. The last channel holds the logits of the untrained anchors alone, because the trained heads are less
+reliable for words that were in no training data.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,13 @@ from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights.loading import load_for_inference
 
 FOLD = 8
-"""Dense logits in a position of the cost map, along each side: stride 32 over stride 4."""
+"""Dense logits along each side of a position of the cost map: stride 32 over stride 4."""
+
+_AT_4, _AT_8, _AT_16, _ = ImageTower.CHANNELS
 
 DECODER_SIZES = DecoderSizes(
     prompts=2 * FOLD**2 + (FOLD // 2) ** 2 + 1,
-    skips=ImageTower.CHANNELS[2::-1],
+    skips=(_AT_16, _AT_8, _AT_4),
     widths=(48, 32, 16, 16),
     guides=(20, 8, 8),
 )
@@ -59,6 +61,7 @@ class MultiScaleFeatures:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all features in memory."""
         return self.middle.nbytes + self.large.nbytes + self.small.nbytes
 
 
@@ -79,7 +82,10 @@ def encode_at_scales(model: MiniModel, image: np.ndarray, longest: int = IMAGE_S
 
 
 def _resize_dense(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatures:
-    """Features with embeddings on another grid, and without maps. Logits are linear in them, so they resize alike."""
+    """Features with embeddings on another grid, and without maps.
+
+    Logits are linear in the embeddings, so this equals resizing the logits of every text.
+    """
     dense = features.dense.float().movedim(-1, 0)[None]
     resized = F.interpolate(dense, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
     return replace(features, dense=resized.half().contiguous(), maps=())
@@ -94,7 +100,7 @@ class MiniCostMaps:
         model: the mini model.
     """
 
-    slow_texts = False
+    slow_text_encoder = False
 
     def __init__(self, model: MiniModel) -> None:
         self._model = model

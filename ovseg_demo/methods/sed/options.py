@@ -13,7 +13,10 @@ _PUBLISHED_K = 8
 
 
 def _k_of_each_stage(value: Any) -> Any:
-    """One number stands for all three stages; text is parted by commas. Raises ValueError for what is neither."""
+    """The k of each stage, from one number for all stages or three, also as text with commas; None stays None.
+
+    Raises ValueError for anything else.
+    """
     if value is None:
         return None
     if isinstance(value, str):
@@ -32,8 +35,8 @@ class SEDOptions(MethodOptions):
     """Options of SED.
 
     Attributes:
-        rejection: early rejection (Xie et al. 2024, section 3.3): before each of the three stages of the decoder, only
-            the classes stay that are among the k best somewhere in the photo; k of each stage. None keeps all classes.
+        rejection: the k of each of the decoder's three stages for early rejection (Xie et al. 2024, section 3.3):
+            before a stage, classes are rejected that are among the k best at no position. None keeps all classes.
         keep_aspect: whether the photo keeps its aspect ratio; published, SED sees every photo squashed to a square.
     """
 

@@ -2,7 +2,7 @@
 
 Training with mmsegmentation writes {"meta", "state_dict", "optimizer"}. Some tensors belong to layers that the code
 builds but never uses: the norm of an absent self-attention, all of the last layer but its queries and keys, the weights
-of an abandoned class loss, and in ZegCLIP every self-attention. They are known by name and left out.
+of an abandoned class loss, and in ZegCLIP every self-attention. These tensors are recognised by name and left out.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,8 @@ class ReleasedModel:
 def split_checkpoint(published: Mapping, source: str = "This file") -> ReleasedModel:
     """Split a file into its parts.
 
-    Every tensor goes into one of the parts or is known to be unused. Loading the parts strictly names missing tensors.
+    Every tensor goes into one of the parts, or is left out because the published code does not use it. Loading the
+    parts strictly names missing tensors.
 
     Args:
         published: the content of the file; the tensors lie in it directly, or under "state_dict" or "model".

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovseg_demo.methods.tagclip.prompted_tower import DROPOUT, EncodedWindows
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings
+
+DROPOUT = 0.1
+"""Share of features that training drops, in the decoder and in the prompts of the image encoder."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class MaskLogits:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all logits in memory."""
         return self.classes.nbytes + (0 if self.trusty is None else self.trusty.nbytes)
 
 
@@ -70,26 +74,26 @@ class Decoder(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw initial weights as published training does: Xavier's for all matrices, the trusty token among them."""
+        """Draw initial weights as published training does: Xavier's for all matrices and for the trusty token."""
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, encoded: EncodedWindows, texts: Tensor) -> MaskLogits:
+    def forward(self, images: ImageEmbeddings, texts: Tensor) -> MaskLogits:
         """Mask logits of C classes on B images.
 
         Args:
-            encoded: patch and image embeddings of the images.
+            images: patch and image embeddings of the images.
             texts: text embeddings of the classes, unit vectors (C, D).
         """
-        queried = texts if self.trusty is None else torch.cat([texts, self.trusty])
-        queries = self.descriptor(relationship_descriptor(queried, encoded.images))
+        tokens = texts if self.trusty is None else torch.cat([texts, self.trusty])
+        queries = self.descriptor(relationship_descriptor(tokens, images.images))
         if self.learner is not None:
             queries = self.learner(queries)
-        patches = encoded.patches.flatten(2).mT
+        patches = images.patches.flatten(2).mT
         for layer in self.layers:
             queries = layer(queries, patches)
-        logits = self.masks(queries, patches).unflatten(2, encoded.patches.shape[2:])
+        logits = self.masks(queries, patches).unflatten(2, images.patches.shape[2:])
         return MaskLogits(logits, None) if self.trusty is None else MaskLogits(logits[:, :-1], logits[:, -1])
 
 
@@ -162,8 +166,8 @@ class Layer(nn.Module):
 class Masks(nn.Module):
     """Attention-to-mask: the attention logits of queries at patches, averaged over the heads.
 
-    As in the published code, and unlike equation 8 of the paper, they are not multiplied with anything else. Their
-    average over the heads is one product over all channels.
+    As in the published code, and unlike equation 8 of the paper, the attention logits are not multiplied with anything
+    else. Their average over the heads is one product over all channels.
 
     Args:
         width: D.

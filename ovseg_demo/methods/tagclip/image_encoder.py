@@ -12,9 +12,9 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows, PromptedTower
+from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 from ovseg_demo.methods.tagclip.training_info import TEMPLATES, Templates
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto, window_origins
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.text import embed_words, mean_embeddings
@@ -30,6 +30,7 @@ _LONGEST_RATIO = 16
 
 _HEAD_WIDTH = 64
 _WINDOWS_AT_ONCE = {"cpu": 1}
+"""Windows of a batch, by type of device; on other devices than a CPU `_WINDOWS_ELSEWHERE`."""
 _WINDOWS_ELSEWHERE = 8
 
 
@@ -37,8 +38,8 @@ class ClipWindowEncoder:
     """The CLIP of TagCLIP and ZegCLIP as a `windows.WindowEncoder`.
 
     Args:
-        state: tensors under open_clip's names, those of the image tower as of `PromptedTower`.
-        name: names the weights; text embeddings are cached on disk under it.
+        state: tensors under open_clip's names; the names of the image tower are those of `PromptedTower`.
+        name: identifies the weights; text embeddings are cached on disk under it.
         templates: the name of the prompt templates, a key of `training_info.TEMPLATES`.
         device: torch device on which the model runs.
         source: where the weights are from, for messages.
@@ -61,7 +62,7 @@ class ClipWindowEncoder:
         self.name = f"{name} | {templates}"
         self._device = torch.device(device)
         self._templates = TEMPLATES[templates]
-        self.slow_texts = len(self._templates) > 1
+        self.slow_text_encoder = len(self._templates) > 1
         self._model = build_prompted_clip(state, source)
         optimise(self._model.transformer, "float32")
         optimise(self._model.visual, precision or native_precision(self._device))
@@ -83,8 +84,8 @@ class ClipWindowEncoder:
         return self.embed_texts(["others"])
 
     @torch.inference_mode()
-    def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """Embeddings of the windows of a photo. Its shorter side becomes that of a window, so the windows lie in a row.
+    def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
+        """The windows of a photo, embedded. The photo is resized so that its shorter side is the side of a window.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -93,13 +94,13 @@ class ClipWindowEncoder:
         pixels, side = self._preprocess(image), self._side
         origins = window_origins((pixels.shape[1], pixels.shape[2]), side, round(side * STRIDE_SHARE))
         windows = torch.stack([pixels[:, top : top + side, left : left + side] for top, left in origins])
-        encoded, done = [], 0
+        embeddings, done = [], 0
         for batch in windows.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
-            encoded.append(self._model.visual(batch.to(self._device)))
+            embeddings.append(self._model.visual(batch.to(self._device)))
             done += len(batch)
             report(done / len(windows))
-        patches, images = (torch.cat([getattr(part, name) for part in encoded]) for name in ("patches", "images"))
-        return EncodedPhoto((side, side), origins, EncodedWindows(patches, images))
+        patches, images = (torch.cat([getattr(batch, name) for batch in embeddings]) for name in ("patches", "images"))
+        return WindowedPhoto((side, side), origins, ImageEmbeddings(patches, images))
 
     def _preprocess(self, image: np.ndarray) -> Tensor:
         """Normalised pixels, float32 (3, H', W'), of a photo whose shorter side is resized to a window's."""
@@ -111,7 +112,7 @@ class ClipWindowEncoder:
 
 
 def build_prompted_clip(state: Mapping[str, Tensor], source: str) -> open_clip.CLIP:
-    """A CLIP with a `PromptedTower`, float32, in evaluation mode; its sizes are those of the tensors.
+    """A CLIP with a `PromptedTower`, float32, in evaluation mode; its sizes follow from the shapes of the tensors.
 
     Args:
         state: tensors under open_clip's names, without a logit scale.

@@ -1,4 +1,5 @@
-"""TagCLIP as a method of the demo: masks of words, weighted by how new a region looks to the model."""
+"""TagCLIP as a method of the demo: masks of words, weighted by the probability that a pixel's class was not seen in
+training."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
 from ovseg_demo.methods.tagclip.options import TagCLIPOptions
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
 from ovseg_demo.methods.tagclip.training_info import TrainingInfo
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto, WindowEncoder
+from ovseg_demo.methods.tagclip.windows import WindowedPhoto, WindowEncoder
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary, comparison_key
@@ -28,7 +29,7 @@ class TagCLIP:
     Args:
         encoder: embeds photos and words.
         decoder: trained on embeddings of this encoder; it is put in evaluation mode.
-        info: about its training.
+        info: how the decoder was trained.
         longest: longest side, in pixels, of the photos that the encoder is given.
     """
 
@@ -50,7 +51,7 @@ class TagCLIP:
             ("windows", photo.key, name),
             lambda report: self._encoder.embed_image(photo.pixels_for(self._longest), report),
         )
-        texts = class_texts.embed_vocabulary(self._encoder, vocabulary, stages, self._encoder.slow_texts)
+        texts = class_texts.embed_vocabulary(self._encoder, vocabulary, stages, self._encoder.slow_text_encoder)
         logits = stages.cached(
             "Decoding",
             ("mask logits", photo.key, name, tuple(vocabulary.words())),
@@ -66,11 +67,11 @@ class TagCLIP:
         return replace(result, evidence=evidence, notes=tuple(_seen_note(vocabulary, seen, rule)))
 
     def seen(self, vocabulary: Vocabulary, marked: tuple[str, ...] | None) -> tuple[bool, ...]:
-        """For each class whether it counts as seen, which it does when one of its words does.
+        """Whether each class counts as seen in training, which it does when one of its words does.
 
         Args:
             vocabulary: the classes.
-            marked: words that count as seen; None for the words of the classes that training has shown.
+            marked: words that count as seen; None for the words of the classes whose masks training has shown.
         """
         seen_words = {comparison_key(word) for word in (self._info.seen_words if marked is None else marked)}
         seen = [False] * len(vocabulary)
@@ -79,8 +80,10 @@ class TagCLIP:
         return tuple(seen)
 
     @torch.inference_mode()
-    def _decode(self, windows: EncodedPhoto, texts: class_texts.ClassTextEmbeddings) -> MaskLogits:
-        logits = self._decoder(windows.encoded, texts.embeddings.to(windows.encoded.patches.device))
+    def _decode(self, windows: WindowedPhoto, texts: class_texts.ClassTextEmbeddings) -> MaskLogits:
+        """Mask logits of all classes, the class of background prompts included, on every window."""
+        images = windows.embeddings
+        logits = self._decoder(images, texts.embeddings.to(images.patches.device))
         return replace(logits, classes=texts.of_classes(logits.classes.movedim(1, -1)).movedim(-1, 1))
 
     def _rule(self, seen: tuple[bool, ...], logits: MaskLogits, options: TagCLIPOptions) -> ScoreRule:
@@ -97,8 +100,11 @@ def _seen_note(vocabulary: Vocabulary, seen: tuple[bool, ...], rule: ScoreRule) 
         yield f"Counted as seen in training: {', '.join(names) or 'none of the words'}."
 
 
-def _evidence(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, classes: int) -> Iterator[Evidence]:
-    """Masks, the trusty map, and weighted masks of the first `classes`, without the class of background prompts."""
+def _evidence(windows: WindowedPhoto, logits: MaskLogits, rule: ScoreRule, classes: int) -> Iterator[Evidence]:
+    """Heat maps of the mask probabilities, of the trusty map, and of the weighted mask probabilities.
+
+    They show the first `classes` classes, without the class of background prompts.
+    """
     indices, limits, step = tuple(range(classes)), (0.0, 1.0), _EVIDENCE_STEP
     masks = class_scores(windows, logits, replace(rule, seen_penalty=0.0, trusty_weighting=False), step)
     yield Evidence("Mask", _half(masks[:classes]), indices, limits)

@@ -1,8 +1,9 @@
 """TagCLIP on the bundled mini model: its own decoder over dense features of an ImageNet classifier.
 
-The image tower and the anchors take the place of CLIP, which has never seen a mask. The bundled dense head does not,
-since it was trained on masks of many classes. With a linear kernel the anchors' regression is a product of texts with
-one vector at every position; a residual that is learnt beside it takes the place of the deep prompts.
+The image tower and the anchors take the place of CLIP, since none of the three was trained on masks. The bundled dense
+head is not used, since it was trained on masks of many classes. With a linear kernel the regression of the anchors is,
+at every position, the product of a text embedding with one vector; a learned residual, which is added to this vector,
+takes the place of the deep prompts.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,8 @@ from torch.nn import functional as F
 
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.training_info import read_training_info
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 from ovseg_demo.models.mini.heads import Mix
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
@@ -37,7 +37,7 @@ _MAP_SPREAD = 8.0  # about the standard deviation of the image tower's maps
 
 
 class MiniAdapter(nn.Module):
-    """Features of the frozen mini model to patch embeddings: unit vectors in the text space at stride 16.
+    """Features of the frozen mini model to image and patch embeddings: unit vectors in the text space.
 
     Args:
         anchors: A, the number of anchors.
@@ -49,6 +49,8 @@ class MiniAdapter(nn.Module):
             anchors' linear regression at that text.
     """
 
+    anchor_projection: Tensor
+
     def __init__(self, anchors: int = ANCHORS, texts: int = TextTower.WIDTH, width: int = WIDTH) -> None:
         super().__init__()
         _, fine, coarse, _ = ImageTower.CHANNELS
@@ -57,11 +59,12 @@ class MiniAdapter(nn.Module):
         self.from_whole = nn.Linear(anchors, width)
         self.mix = nn.ModuleList(Mix(width) for _ in range(2))
         self.out = nn.Conv2d(width, texts, 1)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, anchors: Tensor, coarse: Tensor, fine: Tensor) -> EncodedWindows:
-        """Patch embeddings (B, D, 2h, 2w) and image embeddings (B, D).
+    def forward(self, anchors: Tensor, coarse: Tensor, fine: Tensor) -> ImageEmbeddings:
+        """Patch embeddings (B, D, 2h, 2w) at stride 16 and image embeddings (B, D).
 
         Args:
             anchors: weights of the anchors at stride 32, (B, A, h, w).
@@ -74,7 +77,7 @@ class MiniAdapter(nn.Module):
         x = self.from_anchors(anchors) + self.from_whole(anchors.mean((2, 3)))[..., None, None]
         x = _doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)
         residual = self.out(F.gelu(self.mix[1](x)))
-        return EncodedWindows(F.normalize(F.normalize(_doubled(regression), dim=1) + residual, dim=1), images)
+        return ImageEmbeddings(F.normalize(F.normalize(_doubled(regression), dim=1) + residual, dim=1), images)
 
 
 def _lateral(channels: int, width: int) -> nn.Sequential:
@@ -86,7 +89,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class MiniTagCLIPModel(nn.Module):
-    """The adapter and the decoder, which a file holds together.
+    """The adapter and the decoder; their weights lie in one file.
 
     Args:
         sizes: of the decoder.
@@ -98,14 +101,14 @@ class MiniTagCLIPModel(nn.Module):
 
 
 class MiniWindowEncoder:
-    """Embeds a photo whole, as one window; a `windows.WindowEncoder`.
+    """The mini model with an adapter as a `windows.WindowEncoder`: the whole photo is one window.
 
     Args:
         model: the mini model.
-        adapter: from its features to patch embeddings.
+        adapter: makes patch embeddings from the features of the mini model.
     """
 
-    slow_texts = False
+    slow_text_encoder = False
 
     def __init__(self, model: MiniModel, adapter: MiniAdapter) -> None:
         self._model, self._adapter = model, adapter
@@ -120,18 +123,23 @@ class MiniWindowEncoder:
         return self._model.embed_background_prompts(words)
 
     @torch.inference_mode()
-    def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """Embed a photo, uint8 (H, W, 3), RGB; there is no progress to report."""
-        return encode_photo(self._model.embed_image(image), self._adapter)
+    def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
+        """A photo, uint8 (H, W, 3), RGB, as one embedded window; `report` is not called."""
+        return embed_as_one_window(self._model.embed_image(image), self._adapter)
 
 
 @torch.inference_mode()
-def encode_photo(photo: DenseFeatures, adapter: MiniAdapter) -> EncodedPhoto:
-    """The embeddings of a photo as one window, from its dense features."""
+def embed_as_one_window(photo: DenseFeatures, adapter: MiniAdapter) -> WindowedPhoto:
+    """A whole photo as one embedded window.
+
+    Args:
+        photo: its dense features.
+        adapter: makes patch embeddings from them.
+    """
     anchors = photo.anchors.movedim(-1, 0)
     coarse, fine, _ = (level[None].float() for level in photo.maps)
     height, width = anchors.shape[1:]
-    return EncodedPhoto((_STRIDE * height, _STRIDE * width), ((0, 0),), adapter(anchors[None], coarse, fine))
+    return WindowedPhoto((_STRIDE * height, _STRIDE * width), ((0, 0),), adapter(anchors[None], coarse, fine))
 
 
 def load_tagclip_mini(model: MiniModel, device: str | torch.device) -> TagCLIP:

@@ -9,7 +9,7 @@ from ovseg_demo.vocabulary import parse_words
 
 
 def _words(value: Any) -> Any:
-    """Text is parted like a vocabulary; it may be empty."""
+    """The words of a text that is separated as a vocabulary is; it may be empty. Other values stay as they are."""
     return parse_words(value) if isinstance(value, str) else value
 
 
@@ -17,11 +17,11 @@ class TagCLIPOptions(MethodOptions):
     """Options of TagCLIP.
 
     Attributes:
-        seen: words that count as seen in training; a class counts as seen when one of its words does. None stands for
-            the words that the model was trained with.
+        seen: words that count as seen in training; a class counts as seen when one of its words does. With None the
+            words that the model was trained with count as seen.
         trusty: whether the scores are weighted by the trusty map.
-        recipe: "code" takes 0.1 off the mask probabilities of seen classes where TagCLIP's published code does;
-            "paper" does not, as the paper says nothing of it.
+        recipe: "code" subtracts 0.1 from the mask probabilities of seen classes where TagCLIP's published code does;
+            "paper" does not, as the paper does not mention this penalty.
     """
 
     seen: Annotated[

@@ -13,24 +13,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import WindowedPhoto
 
 SEEN_PENALTY = 0.1
 """Subtracted from the mask probabilities of seen classes by the released code."""
 
 _MAX_SCORES = 2**27
-"""At most so many scores of a photo, 512 MB; a coarser grid is chosen where the resized photo would have more."""
+"""Most scores of a photo, 512 MB; a coarser grid is chosen where the pixels of the resized photo would have more."""
 
 _STEPS = (1, 2, 4, 8)
-_CLASSES_AT_ONCE = 8  # their maps at full resolution stay in the processor's cache
+_CLASSES_AT_ONCE = 8  # so few that their maps at full resolution stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """How a class's mask probability becomes its score.
+    """How the score of a class follows from its mask probability.
 
     Attributes:
-        seen: for each of C classes whether it counts as seen.
+        seen: whether each of the C classes counts as seen in training.
         seen_penalty: subtracted from the mask probabilities of seen classes, 0 to 1.
         trusty_weighting: whether scores are weighted by the trusty map.
     """
@@ -40,13 +40,13 @@ class ScoreRule:
     trusty_weighting: bool = True
 
 
-def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, step: int | None = None) -> Tensor:
+def class_scores(windows: WindowedPhoto, logits: MaskLogits, rule: ScoreRule, step: int | None = None) -> Tensor:
     """Scores of every class over a photo, averaged where windows overlap.
 
     Args:
         windows: the N windows of the photo.
         logits: mask logits of the windows, (N, C, h, w).
-        rule: how a mask probability becomes a score.
+        rule: how a score follows from a mask probability.
         step: distance between scores in pixels of the resized photo, a power of two; None takes the least one that
             bounds the memory for all classes.
 
@@ -58,10 +58,10 @@ def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, ste
     """
     classes = logits.classes.shape[1]
     step = step or _smallest_step(windows, classes)
-    total, places = _canvas(windows, classes, step, logits.classes)
+    total, areas = _canvas(windows, classes, step, logits.classes)
     trusty = _trusty_logits(logits) if rule.trusty_weighting else None
-    for index, place in enumerate(places):
-        size = total[0][place].shape
+    for index, area in enumerate(areas):
+        size = total[0][area].shape
         unseen = None if trusty is None else enlarge(trusty[index, None], size)[0].sigmoid_()
         for first in range(0, classes, _CLASSES_AT_ONCE):
             group = slice(first, first + _CLASSES_AT_ONCE)
@@ -71,11 +71,11 @@ def class_scores(windows: EncodedPhoto, logits: MaskLogits, rule: ScoreRule, ste
                     probability.sub_(rule.seen_penalty)
                 if unseen is not None:
                     probability.mul_(1 - unseen if seen else unseen)
-            total[(group, *place)] += probabilities
-    return _averaged(total, places)
+            total[(group, *area)] += probabilities
+    return _averaged(total, areas)
 
 
-def trusty_map(windows: EncodedPhoto, logits: MaskLogits, step: int) -> Tensor:
+def trusty_map(windows: WindowedPhoto, logits: MaskLogits, step: int) -> Tensor:
     """The probability that a pixel belongs to an unseen class.
 
     Args:
@@ -99,33 +99,33 @@ def _trusty_logits(logits: MaskLogits) -> Tensor:
     return logits.trusty
 
 
-def _smallest_step(windows: EncodedPhoto, classes: int) -> int:
-    pixels = [max(origin[axis] for origin in windows.origins) + windows.side[axis] for axis in (0, 1)]
+def _smallest_step(windows: WindowedPhoto, classes: int) -> int:
+    pixels = [max(origin[axis] for origin in windows.origins) + windows.window_size[axis] for axis in (0, 1)]
     values = classes * pixels[0] * pixels[1]
     return next((step for step in _STEPS if values <= _MAX_SCORES * step**2), _STEPS[-1])
 
 
-def _canvas(windows: EncodedPhoto, classes: int, step: int, like: Tensor) -> tuple[Tensor, list[tuple[slice, slice]]]:
-    """Zeros (C, H', W') and the rows and columns of each window in them, rounded to whole steps."""
-    height, width = (max(1, length // step) for length in windows.side)
-    places = [
+def _canvas(windows: WindowedPhoto, classes: int, step: int, like: Tensor) -> tuple[Tensor, list[tuple[slice, slice]]]:
+    """Zeros (C, H', W'), and the rows and columns of each window in them, rounded down to whole steps."""
+    height, width = (max(1, length // step) for length in windows.window_size)
+    areas = [
         (slice(top // step, top // step + height), slice(left // step, left // step + width))
         for top, left in windows.origins
     ]
-    size = [max(place[axis].stop for place in places) for axis in (0, 1)]
-    return like.new_zeros(classes, *size), places
+    size = [max(area[axis].stop for area in areas) for axis in (0, 1)]
+    return like.new_zeros(classes, *size), areas
 
 
-def _averaged(total: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
-    """The sum over windows divided by the number of windows over each pixel, in the memory of the sum."""
-    if len(places) == 1:
+def _averaged(total: Tensor, areas: list[tuple[slice, slice]]) -> Tensor:
+    """The sum over windows divided, in place, by the number of windows at each position."""
+    if len(areas) == 1:
         return total
     count = total.new_zeros(total.shape[1:])
-    for place in places:
-        count[place] += 1
+    for area in areas:
+        count[area] += 1
     return total.div_(count)
 
 
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize maps (C, h, w) to a size (H, W), bilinearly."""
+    """Maps (C, h, w), interpolated bilinearly to a size (H, W)."""
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]

@@ -1,11 +1,11 @@
-"""A photo as windows, because TagCLIP's image encoder was trained on squares of one size."""
+"""A photo as windows, because TagCLIP's image encoder was trained on square images of one size."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.proposals.base import Report
 
@@ -14,32 +14,58 @@ Origin = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class EncodedPhoto:
-    """The embeddings of N windows of one photo, which cover it and may overlap, and where they lie.
+class ImageEmbeddings:
+    """The patch and image embeddings of a batch of B images, in the space of the text embeddings.
 
     Attributes:
-        side: (height, width) of every window in pixels of the resized photo.
-        origins: of the windows.
-        encoded: the embeddings of the N windows as a batch of images.
+        patches: unit vectors of the patches, float32 (B, D, h, w).
+        images: unit vectors of the whole images, float32 (B, D).
     """
 
-    side: tuple[int, int]
-    origins: tuple[Origin, ...]
-    encoded: EncodedWindows
+    patches: Tensor
+    images: Tensor
 
     @property
     def nbytes(self) -> int:
-        return self.encoded.patches.nbytes + self.encoded.images.nbytes
+        """Bytes of both in memory."""
+        return self.patches.nbytes + self.images.nbytes
+
+
+@dataclass(frozen=True)
+class WindowedPhoto:
+    """N windows of one resized photo with their embeddings; the windows cover the photo and may overlap.
+
+    Attributes:
+        window_size: (height, width) of every window in pixels of the resized photo.
+        origins: of the N windows.
+        embeddings: of the N windows, as a batch of images.
+    """
+
+    window_size: tuple[int, int]
+    origins: tuple[Origin, ...]
+    embeddings: ImageEmbeddings
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embeddings in memory."""
+        return self.embeddings.nbytes
 
 
 class WindowEncoder(TextEncoder, Protocol):
-    """Embeds photos and words for a decoder that was trained on embeddings of this encoder."""
+    """Embeds photos, window by window, and words, for a decoder that was trained on embeddings of this encoder."""
 
-    slow_texts: bool
-    """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
+    @property
+    def slow_text_encoder(self) -> bool:
+        """Whether embedding a word takes a tenth of a second or more, so that requests should take turns."""
+        ...
 
-    def embed_image(self, image: np.ndarray, report: Report) -> EncodedPhoto:
-        """Embed a photo, uint8 (H, W, 3), RGB. `report` is the progress callback."""
+    def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
+        """The windows of a photo, embedded.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            report: called with the share of the windows that are done, in (0, 1]; or never, when there is one window.
+        """
         ...
 
 
@@ -50,8 +76,8 @@ def window_origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origi
 
     Args:
         size: (H, W) of the photo, neither less than `side`.
-        side: of the windows, in pixels.
-        stride: from a window to the next, at most `side`.
+        side: of every window, in pixels.
+        stride: pixels from the origin of a window to that of the next, at most `side`.
     """
     rows, columns = (_starts(length, side, stride) for length in size)
     return tuple((top, left) for top in rows for left in columns)

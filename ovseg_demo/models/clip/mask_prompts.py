@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from ovseg_demo.models.clip.image_tower import ImageTower
 
 DEPTH = 3
-"""How many blocks get mask prompts as published: the first three, before they run."""
+"""Number of blocks with mask prompts as published: before each of the first three, prompts replace patch tokens."""
+
+_INITIAL_STD = 0.02
 
 
 class MaskPromptedTower(ImageTower):
@@ -23,7 +25,7 @@ class MaskPromptedTower(ImageTower):
     Args:
         visual: a stock CLIP tower.
         prompts: float32 (depth, T, W) for T patches and width W, or (depth, 1, W) for one prompt at all patches; None
-            makes the plain tower.
+            makes the tower without prompts.
     """
 
     mask_embedding: nn.Parameter | None
@@ -32,16 +34,11 @@ class MaskPromptedTower(ImageTower):
         super().__init__(visual)
         self.register_parameter("mask_embedding", None if prompts is None else nn.Parameter(prompts))
 
-    def start_prompts(self, depth: int = DEPTH, std: float = 0.02) -> None:
-        """Give the tower fresh prompts from N(0, std^2), as published training begins with.
-
-        Args:
-            depth: how many blocks get prompts.
-            std: standard deviation of the prompts' values.
-        """
+    def initialise_prompts(self) -> None:
+        """Draw the initial prompts of published training, from N(0, 0.02^2) for the first DEPTH blocks."""
         tokens, width = self.positional_embedding.shape
-        fresh = torch.empty(depth, tokens - 1, width, device=self.positional_embedding.device)
-        self.mask_embedding = nn.Parameter(nn.init.normal_(fresh, std=std))
+        prompts = torch.empty(DEPTH, tokens - 1, width, device=self.positional_embedding.device)
+        self.mask_embedding = nn.Parameter(nn.init.normal_(prompts, std=_INITIAL_STD))
 
     def forward(self, pixels: Tensor, masks: Tensor | None = None) -> Tensor:
         """Embeddings (B, D), not normalised, of normalised crops (B, 3, S, S).
@@ -50,7 +47,8 @@ class MaskPromptedTower(ImageTower):
 
         Args:
             pixels: the crops.
-            masks: (B, S, S), nonzero inside; B may be 1 and a mask empty. None reads the crops without prompts.
+            masks: (B, S, S), nonzero inside; a batch of one mask serves all crops, and a mask may be empty. With None
+                the crops are embedded without prompts.
 
         Raises ValueError for masks when the tower has no prompts.
         """
@@ -69,8 +67,15 @@ class MaskPromptedTower(ImageTower):
 
 
 def patches_inside(masks: Tensor, patch_size: tuple[int, int]) -> Tensor:
-    """Which patches keep their tokens, bool (B, T): those with any pixel inside the masks (B, S, S).
+    """The patches that keep their tokens, because at least one of their pixels is inside the mask.
 
     The released adapter writes this as ceil(average pool), which for binary masks is the same.
+
+    Args:
+        masks: (B, S, S), nonzero inside.
+        patch_size: height and width of a patch in pixels.
+
+    Returns:
+        bool (B, T).
     """
     return F.max_pool2d(masks[:, None].float(), patch_size).flatten(1) > 0

@@ -35,7 +35,7 @@ class TinySource:
     """Random numbers that follow from the photo and from the words."""
 
     name = "tiny"
-    slow_texts = False
+    slow_text_encoder = False
 
     def __init__(self):
         self.photos, self.words = [], []

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings
 from ovseg_demo.weights.loading import load_strict
 from tests.helpers.oracle import drawn, fixture, sampled
 from tests.helpers.tagclip_models import SIZES, WIDTH, published, units
@@ -27,8 +27,8 @@ def decoder(model) -> Decoder:
     return made.eval().requires_grad_(False)
 
 
-def encoded(height: int = 4, width: int = 4) -> EncodedWindows:
-    return EncodedWindows(units("patches", (2, WIDTH, height, width)), units("images", (2, WIDTH)))
+def encoded(height: int = 4, width: int = 4) -> ImageEmbeddings:
+    return ImageEmbeddings(units("patches", (2, WIDTH, height, width)), units("images", (2, WIDTH)))
 
 
 def texts() -> Tensor:
@@ -79,7 +79,7 @@ def test_classes_meet_in_the_trusty_learner_alone(decoder, model):
 
 def test_images_of_a_batch_do_not_meet(decoder):
     both = encoded()
-    alone = decoder(EncodedWindows(both.patches[1:], both.images[1:]), texts())
+    alone = decoder(ImageEmbeddings(both.patches[1:], both.images[1:]), texts())
     torch.testing.assert_close(queries(decoder(both, texts()))[1:], queries(alone), atol=1e-5, rtol=0)
 
 
@@ -87,8 +87,8 @@ def test_logits_read_patches_and_image(decoder):
     given = encoded()
     before = queries(decoder(given, texts()))
     for other in (
-        EncodedWindows(units("other patches", given.patches.shape), given.images),
-        EncodedWindows(given.patches, units("other images", given.images.shape)),
+        ImageEmbeddings(units("other patches", given.patches.shape), given.images),
+        ImageEmbeddings(given.patches, units("other images", given.images.shape)),
     ):
         assert (queries(decoder(other, texts())) - before).abs().max() > 1e-3
 

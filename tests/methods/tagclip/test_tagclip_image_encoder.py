@@ -38,8 +38,8 @@ def test_windows_are_read_as_by_the_plain_tower(state, reader, random):
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         with torch.inference_mode():
             expected = tower((cut - mean) / std)
-        torch.testing.assert_close(read.encoded.patches[index], expected.patches[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(read.encoded.images[index], expected.images[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(read.embeddings.patches[index], expected.patches[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(read.embeddings.images[index], expected.images[0], rtol=0, atol=1e-5)
 
 
 def test_progress_ends_at_one(reader, random):
@@ -69,8 +69,8 @@ def test_the_precision_of_the_processor_changes_little(state, reader, random):
     pixels = random.integers(0, 255, (40, 40, 3), np.uint8)
     coarse = ClipWindowEncoder(state, "tiny", "scenes", source="tiny", precision="bfloat16").embed_image(pixels, print)
     exact = reader.embed_image(pixels, print)
-    assert F.cosine_similarity(coarse.encoded.patches, exact.encoded.patches).min() > 0.99
-    assert not torch.equal(coarse.encoded.patches, exact.encoded.patches)
+    assert F.cosine_similarity(coarse.embeddings.patches, exact.embeddings.patches).min() > 0.99
+    assert not torch.equal(coarse.embeddings.patches, exact.embeddings.patches)
 
 
 @pytest.mark.parametrize("gone", ["visual.conv1.weight", "token_embedding.weight", "visual.prompt_embeddings"])

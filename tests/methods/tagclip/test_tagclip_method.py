@@ -13,10 +13,9 @@ from ovseg_demo.methods.registry import get, read_options
 from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes, MaskLogits
 from ovseg_demo.methods.tagclip.method import TagCLIP
 from ovseg_demo.methods.tagclip.options import TagCLIPOptions
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import ScoreRule, class_scores
 from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, TrainingInfo
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 from ovseg_demo.weights import catalogue
 from tests.helpers import tagclip_models
@@ -31,7 +30,7 @@ class TinyEncoder:
     """Random numbers that follow from the photo and from the words."""
 
     name = "tiny"
-    slow_texts = False
+    slow_text_encoder = False
 
     def __init__(self):
         self.photos, self.words = 0, []
@@ -47,8 +46,8 @@ class TinyEncoder:
         self.photos += 1
         report(1.0)
         key = str(pixels.sum())
-        return EncodedPhoto(
-            (32, 32), ((0, 0), (0, 16)), EncodedWindows(_random(key, 2, WIDTH, 4, 4), _random(key, 2, WIDTH))
+        return WindowedPhoto(
+            (32, 32), ((0, 0), (0, 16)), ImageEmbeddings(_random(key, 2, WIDTH, 4, 4), _random(key, 2, WIDTH))
         )
 
 
@@ -97,7 +96,7 @@ def test_labels_have_the_best_scores(decoder, photo):
     found, _ = segment(TagCLIP(encoder, decoder, INFO), photo)
     windows = encoder.embed_image(photo.pixels, lambda _: None)
     with torch.inference_mode():
-        logits = decoder(windows.encoded, encoder.embed_texts(["cat", "dog", "puppy", "sky"]))
+        logits = decoder(windows.embeddings, encoder.embed_texts(["cat", "dog", "puppy", "sky"]))
     cat, dog, puppy, sky = logits.classes.unbind(1)
     merged = MaskLogits(torch.stack([cat, torch.maximum(dog, puppy), sky], 1), logits.trusty)
     expected = class_scores(windows, merged, ScoreRule((True, False, False), 0.1)).numpy()
@@ -211,7 +210,7 @@ def test_a_file_becomes_a_method_that_reads_photos_of_any_shape(file, random, si
     assert (found.labels >= 0).all()
     read = method._encoder.embed_image(random.integers(0, 255, (*size, 3), np.uint8), lambda _: None)
     assert len(read.origins) == windows
-    assert read.side == (tagclip_models.SIDE,) * 2
+    assert read.window_size == (tagclip_models.SIDE,) * 2
 
 
 def test_a_file_without_training_info_is_refused(file):

@@ -61,9 +61,9 @@ def test_a_photo_is_one_window_of_its_own_shape(adapter):
             return DenseFeatures(anchors.movedim(0, -1), torch.zeros(16, 24, TEXTS), levels)
 
     read = MiniWindowEncoder(VLM(), adapter).embed_image(np.zeros((64, 96, 3), np.uint8), lambda _: None)
-    assert (read.side, read.origins) == ((64, 96), ((0, 0),))
-    assert read.encoded.patches.shape == (1, TEXTS, 4, 6)
-    assert read.encoded.images.shape == (1, TEXTS)
+    assert (read.window_size, read.origins) == ((64, 96), ((0, 0),))
+    assert read.embeddings.patches.shape == (1, TEXTS, 4, 6)
+    assert read.embeddings.images.shape == (1, TEXTS)
 
 
 def test_a_file_says_what_it_was_taught(tmp_path):

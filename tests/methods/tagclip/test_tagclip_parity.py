@@ -7,9 +7,8 @@ import torch
 from ovseg_demo.methods.tagclip import image_encoder
 from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.tagclip.decoder import Decoder, MaskLogits
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import ScoreRule, class_scores
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto, window_origins
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto, window_origins
 from ovseg_demo.models.clip.optimised import optimise
 from ovseg_demo.models.clip.text import encode_texts
 from ovseg_demo.runtime.fused_layers import fuse_layers
@@ -30,7 +29,7 @@ def clip() -> open_clip.CLIP:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "for inference"])
-def encoded(clip, request) -> EncodedWindows:
+def encoded(clip, request) -> ImageEmbeddings:
     """Of two images."""
     tower = clip.visual
     if request.param:
@@ -75,14 +74,14 @@ def test_scores_of_a_photo_of_several_windows(clip):
     starts = window_origins((SIDE, 75), SIDE, 27)
     encoded = clip.visual(torch.stack([photo[:, top : top + SIDE, left : left + SIDE] for top, left in starts]))
     logits = decoder("tagclip", fused=False)(encoded, units("texts", (len(SEEN), WIDTH)))
-    found = class_scores(EncodedPhoto((SIDE, SIDE), starts, encoded), logits, ScoreRule(SEEN, 0.1))
+    found = class_scores(WindowedPhoto((SIDE, SIDE), starts, encoded), logits, ScoreRule(SEEN, 0.1))
     torch.testing.assert_close(found[:, 3::7, 2::9], torch.tensor(REFERENCE["windows"]), atol=1e-5, rtol=0)
 
 
-def of_image(encoded: EncodedWindows, logits: MaskLogits, index: int) -> tuple[EncodedPhoto, MaskLogits]:
+def of_image(encoded: ImageEmbeddings, logits: MaskLogits, index: int) -> tuple[WindowedPhoto, MaskLogits]:
     """One of the images as a photo of one window."""
     patches, images, classes, trusty = (
         None if each is None else each[index, None]
         for each in (encoded.patches, encoded.images, logits.classes, logits.trusty)
     )
-    return EncodedPhoto((SIDE, SIDE), ((0, 0),), EncodedWindows(patches, images)), MaskLogits(classes, trusty)
+    return WindowedPhoto((SIDE, SIDE), ((0, 0),), ImageEmbeddings(patches, images)), MaskLogits(classes, trusty)

@@ -92,7 +92,7 @@ def test_enlarged_positions_are_those_that_a_tower_reads_a_larger_image_with(tow
 
 def test_fresh_prompts():
     tower = clip().visual.to_empty(device="cpu")
-    tower.start_prompts()
+    tower.initialise_prompts()
     bound = math.sqrt(6 / (3 * 8 * 8 + 128))
     for prompts in (tower.prompt_embeddings, tower.deep_prompt_embeddings):
         assert prompts.shape[1:] == (PROMPTS, 128)

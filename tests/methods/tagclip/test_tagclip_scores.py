@@ -6,9 +6,8 @@ from torch.nn import functional as F
 
 from ovseg_demo.methods.tagclip import scores as module
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
 from ovseg_demo.methods.tagclip.scores import ScoreRule, class_scores, trusty_map
-from ovseg_demo.methods.tagclip.windows import EncodedPhoto
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 
 CLASSES = 11  # more than are enlarged at once
 SEEN = tuple(index % 3 != 0 for index in range(CLASSES))
@@ -17,8 +16,8 @@ SIDE = (8, 8)
 
 
 @pytest.fixture
-def windows() -> EncodedPhoto:
-    return EncodedPhoto(SIDE, ORIGINS, EncodedWindows(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1)))
+def windows() -> WindowedPhoto:
+    return WindowedPhoto(SIDE, ORIGINS, ImageEmbeddings(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1)))
 
 
 @pytest.fixture

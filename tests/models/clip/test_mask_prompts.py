@@ -98,7 +98,7 @@ def test_masks_need_prompts(regions):
     read = tower(prompts=0)
     with pytest.raises(ValueError, match="no mask prompts"):
         read(*regions)
-    read.start_prompts()
+    read.initialise_prompts()
     assert read.mask_embedding.shape == (DEPTH, tiny_clip.PATCHES, tiny_clip.WIDTH)
     assert read.mask_embedding.std().item() == pytest.approx(0.02, rel=0.1)
     assert read(*regions).shape == (5, tiny_clip.EMBEDDING)

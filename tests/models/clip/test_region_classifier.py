@@ -229,7 +229,7 @@ def test_other_templates_share_the_model(tiny):
 
 def test_what_training_saves_loads_back(tiny, tmp_path):
     clip = build_clip(tiny_clip.ARCHITECTURE, tiny_clip.weights(0), "tiny")
-    clip.visual.start_prompts()
+    clip.visual.initialise_prompts()
     saved = {"state_dict": {f"module.{name}": value for name, value in clip.state_dict().items()}}
     vlm = tiny(saved)
     assert torch.equal(vlm._model.visual.mask_embedding, clip.visual.mask_embedding)

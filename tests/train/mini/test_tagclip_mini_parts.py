@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from eval.metrics import Confusion
 from ovseg_demo.methods.tagclip.decoder import MaskLogits
 from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel
-from ovseg_demo.methods.tagclip.prompted_tower import EncodedWindows
+from ovseg_demo.methods.tagclip.windows import ImageEmbeddings
 from ovseg_demo.models.mini.anchors import LOGIT_SCALE, Anchors
 from ovseg_demo.weights import loading
 from tests.helpers.mini_data import VOC, two_halves, write_labelled_set
@@ -30,7 +30,7 @@ def test_masks_begin_as_cosines(variant):
     initialise_model(model)
     patches = F.normalize(torch.randn(1, 384, 3, 4), dim=1)
     texts = F.normalize(torch.randn(5, 384), dim=1)
-    logits = model.decoder(EncodedWindows(patches, F.normalize(torch.randn(1, 384), dim=1)), texts).classes
+    logits = model.decoder(ImageEmbeddings(patches, F.normalize(torch.randn(1, 384), dim=1)), texts).classes
     cosines = torch.einsum("kd,bdhw->bkhw", F.normalize(texts - texts.mean(1, keepdim=True), dim=1), patches)
     torch.testing.assert_close(logits, GAIN**2 * 384**0.5 / 48 * cosines, rtol=1e-3, atol=1e-3)
 

@@ -122,7 +122,7 @@ def test_full_tuning_trains_the_image_tower_and_the_scale(clip, shards):
 
 
 def test_prompt_tuning_trains_the_prompts_alone(clip, shards):
-    clip.visual.start_prompts()
+    clip.visual.initialise_prompts()
     module, _ = gradients(clip, shards, True)
     assert trained(module) == {"clip.visual.mask_embedding"}
     assert (clip.visual.mask_embedding.grad.flatten(1).abs().sum(1) > 0).all()

@@ -91,7 +91,7 @@ def test_prompts_alone_leave_all_of_clip_as_it_was(pairs, tmp_path, capsys):
 
 def test_prompts_are_not_tuned_away(pairs, tmp_path, monkeypatch, capsys):
     clip = initial_model.tiny_clip(0)
-    clip.visual.start_prompts()
+    clip.visual.initialise_prompts()
     monkeypatch.setattr(initial_model, "tiny_clip", lambda seed: clip)
     assert run(pairs, tmp_path, "--variant", "full") == 1
     assert "has mask prompts already; only --variant prompts goes on from there." in capsys.readouterr().err

@@ -34,7 +34,7 @@ from train.common.run_folder import RunFolder
 from train.mini.tagclip import experiments, report
 from train.mini.tagclip.experiments import UNSEEN, VARIANTS, TrainingRun
 from train.mini.tagclip.measurement import measure_models
-from train.mini.tagclip.windows import EncodedWindows
+from train.mini.tagclip.windows import WindowFeatures
 
 VIEWS = 3
 DEV = "voc_dev"
@@ -82,7 +82,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
 def _encode_windows(source: LabelledSet, count: int, out: Path, state: PartialState) -> dict[str, Tensor]:
     folder = RunFolder(out / "views" / source.name, {"photos": len(source.dataset), "views": count})
     with state.main_process_first():
-        return EncodedWindows(
+        return WindowFeatures(
             [source], count, ImageTower(command.device_of(state)), Anchors(command.device_of(state)), folder
         ).sets[0]
 

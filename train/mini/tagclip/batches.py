@@ -43,7 +43,7 @@ class WindowBatches:
     """Draws batches: "anchors", "coarse", "fine" as `MiniAdapter` takes them, and "labels", int64 (B, h, w).
 
     Args:
-        views: encoded windows of the set, as in `EncodedWindows.sets`.
+        views: features of the windows of the set, as in `WindowFeatures.sets`.
         rows: the new label of each label of the set, see `SplitSet.rows`.
         batch: B, the number of windows.
     """

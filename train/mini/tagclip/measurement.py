@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from eval.datasets.base import Dataset
 from eval.metrics import GROUND_TRUTH, Confusion, ratio
-from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel, encode_photo
+from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel, embed_as_one_window
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from train.common.image_sets import open_photo, resize_labels
@@ -101,13 +101,13 @@ def _score(
     model: MiniTagCLIPModel, photo: DenseFeatures, texts: Tensor, seen: tuple[bool, ...]
 ) -> Iterator[tuple[str | None, Tensor]]:
     """Scores (C, h, w) under the name of each weighting, and the trusty map (1, h, w) under None."""
-    read = encode_photo(photo, model.adapter)
-    logits = model.decoder(read.encoded, texts)
+    windows = embed_as_one_window(photo, model.adapter)
+    logits = model.decoder(windows.embeddings, texts)
     for title, (seen_penalty, trusty) in WEIGHTINGS.items():
         if not trusty or logits.trusty is not None:
-            yield title, class_scores(read, logits, ScoreRule(seen, seen_penalty, trusty), STEP)
+            yield title, class_scores(windows, logits, ScoreRule(seen, seen_penalty, trusty), STEP)
     if logits.trusty is not None:
-        yield None, trusty_map(read, logits, STEP)
+        yield None, trusty_map(windows, logits, STEP)
 
 
 def _count_trust(counts: np.ndarray, trusty: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:

@@ -28,18 +28,19 @@ MAPS = ("anchors", "coarse", "fine")
 """Weights of the anchors at stride 32, and the image tower's maps at strides 16 and 8, as `DenseFeatures` has them."""
 
 
-class EncodedWindows:
-    """V windows of each of N photos of every set, in half precision.
+class WindowFeatures:
+    """Features of V random windows of each of the N photos of every set, in half precision.
 
     Attributes:
-        sets: of each set its tensors by name: "anchors" (N, V, A, 11, 11), "coarse" (N, V, 120, 22, 22), "fine"
+        sets: for each set its tensors by name: "anchors" (N, V, A, 11, 11), "coarse" (N, V, 120, 22, 22), "fine"
             (N, V, 48, 44, 44), float16; "labels" (N, V, 88, 88), int16, the set's indices or IGNORE.
 
     Args:
         labelled: the sets.
-        count: V.
-        tower, anchors: what reads the photos.
-        folder: of the files.
+        count: V, the number of windows of each photo.
+        tower: computes the maps of the windows.
+        anchors: computes the weights of the anchors from the coarsest maps.
+        folder: where the features are kept, one file a set.
 
     Raises TrainingError for a damaged file.
     """

@@ -169,7 +169,7 @@ def _adapt(
     tower: Any = clip.visual
     if stage == "prompts" and tower.mask_embedding is None:
         torch.manual_seed(schedule.seed)  # what came before differs when a run goes on
-        tower.start_prompts()
+        tower.initialise_prompts()
     stored = RunFolder(folder.path / stage, asdict(schedule))
     fit(AdaptationTraining(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
     weights = {name: value.contiguous().cpu() for name, value in clip.state_dict().items()}

@@ -61,7 +61,7 @@ def _published_clip(backbone: str) -> Mapping[str, Tensor]:
     with torch.device("meta"):
         clip: Any = open_clip.CLIP(**config)
         clip.visual = MaskPromptedTower(clip.visual)
-        clip.visual.start_prompts()
+        clip.visual.initialise_prompts()
     return clip.state_dict()
 
 
