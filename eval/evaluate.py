@@ -37,22 +37,22 @@ _PATIENCE = timedelta(days=7)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, or 2 for unusable arguments."""
     typed = sys.argv[1:] if arguments is None else list(arguments)
-    chosen = _parser().parse_args(typed)
+    parsed = _parser().parse_args(typed)
     return exit_status(
-        lambda: _launched(chosen, "python -m eval.evaluate " + shlex.join(typed)),
+        lambda: _launched(parsed, "python -m eval.evaluate " + shlex.join(typed)),
         "Interrupted; finished images are kept, and the same command goes on from there.",
     )
 
 
-def _launched(chosen: argparse.Namespace, command: str) -> int:
+def _launched(arguments: argparse.Namespace, command: str) -> int:
     """Run as one of the launcher's processes."""
-    device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)  # accelerate would fall back to the CPU in silence
     state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
-    chosen.device = str(state.device) if device == "cuda" else device
+    arguments.device = str(state.device) if device == "cuda" else device
     if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
         print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
-    status = _run(chosen, state, command)
+    status = _run(arguments, state, command)
     state.destroy_process_group()
     return status
 
@@ -80,22 +80,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
-    for method in chosen.method:
+def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> int:
+    for method in arguments.method:
         registry.available(method)  # before an hour is spent on the methods named first
-    values = _with_published(command_line.given_values(chosen), chosen.dataset)
-    options_of = command_line.options_by_method(chosen.method, values)
-    dataset = _part(datasets.open(chosen.dataset, chosen.root, chosen.vocabulary), chosen.part)
-    wanted = replace(dataset, samples=dataset.samples[: chosen.limit])
-    words = chosen.vocabulary or datasets.DATASETS[chosen.dataset].publisher or "the folder's own"
-    place = environment.environment(chosen.device, state.num_processes)
-    torch.set_num_threads(chosen.threads)
+    values = _with_published(command_line.given_values(arguments), arguments.dataset)
+    options_of = command_line.options_by_method(arguments.method, values)
+    dataset = _part(datasets.open(arguments.dataset, arguments.root, arguments.vocabulary), arguments.part)
+    wanted = replace(dataset, samples=dataset.samples[: arguments.limit])
+    words = arguments.vocabulary or datasets.DATASETS[arguments.dataset].publisher or "the folder's own"
+    place = environment.environment(arguments.device, state.num_processes)
+    torch.set_num_threads(arguments.threads)
     reports = []
-    for method in dict.fromkeys(chosen.method):
+    for method in dict.fromkeys(arguments.method):
         options = options_of[method]
-        settings = environment.settings(dataset, method, options, chosen.device, chosen.threads)
-        folder = chosen.out / dataset.name / f"{method}-{environment.digest(settings)}"
-        engine = Engine(chosen.device)  # one a method, so that only one method's models are in memory
+        settings = environment.settings(dataset, method, options, arguments.device, arguments.threads)
+        folder = arguments.out / dataset.name / f"{method}-{environment.digest(settings)}"
+        engine = Engine(arguments.device)  # one a method, so that only one method's models are in memory
         longest_side = registry.get(method).longest_side
         runner.evaluate(engine, wanted, method, options, folder, state.process_index, state.num_processes, longest_side)
         state.wait_for_everyone()
@@ -105,18 +105,18 @@ def _run(chosen: argparse.Namespace, state: PartialState, command: str) -> int:
                 **settings,
                 "benchmark": datasets.DATASETS[dataset.name].title,
                 "vocabulary": words,
-                "part": chosen.part,
-                "limit": chosen.limit,
+                "part": arguments.part,
+                "limit": arguments.limit,
             }
             reports.append(report.content(evaluation, wanted, description, place, command))
-            groups = samples_page.picks(evaluation.records, chosen.samples)
+            groups = samples_page.picks(evaluation.records, arguments.samples)
             _write(folder, reports[-1], wanted, groups, runner.Predictor(engine, wanted, method, options))
     if not state.is_main_process:
         return 0
     table = report.comparison(reports)
     print(table)
     if len(reports) > 1:
-        write_atomically(chosen.out / dataset.name / "comparison.md", f"{table}\n".encode())
+        write_atomically(arguments.out / dataset.name / "comparison.md", f"{table}\n".encode())
     failed = any(each["failures"] for each in reports)
     return int(failed and state.num_processes == 1)  # a launcher would take it for a crash and print its stack
 

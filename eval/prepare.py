@@ -155,19 +155,19 @@ def _write(target: Path, pixels: np.ndarray) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status is 0, or 1 when a file or the count is not as it should be, or 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return exit_status(lambda: _run(chosen), "Cancelled; the same command goes on from here.")
+    parsed = _parser().parse_args(arguments)
+    return exit_status(lambda: _run(parsed), "Cancelled; the same command goes on from here.")
 
 
-def _run(chosen: argparse.Namespace) -> int:
-    outcome = prepare(chosen.name, chosen.root)
+def _run(arguments: argparse.Namespace) -> int:
+    outcome = prepare(arguments.name, arguments.root)
     print(f"{outcome.written} files written to {outcome.folder}, {outcome.kept} were there.", file=sys.stderr)
-    expected = spec(chosen.name).images
+    expected = spec(arguments.name).images
     if outcome.failures:
         print(f"error: {len(outcome.failures)} files could not be converted, see above.", file=sys.stderr)
-    if outcome.labels != expected and not chosen.allow_partial:
+    if outcome.labels != expected and not arguments.allow_partial:
         print(
-            f"error: there are {outcome.labels} label maps, but {chosen.name} has {expected}; with --allow-partial "
+            f"error: there are {outcome.labels} label maps, but {arguments.name} has {expected}; with --allow-partial "
             "that is no error.",
             file=sys.stderr,
         )

@@ -26,13 +26,13 @@ from ovseg_demo.ui import gallery
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 when it failed, or 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return exit_status(lambda: _run(chosen))
+    parsed = _parser().parse_args(arguments)
+    return exit_status(lambda: _run(parsed))
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     with _tidy_when_terminated():
-        print(chosen.run(chosen))
+        print(arguments.run(arguments))
     return 0
 
 
@@ -48,11 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument(
         "--skip", nargs="*", default=[], choices=interactive.IMPLEMENTATIONS, help="implementations to leave out"
     )
-    live.set_defaults(run=lambda chosen: interactive.report(_photos(chosen.photos), chosen.moves, chosen.skip))
+    live.set_defaults(
+        run=lambda arguments: interactive.report(_photos(arguments.photos), arguments.moves, arguments.skip)
+    )
 
     large = commands.add_parser("memory", help="the serving process after many large photos")
     large.add_argument("--photos", type=many, default=50, help="default %(default)s")
-    large.set_defaults(run=lambda chosen: memory.report(chosen.photos))
+    large.set_defaults(run=lambda arguments: memory.report(arguments.photos))
 
     every = commands.add_parser("methods", help="every method against the number of classes")
     every.add_argument("--methods", nargs="+", default=list(registry.REGISTRY), choices=list(registry.REGISTRY))
@@ -109,26 +111,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _methods(chosen: argparse.Namespace) -> str:
-    entries = [registry.get(name) for name in dict.fromkeys(chosen.methods)]
-    options = command_line.options_by_method([spec.id for spec in entries], command_line.given_values(chosen))
-    counts = sorted(set(chosen.classes))
-    return by_classes.report(entries, counts, _photos(chosen.photos), options, chosen.out)
+def _methods(arguments: argparse.Namespace) -> str:
+    entries = [registry.get(name) for name in dict.fromkeys(arguments.methods)]
+    options = command_line.options_by_method([spec.id for spec in entries], command_line.given_values(arguments))
+    counts = sorted(set(arguments.classes))
+    return by_classes.report(entries, counts, _photos(arguments.photos), options, arguments.out)
 
 
-def _regions(chosen: argparse.Namespace) -> str:
+def _regions(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
-    return regions.report(chosen.clip, chosen.regions, chosen.repeats, chosen.prompts, photo)
+    return regions.report(arguments.clip, arguments.regions, arguments.repeats, arguments.prompts, photo)
 
 
-def _sed(chosen: argparse.Namespace) -> str:
+def _sed(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
-    return sed.report(chosen.model, sorted(set(chosen.classes)), chosen.repeats, photo, chosen.out)
+    return sed.report(arguments.model, sorted(set(arguments.classes)), arguments.repeats, photo, arguments.out)
 
 
-def _tagclip(chosen: argparse.Namespace) -> str:
+def _tagclip(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
-    return tagclip.report(chosen.model, sorted(set(chosen.classes)), chosen.repeats, photo)
+    return tagclip.report(arguments.model, sorted(set(arguments.classes)), arguments.repeats, photo)
 
 
 def _photos(count: int) -> list[Path]:

@@ -48,8 +48,8 @@ class SEDConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,16 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    recipe = _recipe(chosen)
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    recipe = _recipe(arguments)
     check_at_least(1, batch=recipe.batch)
-    check_at_least(0, workers=chosen.workers)
+    check_at_least(0, workers=arguments.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    found = labelled_batches.find_labelled_sets(
+        arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
+    )
     clip = _clip(recipe).to(command.device_of(state))
-    named = recipe if chosen.smoke else replace(recipe, clip=describe_weights(recipe.clip))
+    named = recipe if arguments.smoke else replace(recipe, clip=describe_weights(recipe.clip))
     config = SEDConfig(named, {source.name: len(source.dataset) for source in found})
-    folder = RunFolder(chosen.out, asdict(config))
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     if command.device_of(state).type == "cuda":
@@ -90,7 +92,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         folder,
         rates={TOWER: recipe.clip_rate},
         decays=decays(training),
-        workers=chosen.workers,
+        workers=arguments.workers,
         title="SED",
     )
     if state.is_main_process:
@@ -99,13 +101,13 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _recipe(chosen: argparse.Namespace) -> SEDRecipe:
-    recipe = replace(RECIPES[chosen.size], ignore=chosen.ignore)
-    recipe = replace(recipe, clip=chosen.clip or recipe.clip)
-    recipe = recipes.smoke(recipe) if chosen.smoke else recipe
-    steps = recipe.schedule.steps if chosen.steps is None else chosen.steps
-    schedule = replace(recipe.schedule, steps=steps, seed=chosen.seed, precision=chosen.precision)
-    return replace(recipe, schedule=schedule, batch=recipe.batch if chosen.batch is None else chosen.batch)
+def _recipe(arguments: argparse.Namespace) -> SEDRecipe:
+    recipe = replace(RECIPES[arguments.size], ignore=arguments.ignore)
+    recipe = replace(recipe, clip=arguments.clip or recipe.clip)
+    recipe = recipes.smoke(recipe) if arguments.smoke else recipe
+    steps = recipe.schedule.steps if arguments.steps is None else arguments.steps
+    schedule = replace(recipe.schedule, steps=steps, seed=arguments.seed, precision=arguments.precision)
+    return replace(recipe, schedule=schedule, batch=recipe.batch if arguments.batch is None else arguments.batch)
 
 
 def _clip(recipe: SEDRecipe) -> open_clip.CLIP:

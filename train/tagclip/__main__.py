@@ -57,8 +57,8 @@ class TagCLIPConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,25 +97,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    _check(chosen)
-    recipe, unseen = _recipe(chosen), _unseen(chosen)
-    check_at_least(1, batch=recipe.batch, stop_after=chosen.stop_after)
-    check_at_least(0, workers=chosen.workers)
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    _check(arguments)
+    recipe, unseen = _recipe(arguments), _unseen(arguments)
+    check_at_least(1, batch=recipe.batch, stop_after=arguments.stop_after)
+    check_at_least(0, workers=arguments.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    plan = UnseenHandling(chosen.setting == "transductive", chosen.protocol == "strict", recipe.terms)
-    found, seen = _sets(chosen, unseen, plan)
-    clip, decoder = _model(recipe, chosen.start)
+    plan = UnseenHandling(arguments.setting == "transductive", arguments.protocol == "strict", recipe.terms)
+    found, seen = _sets(arguments, unseen, plan)
+    clip, decoder = _model(recipe, arguments.start)
     tower: Any = clip.visual  # a PromptedTower
     clip.to(command.device_of(state))
     config = TagCLIPConfig(
-        replace(recipe, clip=describe_file(chosen.start) if chosen.start else _named(recipe.clip)),
-        chosen.setting,
-        chosen.protocol,
+        replace(recipe, clip=describe_file(arguments.start) if arguments.start else _named(recipe.clip)),
+        arguments.setting,
+        arguments.protocol,
         unseen,
         {source.name: len(source.dataset) for source in found},
     )
-    folder = RunFolder(chosen.out, asdict(config))
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     if command.device_of(state).type == "cuda":
@@ -129,61 +129,67 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         recipe.schedule,
         folder,
         decays=decay_all_but(frozenset()),  # norms and biases decay too, as published
-        workers=chosen.workers,
-        title="TagCLIP" if chosen.model == "tagclip" else "ZegCLIP",
-        stop_after=chosen.stop_after,
+        workers=arguments.workers,
+        title="TagCLIP" if arguments.model == "tagclip" else "ZegCLIP",
+        stop_after=arguments.stop_after,
     )
     if state.is_main_process:
         seen_names = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
         about = TrainingInfo(
-            tuple(dict.fromkeys(seen_names)), recipe.templates, seen_penalty=chosen.setting == "inductive"
+            tuple(dict.fromkeys(seen_names)), recipe.templates, seen_penalty=arguments.setting == "inductive"
         )
         save_tagclip(folder, clip, trained.decoder, recipe.sizes, about)
         command.print_file_record(folder.path / FILE)
     return 0
 
 
-def _check(chosen: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     """Raises TrainingError for what does not go together."""
-    if (chosen.setting == "transductive") is not (chosen.start is not None):
+    if (arguments.setting == "transductive") is not (arguments.start is not None):
         raise TrainingError("Transductive training, and no other, goes on from an inductive model: --start FILE.")
-    if chosen.setting == "supervised" and (chosen.unseen is not None or chosen.protocol == "strict"):
+    if arguments.setting == "supervised" and (arguments.unseen is not None or arguments.protocol == "strict"):
         raise TrainingError("In supervised training no class is unseen; leave --unseen and --protocol strict out.")
-    if chosen.model == "zegclip" and chosen.recipe == "paper":
+    if arguments.model == "zegclip" and arguments.recipe == "paper":
         raise TrainingError("ZegCLIP's losses are the same in paper and code; leave --recipe paper out.")
 
 
-def _recipe(chosen: argparse.Namespace) -> TagCLIPRecipe:
-    recipe = recipes.published(_benchmark(chosen), chosen.setting, chosen.model)
-    recipe = recipes.smoke(recipe) if chosen.smoke else replace(recipe, clip=chosen.clip or recipe.clip)
-    schedule = recipe.schedule if chosen.steps is None else recipe.schedule.shortened(chosen.steps)
-    schedule = replace(schedule, seed=chosen.seed, precision=chosen.precision)
-    terms = replace(recipe.terms, form=chosen.recipe or recipe.terms.form, unlabelled=chosen.protocol == "published")
-    return replace(recipe, schedule=schedule, terms=terms, batch=recipe.batch if chosen.batch is None else chosen.batch)
+def _recipe(arguments: argparse.Namespace) -> TagCLIPRecipe:
+    recipe = recipes.published(_benchmark(arguments), arguments.setting, arguments.model)
+    recipe = recipes.smoke(recipe) if arguments.smoke else replace(recipe, clip=arguments.clip or recipe.clip)
+    schedule = recipe.schedule if arguments.steps is None else recipe.schedule.shortened(arguments.steps)
+    schedule = replace(schedule, seed=arguments.seed, precision=arguments.precision)
+    terms = replace(
+        recipe.terms, form=arguments.recipe or recipe.terms.form, unlabelled=arguments.protocol == "published"
+    )
+    return replace(
+        recipe, schedule=schedule, terms=terms, batch=recipe.batch if arguments.batch is None else arguments.batch
+    )
 
 
-def _benchmark(chosen: argparse.Namespace) -> Benchmark:
-    named = bool(chosen.dataset) and all(name.startswith("voc_") for name in chosen.dataset)
-    return chosen.like or ("voc" if named else "coco")
+def _benchmark(arguments: argparse.Namespace) -> Benchmark:
+    named = bool(arguments.dataset) and all(name.startswith("voc_") for name in arguments.dataset)
+    return arguments.like or ("voc" if named else "coco")
 
 
-def _unseen(chosen: argparse.Namespace) -> tuple[str, ...]:
-    if chosen.setting == "supervised":
+def _unseen(arguments: argparse.Namespace) -> tuple[str, ...]:
+    if arguments.setting == "supervised":
         return ()
-    if chosen.unseen is None:
-        return class_splits()[_benchmark(chosen)].unseen
-    words = tuple(filter(None, (word.strip() for word in chosen.unseen.split(","))))
+    if arguments.unseen is None:
+        return class_splits()[_benchmark(arguments)].unseen
+    words = tuple(filter(None, (word.strip() for word in arguments.unseen.split(","))))
     if not words:
         raise TrainingError("--unseen names no word.")
     return words
 
 
 def _sets(
-    chosen: argparse.Namespace, unseen: Sequence[str], plan: UnseenHandling
+    arguments: argparse.Namespace, unseen: Sequence[str], plan: UnseenHandling
 ) -> tuple[list[LabelledSet], list[tuple[bool, ...]]]:
     """What is learnt from, and of each set which of its classes are seen."""
-    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
-    seen = seen_classes(found, unseen, all_there=chosen.unseen is not None)
+    found = labelled_batches.find_labelled_sets(
+        arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
+    )
+    seen = seen_classes(found, unseen, all_there=arguments.unseen is not None)
     if plan.strict:
         found = [hide_unseen(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
     return found, seen

@@ -86,8 +86,8 @@ class TrainedHead:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,11 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    limit = SMOKE_PHOTOS if chosen.smoke else None
-    labelled, described = image_sets.find_sets(chosen.data, limit)
-    config = _config(chosen, labelled, described)
-    folder = RunFolder(chosen.out, asdict(config))
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    limit = SMOKE_PHOTOS if arguments.smoke else None
+    labelled, described = image_sets.find_sets(arguments.data, limit)
+    config = _config(arguments, labelled, described)
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     towers = ImageTower(command.device_of(state)), TextTower(command.device_of(state))
@@ -115,7 +115,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         "noun_photos": config.noun_photos,
         "views": [str(view) for view in (*views.REGION_VIEWS, *views.PHOTO_VIEWS)],
     }
-    stored = RunFolder(chosen.features or chosen.out / "features", known)
+    stored = RunFolder(arguments.features or arguments.out / "features", known)
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         targets, captions = _region_targets(config, labelled, training_sets, described, towers, stored)
@@ -129,13 +129,13 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
+def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
     photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
     projection, dense_schedule = (
-        replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (PROJECTION, DENSE)
+        replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (PROJECTION, DENSE)
     )
     config = HeadsConfig(
-        chosen.restricted,
+        arguments.restricted,
         photos,
         projection,
         dense_schedule,
@@ -143,7 +143,7 @@ def _config(chosen: argparse.Namespace, labelled: list[LabelledSet], described: 
         regions.RegionBatchSizes(),
         dense.DenseBatchSizes(),
     )
-    if not chosen.smoke:
+    if not arguments.smoke:
         return config
     short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
     return replace(

@@ -62,8 +62,8 @@ class SEDMiniConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    labelled, _ = image_sets.find_sets(chosen.data, SMOKE_PHOTOS if chosen.smoke else None)
-    config = _config(chosen, {source.name: len(source.dataset) for source in labelled})
-    folder = RunFolder(chosen.out, asdict(config))
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    labelled, _ = image_sets.find_sets(arguments.data, SMOKE_PHOTOS if arguments.smoke else None)
+    config = _config(arguments, {source.name: len(source.dataset) for source in labelled})
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     words = [name for source in labelled for name in training_class_names(source)]
@@ -111,10 +111,10 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _config(chosen: argparse.Namespace, photos: dict[str, int]) -> SEDMiniConfig:
-    schedules = [replace(schedule, seed=chosen.seed, precision=chosen.precision) for schedule in (HEAD, DECODER)]
+def _config(arguments: argparse.Namespace, photos: dict[str, int]) -> SEDMiniConfig:
+    schedules = [replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (HEAD, DECODER)]
     config = SEDMiniConfig(photos, schedules[0], dense.DenseBatchSizes(), schedules[1], batches.BatchSizes())
-    if not chosen.smoke:
+    if not arguments.smoke:
         return config
     short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
     return replace(

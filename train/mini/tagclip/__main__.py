@@ -43,8 +43,8 @@ SMOKE_PHOTOS, SMOKE_STEPS = 6, 4
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,24 +58,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    limit = SMOKE_PHOTOS if chosen.smoke else None
-    wanted = chosen.set or list(UNSEEN)
-    found = [source for source in image_sets.labelled_sets(chosen.data, limit) if source.name in wanted]
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    limit = SMOKE_PHOTOS if arguments.smoke else None
+    wanted = arguments.set or list(UNSEEN)
+    found = [source for source in image_sets.labelled_sets(arguments.data, limit) if source.name in wanted]
     if missing := set(wanted) - {source.name for source in found}:
-        raise DatasetError(f"{chosen.data} holds no {' and no '.join(sorted(missing))} with photos to learn from.")
-    steps = SMOKE_STEPS if chosen.smoke else None
-    variants = chosen.variant or list(VARIANTS)
+        raise DatasetError(f"{arguments.data} holds no {' and no '.join(sorted(missing))} with photos to learn from.")
+    steps = SMOKE_STEPS if arguments.smoke else None
+    variants = arguments.variant or list(VARIANTS)
     vlm, texts = MiniModel(command.device_of(state)), TextTower(command.device_of(state))
     for source in found:
-        views = _encode_windows(source, 1 if chosen.smoke else VIEWS, chosen.out, state)
+        views = _encode_windows(source, 1 if arguments.smoke else VIEWS, arguments.out, state)
         trained = {
-            run: experiments.train_run(run, views, texts, chosen.out)
-            for run in experiments.training_runs(source, variants, chosen.seeds, steps)
+            run: experiments.train_run(run, views, texts, arguments.out)
+            for run in experiments.training_runs(source, variants, arguments.seeds, steps)
         }
         del views
         if state.is_main_process:
-            _print_measurement(trained, chosen.data, limit, vlm)
+            _print_measurement(trained, arguments.data, limit, vlm)
     return 0
 
 

@@ -67,8 +67,8 @@ class AdaptationConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,38 +95,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    check_at_least(1, batch=chosen.batch, epochs=chosen.epochs)
-    check_at_least(0, workers=chosen.workers, seed=chosen.seed)
-    if chosen.template.count("{}") != 1:
-        raise TrainingError(f"template is '{chosen.template}', but must have one {{}}, where the word goes.")
-    shards, digest = report.finished_pairs(chosen.pairs)
-    clip = initial_model.tiny_clip(chosen.seed) if chosen.smoke else initial_model.load_initial_clip(chosen.clip)
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    check_at_least(1, batch=arguments.batch, epochs=arguments.epochs)
+    check_at_least(0, workers=arguments.workers, seed=arguments.seed)
+    if arguments.template.count("{}") != 1:
+        raise TrainingError(f"template is '{arguments.template}', but must have one {{}}, where the word goes.")
+    shards, digest = report.finished_pairs(arguments.pairs)
+    clip = (
+        initial_model.tiny_clip(arguments.seed) if arguments.smoke else initial_model.load_initial_clip(arguments.clip)
+    )
     tower: Any = clip.visual  # a MaskPromptedTower
-    if "full" in VARIANTS[chosen.variant] and tower.mask_embedding is not None:
-        raise TrainingError(f"{chosen.clip} has mask prompts already; only --variant prompts goes on from there.")
+    if "full" in VARIANTS[arguments.variant] and tower.mask_embedding is not None:
+        raise TrainingError(f"{arguments.clip} has mask prompts already; only --variant prompts goes on from there.")
     tokenizer = open_clip.SimpleTokenizer()
     held_out, trained = _split(shards.photos)
-    size = min(chosen.batch, SMOKE_BATCH) if chosen.smoke else chosen.batch
+    size = min(arguments.batch, SMOKE_BATCH) if arguments.smoke else arguments.batch
     batches = PairBatches(
         shards,
         trained,
         size,
         tower.image_size[0],
-        lambda words: tokenizer([chosen.template.replace("{}", word) for word in words]),
-        chosen.seed,
+        lambda words: tokenizer([arguments.template.replace("{}", word) for word in words]),
+        arguments.seed,
     )
-    steps = chosen.epochs * batches.steps(state.num_processes)
-    schedules = {stage: _schedule(stage, steps, chosen) for stage in VARIANTS[chosen.variant]}
-    name = "tiny" if chosen.smoke else describe_weights(chosen.clip)
-    config = AdaptationConfig(name, chosen.template, len(shards), digest, len(held_out), size, schedules)
-    folder = RunFolder(chosen.out, asdict(config))
+    steps = arguments.epochs * batches.steps(state.num_processes)
+    schedules = {stage: _schedule(stage, steps, arguments) for stage in VARIANTS[arguments.variant]}
+    name = "tiny" if arguments.smoke else describe_weights(arguments.clip)
+    config = AdaptationConfig(name, arguments.template, len(shards), digest, len(held_out), size, schedules)
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     clip.to(command.device_of(state))
     found = [("start", retrieval_accuracy(clip, shards, held_out, batches.text))]
     for stage, schedule in schedules.items():
-        _adapt(clip, stage, schedule, batches, folder, chosen.workers)
+        _adapt(clip, stage, schedule, batches, folder, arguments.workers)
         found.append((stage, retrieval_accuracy(clip, shards, held_out, batches.text)))
     if state.is_main_process:
         rows = [(name, f"{100 * share:.1f}") for name, share in found]
@@ -142,7 +144,7 @@ def _split(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(outside), np.flatnonzero(~outside)
 
 
-def _schedule(stage: str, steps: int, chosen: argparse.Namespace) -> Schedule:
+def _schedule(stage: str, steps: int, arguments: argparse.Namespace) -> Schedule:
     """The published schedule of a stage, made short for a smoke run."""
     rate, decay = RATES[stage]
     full = Schedule(
@@ -154,10 +156,10 @@ def _schedule(stage: str, steps: int, chosen: argparse.Namespace) -> Schedule:
         epsilon=1e-6,
         clip=None,
         averaging=0,
-        precision=chosen.precision,
-        seed=chosen.seed,
+        precision=arguments.precision,
+        seed=arguments.seed,
     )
-    if not chosen.smoke:
+    if not arguments.smoke:
         return full
     return replace(full, steps=SMOKE_STEPS, learning_rate=SMOKE_RATES[stage], warmup=1, save_every=2, log_every=2)
 

@@ -47,8 +47,8 @@ class MaskFormerConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state))
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,23 +62,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    recipe = _recipe(chosen)
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    recipe = _recipe(arguments)
     check_at_least(1, batch=recipe.batch)
-    check_at_least(0, workers=chosen.workers)
-    if recipe.frozen and chosen.init is None and not chosen.smoke:
+    check_at_least(0, workers=arguments.workers)
+    if recipe.frozen and arguments.init is None and not arguments.smoke:
         raise TrainingError(
-            f"{chosen.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
+            f"{arguments.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
         )
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    found = labelled_batches.find_labelled_sets(chosen.data, chosen.dataset, SMOKE_PHOTOS if chosen.smoke else None)
+    found = labelled_batches.find_labelled_sets(
+        arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
+    )
     config = MaskFormerConfig(
         replace(recipe, clip=describe_weights(recipe.clip)),
-        chosen.init and describe_file(chosen.init),
+        arguments.init and describe_file(arguments.init),
         {source.name: len(source.dataset) for source in found},
     )
-    training = _training(recipe, found, chosen.init, command.device_of(state))
-    folder = RunFolder(chosen.out, asdict(config))
+    training = _training(recipe, found, arguments.init, command.device_of(state))
+    folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     trained = fit(
@@ -88,7 +90,7 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
         folder,
         rates={"model.backbone": recipe.backbone_rate},
         decays=decays(training),
-        workers=chosen.workers,
+        workers=arguments.workers,
         title="MaskFormer",
     )
     if state.is_main_process:
@@ -97,11 +99,11 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _recipe(chosen: argparse.Namespace) -> MaskFormerRecipe:
-    recipe = RECIPES[chosen.backbone]
-    recipe = recipes.shortened(recipes.smoke(recipe) if chosen.smoke else recipe, chosen.steps, chosen.batch)
-    recipe = replace(recipe, clip=chosen.clip or recipe.clip)
-    return replace(recipe, schedule=replace(recipe.schedule, seed=chosen.seed, precision=chosen.precision))
+def _recipe(arguments: argparse.Namespace) -> MaskFormerRecipe:
+    recipe = RECIPES[arguments.backbone]
+    recipe = recipes.shortened(recipes.smoke(recipe) if arguments.smoke else recipe, arguments.steps, arguments.batch)
+    recipe = replace(recipe, clip=arguments.clip or recipe.clip)
+    return replace(recipe, schedule=replace(recipe.schedule, seed=arguments.seed, precision=arguments.precision))
 
 
 def _training(

@@ -130,14 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--part", choices=(*PARTS, _ALL), default="held-out", help="of the photos of a set (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    chosen = parser.parse_args(arguments)
-    return exit_status(lambda: _run(chosen))
+    parsed = parser.parse_args(arguments)
+    return exit_status(lambda: _run(parsed))
 
 
-def _run(chosen: argparse.Namespace) -> int:
-    check_device(chosen.device)
-    dataset = _part(datasets.open("folder_named", chosen.data), chosen.part)
-    print(results_table(measure_maskformer(load_trained_maskformer(chosen.weights), dataset, chosen.device)))
+def _run(arguments: argparse.Namespace) -> int:
+    check_device(arguments.device)
+    dataset = _part(datasets.open("folder_named", arguments.data), arguments.part)
+    print(results_table(measure_maskformer(load_trained_maskformer(arguments.weights), dataset, arguments.device)))
     return 0
 
 

@@ -76,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _run(parser.parse_args(arguments)))
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     state = join_checkpoints(
-        reading.read_weights(chosen.maskformer), clip_state_dict(reading.read_weights(chosen.clip))
+        reading.read_weights(arguments.maskformer), clip_state_dict(reading.read_weights(arguments.clip))
     )
-    write_atomically(chosen.out, save({name: value.contiguous() for name, value in state.items()}))
+    write_atomically(arguments.out, save({name: value.contiguous() for name, value in state.items()}))
     return 0
 
 

@@ -40,8 +40,8 @@ COUNTS = {"one": 1, "five": 5}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 when something failed, 2 for unusable arguments."""
-    chosen = _parser().parse_args(arguments)
-    return command.run_command(lambda state: _run(chosen, state), "shard")
+    parsed = _parser().parse_args(arguments)
+    return command.run_command(lambda state: _run(parsed, state), "shard")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace, state: PartialState) -> int:
-    check_at_least(1, limit=chosen.limit)
+def _run(arguments: argparse.Namespace, state: PartialState) -> int:
+    check_at_least(1, limit=arguments.limit)
     import_optional(shards.WRITER)  # rather now than when a hundred photos are done
-    limit, size = (SMOKE_PHOTOS, SMOKE_SHARD) if chosen.smoke else (chosen.limit, PHOTOS)
-    source, config = _captioned(chosen, limit, state) if chosen.source == "captions" else _named(chosen, limit)
-    folder = RunFolder(chosen.out, config | {"photos_a_shard": size})
+    limit, size = (SMOKE_PHOTOS, SMOKE_SHARD) if arguments.smoke else (arguments.limit, PHOTOS)
+    source, config = _captioned(arguments, limit, state) if arguments.source == "captions" else _named(arguments, limit)
+    folder = RunFolder(arguments.out, config | {"photos_a_shard": size})
     state.wait_for_everyone()  # until the folder is known to be this run's
     _mine(source, folder, size, state)
     state.wait_for_everyone()
@@ -75,22 +75,22 @@ def _run(chosen: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _captioned(chosen: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[PairSource, dict]:
-    sets = described_sets(chosen.data, limit, ("captions",))
+def _captioned(arguments: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[PairSource, dict]:
+    sets = described_sets(arguments.data, limit, ("captions",))
     if not sets:
-        raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/ and captions.json.")
+        raise DatasetError(f"{arguments.data} holds no folder NAME_train with images/ and captions.json.")
     parser = NounParser()
-    maker = proposals.create_proposal_generator(chosen.proposals, command.device_of(state))
-    matcher = WordMatcher(maker, factory.create_model(chosen.clip, str(command.device_of(state))))
-    config = {"source": "captions", "captions": chosen.captions, "proposals": maker.name}
-    config |= {"clip": describe_weights(chosen.clip), "photos": {each.name: len(each.photos) for each in sets}}
-    return CaptionPairs(sets, COUNTS[chosen.captions], parser, matcher), config
+    maker = proposals.create_proposal_generator(arguments.proposals, command.device_of(state))
+    matcher = WordMatcher(maker, factory.create_model(arguments.clip, str(command.device_of(state))))
+    config = {"source": "captions", "captions": arguments.captions, "proposals": maker.name}
+    config |= {"clip": describe_weights(arguments.clip), "photos": {each.name: len(each.photos) for each in sets}}
+    return CaptionPairs(sets, COUNTS[arguments.captions], parser, matcher), config
 
 
-def _named(chosen: argparse.Namespace, limit: int | None) -> tuple[PairSource, dict]:
-    sets = labelled_sets(chosen.data, limit)
+def _named(arguments: argparse.Namespace, limit: int | None) -> tuple[PairSource, dict]:
+    sets = labelled_sets(arguments.data, limit)
     if not sets:
-        raise DatasetError(f"{chosen.data} holds no folder NAME_train with images/, masks/ and classes.json.")
+        raise DatasetError(f"{arguments.data} holds no folder NAME_train with images/, masks/ and classes.json.")
     return LabelPairs(sets), {"source": "masks", "photos": {each.name: len(each.dataset) for each in sets}}
 
 
