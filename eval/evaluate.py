@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> in
         registry.available(method)  # before an hour is spent on the methods named first
     values = _with_published(command_line.given_values(arguments), arguments.dataset)
     options_of = command_line.options_by_method(arguments.method, values)
-    dataset = _part(datasets.open(arguments.dataset, arguments.root, arguments.vocabulary), arguments.part)
+    dataset = _part(datasets.open_dataset(arguments.dataset, arguments.root, arguments.vocabulary), arguments.part)
     wanted = replace(dataset, samples=dataset.samples[: arguments.limit])
     words = arguments.vocabulary or datasets.DATASETS[arguments.dataset].publisher or "the folder's own"
     place = environment.environment(arguments.device, state.num_processes)
@@ -108,8 +108,8 @@ def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> in
                 "part": arguments.part,
                 "limit": arguments.limit,
             }
-            reports.append(report.content(evaluation, wanted, description, place, command))
-            groups = samples_page.picks(evaluation.records, arguments.samples)
+            reports.append(report.report_content(evaluation, wanted, description, place, command))
+            groups = samples_page.select_samples(evaluation.records, arguments.samples)
             _write(folder, reports[-1], wanted, groups, runner.Predictor(engine, wanted, method, options))
     if not state.is_main_process:
         return 0
@@ -138,7 +138,7 @@ def _write(
     write_atomically(folder / "report.json", json.dumps(content, indent=1, allow_nan=False).encode())
     write_atomically(folder / "report.md", report.markdown(content).encode("utf-8", "replace"))
     title = f"{content['settings']['method']} on {dataset.name}"
-    page = samples_page.write(folder, title, dataset, groups, predict)
+    page = samples_page.write_page(folder, title, dataset, groups, predict)
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
 
 

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from eval.datasets import DATASETS, spec
+from eval.datasets import DATASETS, get_spec
 from eval.datasets.base import DatasetError
-from eval.datasets.labels import encoder
-from eval.datasets.layout import Place, absent, places
+from eval.datasets.labels import label_encoder
+from eval.datasets.layout import LayoutAtRoot, candidates, not_found_error
 from eval.datasets.spec import Conversion
 from ovseg_demo.errors import UserError, exit_status
 from ovseg_demo.runtime.files import write_atomically
@@ -72,7 +72,7 @@ def prepare(name: str, root: str | Path) -> Outcome:
     Raises DatasetError when they are not there, with what was looked for, or when a file cannot be written.
     """
     conversion, source = _found(name, Path(root).expanduser())
-    work = list(jobs(conversion, source))
+    work = list(conversion_jobs(conversion, source))
     left = [job for job in work if not job.target.exists()]
     failures = []
     with tqdm(left, unit="file", desc=name, disable=None) as bar:
@@ -82,16 +82,16 @@ def prepare(name: str, root: str | Path) -> Outcome:
             except DatasetError as error:
                 failures.append(str(error))
                 bar.write(f"error: {error}", file=sys.stderr)
-    made = Place(conversion.target, source.home, source.images)
+    made = LayoutAtRoot(conversion.target, source.home, source.images)
     return Outcome(
         made.labels, len(made.label_files()), len(left) - len(failures), len(work) - len(left), tuple(failures)
     )
 
 
-def jobs(conversion: Conversion, source: Place) -> Iterator[Job]:
+def conversion_jobs(conversion: Conversion, source: LayoutAtRoot) -> Iterator[Job]:
     """Every file of a conversion, those that are there already too."""
     target = conversion.target
-    convert = partial(_labels, source.layout.decode, encoder(target.table), conversion.shorter_side)
+    convert = partial(_labels, source.layout.decode, label_encoder(target.table), conversion.shorter_side)
     photos = source.photos() if conversion.shorter_side else {}
     for key, path in source.label_files().items():
         # Side by side with their sources the results are found where those are; elsewhere in one folder.
@@ -103,16 +103,18 @@ def jobs(conversion: Conversion, source: Place) -> Iterator[Job]:
             yield Job(photo, scaled, partial(_photo, conversion.shorter_side))
 
 
-def _found(name: str, root: Path) -> tuple[Conversion, Place]:
+def _found(name: str, root: Path) -> tuple[Conversion, LayoutAtRoot]:
     """The conversion whose raw annotations are there."""
-    conversions = spec(name).conversions
+    conversions = get_spec(name).conversions
     if not conversions:
         raise DatasetError(f"{name} needs no preparation: it is read as it is published.")
     for conversion in conversions:
-        for place in places((conversion.source,), root):
+        for place in candidates((conversion.source,), root):
             if place.label_files():
                 return conversion, place
-    raise absent(f"the raw annotation of {name}", places([each.source for each in conversions], root), root)
+    raise not_found_error(
+        f"the raw annotation of {name}", candidates([each.source for each in conversions], root), root
+    )
 
 
 def _labels(
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     outcome = prepare(arguments.name, arguments.root)
     print(f"{outcome.written} files written to {outcome.folder}, {outcome.kept} were there.", file=sys.stderr)
-    expected = spec(arguments.name).images
+    expected = get_spec(arguments.name).images
     if outcome.failures:
         print(f"error: {len(outcome.failures)} files could not be converted, see above.", file=sys.stderr)
     if outcome.labels != expected and not arguments.allow_partial:

@@ -30,7 +30,7 @@ _PART_TITLES = {
 }
 
 
-def content(
+def report_content(
     evaluation: Evaluation, dataset: Dataset, description: dict[str, Any], environment: dict[str, Any], command: str
 ) -> dict[str, Any]:
     """Everything there is to report, as JSON content.

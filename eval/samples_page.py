@@ -32,7 +32,7 @@ figure { margin: 1rem 0 2rem } figcaption { overflow-wrap: anywhere } img { max-
 """
 
 
-def picks(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
+def select_samples(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
     """The `count` best, median and worst images by their own mIoU; none is in two groups. Ties go by key."""
     scored = [(-r.miou, r.key, r) for r in records if r.miou is not None]
     ranked = [record for _, _, record in sorted(scored, key=lambda entry: entry[:2])]
@@ -42,7 +42,7 @@ def picks(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
     return {"Best": best, "Median": middle[start : start + count], "Worst": worst}
 
 
-def write(folder: Path, title: str, dataset: Dataset, groups: dict[str, list[Record]], predict: Predictor) -> Path:
+def write_page(folder: Path, title: str, dataset: Dataset, groups: dict[str, list[Record]], predict: Predictor) -> Path:
     """Write samples.html and its pictures; returns the page's path.
 
     Pictures that are missing are made by running the method again. Raises RunError when `folder` cannot be written.

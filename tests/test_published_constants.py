@@ -166,7 +166,7 @@ def test_tagclip():
     ],
 )
 def test_class_names(variant, beginning):
-    assert digest(class_names.load(variant).names) == beginning
+    assert digest(class_names.load_class_names(variant).names) == beginning
 
 
 def schedule(**changed) -> Schedule:

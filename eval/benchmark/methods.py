@@ -27,14 +27,14 @@ from ovseg_demo import image
 from ovseg_demo.engine import CACHE_BYTES, Engine
 from ovseg_demo.errors import UserError
 from ovseg_demo.image import Photo
+from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.options import MethodOptions
-from ovseg_demo.methods.registry import MethodSpec
 from ovseg_demo.models import text_cache
 from ovseg_demo.render import export
 from ovseg_demo.runtime.stages import Cache
 from ovseg_demo.vocabulary import Vocabulary
 
-NAMES = class_names.load("ade20k_847.ovseg").names
+NAMES = class_names.load_class_names("ade20k_847.ovseg").names
 CLASSES = (10, 20, 59, 150, 459, len(NAMES))
 """A handful, then the vocabularies of VOC, PASCAL-Context, ADE20K, and the large ones of the last two."""
 

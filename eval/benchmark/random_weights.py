@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.registry import MethodSpec
+from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.weights import catalogue
 from ovseg_demo.weights.catalogue import Checkpoint
 

@@ -21,7 +21,7 @@ def variants(benchmark: str | None = None) -> tuple[str, ...]:
     return tuple(v for v in sorted(_lists()) if benchmark in (None, v.partition(".")[0]))
 
 
-def load(variant: str) -> Vocabulary:
+def load_class_names(variant: str) -> Vocabulary:
     """The names of a variant, in label order.
 
     Where the publisher takes words parted by commas for synonyms they become such; else the whole text is the name.

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from importlib import resources
 
-from eval.datasets.labels import read_object_ids, table
+from eval.datasets.labels import read_object_ids, value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Conversion, Spec
 
@@ -12,17 +12,19 @@ _MMSEGMENTATION_150 = Layout(
     homes=("ADEChallengeData2016", "ade/ADEChallengeData2016", ""),
     images=("images/validation",),
     labels="annotations/validation",
-    table=table(range(1, 151), ignored=(0,)),
+    table=value_table(range(1, 151), ignored=(0,)),
 )
 """The files as published, which mmsegmentation shifts by one while loading."""
 
-_DETECTRON2_150 = replace(_MMSEGMENTATION_150, labels="annotations_detectron2/validation", table=table(range(150)))
+_DETECTRON2_150 = replace(
+    _MMSEGMENTATION_150, labels="annotations_detectron2/validation", table=value_table(range(150))
+)
 
 _DETECTRON2_847 = Layout(
     homes=("ADE20K_2021_17_01", ""),
     images=("images_detectron2/validation",),
     labels="annotations_detectron2/validation",
-    table=table(range(847), ignored=(65535,)),
+    table=value_table(range(847), ignored=(65535,)),
     label_suffix=".tif",
 )
 
@@ -36,7 +38,7 @@ _PUBLISHED_847 = replace(
     images=("images/ADE/validation",),
     labels="images/ADE/validation",
     label_suffix="_seg.png",
-    table=table(_OBJECT_IDS, ignored=range(_LARGEST_OBJECT + 1)),
+    table=value_table(_OBJECT_IDS, ignored=range(_LARGEST_OBJECT + 1)),
     read=read_object_ids,
 )
 

@@ -10,7 +10,7 @@ from ovseg_demo.errors import UserError
 from ovseg_demo.vocabulary import Vocabulary
 
 IGNORE = -1
-"""The label of pixels that count nowhere, whatever the files store for them."""
+"""The label of pixels that count nowhere, whatever value the files store for such pixels."""
 
 
 class DatasetError(UserError):
@@ -37,16 +37,16 @@ class Dataset:
     """A benchmark, found on disk.
 
     Attributes:
-        name: as in the registry.
+        name: a key of `eval.datasets.DATASETS` or TRAINING.
         samples: sorted by key; at least one.
         vocabulary: the words of its C classes, in label order.
         decode: reads the labels of a sample's file, int32 (H, W) in [0, C), or IGNORE. Raises DatasetError naming
             the file when it is absent, unreadable or holds a label beyond C.
-        background: index of the class that means "none of the others", or None. It is no word that is asked for:
-            pixels that a method leaves unlabelled count as it.
+        background: index of the class that means "none of the others", or None. Methods are not asked for its
+            name: pixels that a method leaves unlabelled count as background.
         seen, unseen: indices of the classes whose masks training may and may not use; empty where there is no split.
-        rivals: words asked for after those of the vocabulary; pixels given to one of them count as background. Empty
-            where there is no background.
+        rivals: words that methods are asked for in addition to the vocabulary; pixels that get one of them count as
+            background. Empty where there is no background.
     """
 
     name: str
@@ -65,5 +65,5 @@ class Dataset:
         return iter(self.samples)
 
     def load_labels(self, sample: Sample) -> np.ndarray:
-        """int32 (H, W); raises DatasetError with the path."""
+        """The labels of a sample, int32 (H, W). Raises DatasetError that names the file when it cannot be used."""
         return self.decode(sample.labels)

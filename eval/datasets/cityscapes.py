@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from eval.datasets.labels import read_colours, table
+from eval.datasets.labels import read_colours, value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Conversion, Spec
 
@@ -20,22 +20,22 @@ _TRAIN_IDS = Layout(
     homes=("cityscapes", ""),
     images=("leftImg8bit/val",),
     labels="gtFine/val",
-    table=table(range(19)),
+    table=value_table(range(19)),
     image_suffixes=("_leftImg8bit.png",),
     label_suffix="_gtFine_labelTrainIds.png",
 )
 _LABEL_IDS = replace(
     _TRAIN_IDS,
     label_suffix="_gtFine_labelIds.png",
-    table=table(_IDS, ignored=(255, *(i for i in range(34) if i not in _IDS))),
+    table=value_table(_IDS, ignored=(255, *(i for i in range(34) if i not in _IDS))),
 )
 _COLOUR_CODED = replace(
     _TRAIN_IDS,
     label_suffix="_gtFine_color.png",
-    table=table(_COLOURS, ignored=_OTHER_COLOURS),
+    table=value_table(_COLOURS, ignored=_OTHER_COLOURS),
     read=read_colours,
 )
-"""Last choice, for groups of poles, which are no class, have the colour of poles."""
+"""The last choice, because groups of poles, which are none of the classes, have the colour of poles."""
 
 SPECS = {
     "cityscapes_19": Spec(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from eval.datasets.labels import table
+from eval.datasets.labels import value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Conversion, Spec
 
@@ -11,13 +11,13 @@ _ABSENT = frozenset((11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90))
 
 _IDS = tuple(i for i in range(182) if i not in _ABSENT)
 _THINGS = tuple(i for i in _IDS if i < 90)
-_PUBLISHED_TABLE = table(_IDS, ignored=(255, *_ABSENT))
+_PUBLISHED_TABLE = value_table(_IDS, ignored=(255, *_ABSENT))
 
 _OVSEG = Layout(
     homes=("coco", ""),
     images=("val2017", "images/val2017"),
     labels="stuffthingmaps_detectron2/val2017",
-    table=table(range(171)),
+    table=value_table(range(171)),
 )
 _SED = replace(_OVSEG, homes=("coco-stuff", ""), images=("images/val2017",), labels="annotations_detectron2/val2017")
 _MMSEGMENTATION = replace(
@@ -33,11 +33,11 @@ _SEGCLIP = Layout(
     homes=("coco_stuff164k", "coco", ""),
     images=("images/val2017", "val2017"),
     labels="annotations/val2017",
-    table=table(range(81), ignored=()),
+    table=value_table(range(81), ignored=()),
     label_suffix="_instanceTrainIds.png",
 )
 _OBJECT_TABLE = dict.fromkeys(range(256), 0) | {i: label for label, i in enumerate(_THINGS, 1)}
-"""What is no thing is background, and so is what nobody labelled: SegCLIP's preparation ignores nothing."""
+"""Stuff and unlabelled pixels are background: SegCLIP's preparation ignores no pixel."""
 
 _OBJECT_SOURCES = tuple(replace(layout, table=_OBJECT_TABLE) for layout in (_FROM_MMSEGMENTATION, _FROM_OVSEG))
 

@@ -4,9 +4,9 @@
     ROOT/masks/KEY.png    the index of each pixel's class; 255 is ignored (65535 in masks for more than 255 classes)
     ROOT/classes.json     the list of names
 
-A class named "background" or "null" stands for everything that has no name: no method is asked for it, and pixels
-that a method leaves unlabelled count as it. "folder" counts its pixels, because the folder says that they were looked
-at; "folder_named" ignores them, as the protocols without background do.
+A class named "background" or "null" stands for everything that has no name: no method is asked for that name, and
+pixels that a method leaves unlabelled count as background. The dataset "folder" counts the pixels of background,
+because they are labelled; "folder_named" ignores them, as the protocols without background do.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eval.datasets.base import DatasetError
-from eval.datasets.labels import table
+from eval.datasets.labels import value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Spec
 from ovseg_demo.vocabulary import Vocabulary
@@ -36,23 +36,28 @@ SPECS = {
 }
 
 
-def described(spec: Spec, root: Path) -> tuple[Spec, Vocabulary]:
-    """The specification of a folder, completed by its classes.json, with the names.
+def complete_spec(spec: Spec, root: Path) -> tuple[Spec, Vocabulary]:
+    """The specification of a folder, completed by its classes.json, and the names of its classes.
 
-    Raises DatasetError when classes.json is absent, or no list of different names.
+    Args:
+        spec: a specification of SPECS.
+        root: the folder.
+
+    Raises:
+        DatasetError: when classes.json is missing, or is no list of different names.
     """
     names = _names(root / "classes.json")
-    rests = [i for i, name in enumerate(names) if name.casefold() in _BACKGROUNDS]
-    if len(rests) > 1:
+    backgrounds = [i for i, name in enumerate(names) if name.casefold() in _BACKGROUNDS]
+    if len(backgrounds) > 1:
         raise DatasetError(
-            f"{root / 'classes.json'} has two names for the rest: {' and '.join(map(names.__getitem__, rests))}."
+            f"{root / 'classes.json'} has two names for the rest: {' and '.join(map(names.__getitem__, backgrounds))}."
         )
     outside = 255 if len(names) <= 255 else 65535
-    ignored = rests if spec.ignores_rest else []
+    ignored = backgrounds if spec.ignores_rest else []
     kept = [i for i in range(len(names)) if i not in ignored]
-    known = table(kept, ignored=(outside, *ignored))
-    layouts = tuple(replace(layout, table=known) for layout in spec.layouts)
-    background = rests[0] if rests and not ignored else None
+    table = value_table(kept, ignored=(outside, *ignored))
+    layouts = tuple(replace(layout, table=table) for layout in spec.layouts)
+    background = backgrounds[0] if backgrounds and not ignored else None
     words = Vocabulary(tuple(names[i] for i in kept), ((),) * len(kept))
     return replace(spec, layouts=layouts, background=background), words
 

@@ -1,8 +1,8 @@
 """Label files: reading what they store, and turning it into labels.
 
-Preparations differ in the value they store for a class: shifted by one, with gaps, as a colour. A table says it:
-stored value -> label, or IGNORE. A value that is not in the table is an error, because labels of another benchmark, or
-of another preparation, would otherwise be measured in silence.
+Preparations differ in the value they store for a class: shifted by one, with gaps, as a colour. A `ValueTable` maps
+stored values to labels or IGNORE. A value that is not in the table is an error, because label files of another
+benchmark or preparation would otherwise be measured in silence.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,38 +15,51 @@ from PIL import Image
 
 from eval.datasets.base import IGNORE, DatasetError
 
-Table = Mapping[int, int]
+ValueTable = Mapping[int, int]
+"""From the values that label files store to labels, or IGNORE."""
+
 Reader = Callable[[Path], np.ndarray]
 """From a path to the stored values, non-negative integers (H, W)."""
 
 _UNKNOWN = IGNORE - 1
 
 
-def table(stored: Iterable[int], ignored: Iterable[int] = (255,)) -> dict[int, int]:
-    """The table of files that store `stored[c]` for class c and `ignored` for pixels that count nowhere."""
+def value_table(stored: Iterable[int], ignored: Iterable[int] = (255,)) -> dict[int, int]:
+    """The table of files that store one value for each class.
+
+    Args:
+        stored: the value of each class, in the order of the labels.
+        ignored: values of pixels that count nowhere.
+    """
     return dict.fromkeys(ignored, IGNORE) | {value: label for label, value in enumerate(stored)}
 
 
-def decoder(known: Table, read: Reader) -> Callable[[Path], np.ndarray]:
-    """A `Dataset.decode` for files with these values. It can be pickled, as other processes need it to be."""
-    labels = np.full(max(known) + 2, _UNKNOWN, np.int16)
-    labels[list(known)] = list(known.values())
+def label_decoder(table: ValueTable, read: Reader) -> Callable[[Path], np.ndarray]:
+    """A `Dataset.decode`: from the path of a label file to its labels, int32 (H, W). It can be pickled.
+
+    Args:
+        table: the values that the files store.
+        read: reads the stored values of a file.
+    """
+    labels = np.full(max(table) + 2, _UNKNOWN, np.int16)
+    labels[list(table)] = list(table.values())
     return partial(_decode, labels, read)
 
 
-def encoder(known: Table) -> Callable[[np.ndarray], np.ndarray]:
-    """The inverse of `decoder`: from labels to stored values, uint8 where they fit, else uint16 (H, W).
+def label_encoder(table: ValueTable) -> Callable[[np.ndarray], np.ndarray]:
+    """The inverse of `label_decoder`: from labels (H, W) to stored values (H, W), uint8 where they fit, else uint16.
 
-    Of several values with one meaning the first in the table is stored.
+    Args:
+        table: the values that the files store; of several values with the same label the first is stored.
     """
-    values = {label: value for value, label in reversed([*known.items()])}
-    codes = np.zeros(max(values) + 2, np.uint8 if max(known) < 256 else np.uint16)
-    codes[list(values)] = list(values.values())  # IGNORE, which is -1, is the last
+    values = {label: value for value, label in reversed([*table.items()])}
+    codes = np.zeros(max(values) + 2, np.uint8 if max(table) < 256 else np.uint16)
+    codes[list(values)] = list(values.values())  # IGNORE, which is -1, is the last element
     return codes.__getitem__
 
 
 def read_values(path: Path) -> np.ndarray:
-    """The samples of a grey image, or the palette indices of a palette image; 8 or 16 bit, PNG or TIFF.
+    """The grey levels of a grey image, or the palette indices of a palette image; 8 or 16 bit, PNG or TIFF.
 
     Raises DatasetError for a picture in true colour.
     """
@@ -58,21 +71,24 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """The colours of a colour-coded picture as numbers, 0xRRGGBB."""
+    """The colours of a colour-coded picture as numbers 0xRRGGBB, int32 (H, W)."""
     with Image.open(path) as image:
         red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), 2, 0)
     return red << 16 | green << 8 | blue
 
 
 def read_object_ids(path: Path) -> np.ndarray:
-    """The object of each pixel in a *_seg.png of the full ADE20K: the tens of red count 256 each, green counts one."""
+    """The object id of each pixel in a *_seg.png of the full ADE20K, int32 (H, W): red // 10 * 256 + green."""
     with Image.open(path) as image:
         red, green, _ = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), 2, 0)
     return red // 10 * 256 + green
 
 
 def read_label_map(path: Path) -> np.ndarray:
-    """The variable LabelMap of a MATLAB file, as PASCAL-Context is published. Raises DatasetError without it."""
+    """The variable LabelMap of a MATLAB file, as PASCAL-Context is published, int32 (H, W).
+
+    Raises DatasetError when there is no such variable, or it holds fractions.
+    """
     with path.open("rb") as file:
         content = scipy.io.loadmat(file, variable_names="LabelMap")
     if "LabelMap" not in content:

@@ -1,4 +1,4 @@
-"""Where the preparations of a benchmark keep its files, and finding them under a root."""
+"""Where the preparations of a benchmark keep its files, and the search for these files under a root folder."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from eval.datasets.base import DatasetError, Sample
-from eval.datasets.labels import Reader, Table, decoder, read_values
+from eval.datasets.labels import Reader, ValueTable, label_decoder, read_values
 
 _CONVERTED = "TrainIds"
-"""mmsegmentation keeps converted maps beside the raw ones, told apart by this ending of the stem."""
+"""Ending of the stems of converted label maps, which mmsegmentation keeps beside the raw ones."""
 
-_SHOWN = 5
+_LISTED = 5
+"""Number of names that an error lists of a folder's content."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,25 @@ class Layout:
     """How one preparation stores a benchmark.
 
     Attributes:
-        homes: the benchmark's folder, relative to the root; "" for a root that is that folder. The first that fits
-            counts, and so below.
-        images, labels: folders of photos and of label files, relative to the home. Subfolders are looked into.
-        table: what the label files store.
-        split: files that list the keys of the benchmark, one a line, relative to the home. Where a layout has none,
-            every photo and every label file belongs to the benchmark; where its files are absent, every label file.
+        homes: possible folders of the benchmark, relative to the root, in the order they are tried; "" for a root
+            that is the benchmark's own folder.
+        images: possible folders of the photos, relative to the home, in the order they are tried; with subfolders.
+        labels: folder of the label files, relative to the home; with subfolders.
+        table: the label of each value that the label files store.
+        split: possible files that list the keys of the benchmark, one a line, relative to the home; the first that
+            exists is read. Where the layout names none, every photo and every label file belongs to the benchmark;
+            where none of them exists, every label file does.
         mixed: whether the label folder holds other splits too, so that one of the `split` files must be there.
-        image_suffixes, label_suffix: what follows the key in file names.
+        image_suffixes: what may follow the key in the names of photos.
+        label_suffix: what follows the key in the names of label files.
         read: how a label file is read.
-        accepts: given some label files, whether they are of this preparation, where its places alone do not tell.
+        accepts: given the label files, tells whether they are of this preparation; None where the paths alone tell.
     """
 
     homes: tuple[str, ...]
     images: tuple[str, ...]
     labels: str
-    table: Table
+    table: ValueTable
     split: tuple[str, ...] = ()
     mixed: bool = False
     image_suffixes: tuple[str, ...] = (".jpg",)
@@ -47,12 +51,18 @@ class Layout:
     @property
     def decode(self) -> Callable[[Path], np.ndarray]:
         """From a label file to labels, int32 (H, W)."""
-        return decoder(self.table, self.read)
+        return label_decoder(self.table, self.read)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A layout under one root: paths that may or may not be there."""
+class LayoutAtRoot:
+    """A layout under a root folder: paths that may or may not exist.
+
+    Attributes:
+        layout: the layout.
+        home: the benchmark's folder.
+        images: folder of the photos.
+    """
 
     layout: Layout
     home: Path
@@ -60,24 +70,25 @@ class Place:
 
     @property
     def labels(self) -> Path:
+        """Folder of the label files."""
         return self.home / self.layout.labels
 
     def photos(self) -> dict[str, Path]:
-        """The photos that are there, by key; also those of other splits, where the folder holds them."""
+        """The existing photos by key, including photos of other splits in the same folder."""
         return _files(self.images, self.layout.image_suffixes)
 
     def label_files(self) -> dict[str, Path]:
-        """The label files that are there, by key; with a split file, those it lists."""
-        found = _files(self.labels, (self.layout.label_suffix,))
+        """The existing label files by key; only the listed ones if there is a split file."""
+        files = _files(self.labels, (self.layout.label_suffix,))
         keys = self._listed()
         if keys is None:
-            return {} if self.layout.mixed else found
-        return {key: found[key] for key in keys if key in found}
+            return {} if self.layout.mixed else files
+        return {key: files[key] for key in keys if key in files}
 
     def samples(self) -> tuple[Sample, ...]:
         """The benchmark's images, sorted by key; none unless at least one photo and its label file are there.
 
-        A photo without label file, or the reverse, is a sample with a path to where the other should be.
+        A photo without label file, or the reverse, is a sample with the path where the missing file should be.
         """
         photos, maps = self.photos(), self.label_files()
         if not photos.keys() & maps.keys():
@@ -90,7 +101,7 @@ class Place:
         return tuple(self._sample(key, photos.get(key), maps.get(key)) for key in sorted(keys))
 
     def _sample(self, key: str, photo: Path | None, labels: Path | None) -> Sample:
-        """Either path may be missing; a subfolder of the one is expected for the other."""
+        """A sample; the path of a missing file is made up, in the same subfolder as the file that exists."""
         below = "." if photo is None else photo.parent.relative_to(self.images)
         expected = self.labels / below / (key + self.layout.label_suffix)
         return Sample(key, photo or self.images / (key + self.layout.image_suffixes[0]), labels or expected)
@@ -106,50 +117,69 @@ class Place:
                     raise DatasetError(f"The list of images {path} cannot be read: {error}.") from error
         return None
 
-    def described(self, root: Path) -> Iterator[str]:
-        """What is looked for, path by path, each with what is there."""
+    def searched_paths(self, root: Path) -> Iterator[str]:
+        """The paths that are looked for, relative to `root`, each with what is found there."""
         yield _state(self.images, self.layout.image_suffixes, root)
         yield _state(self.labels, (self.layout.label_suffix,), root)
         if self.layout.mixed and self._listed() is None:
             yield f"{(self.home / self.layout.split[0]).relative_to(root)} (absent)"
 
 
-def places(layouts: Sequence[Layout], root: Path) -> list[Place]:
-    """Every place to look at, most likely first."""
+def candidates(layouts: Sequence[Layout], root: Path) -> list[LayoutAtRoot]:
+    """Every layout in every possible folder, in the order they are tried.
+
+    Args:
+        layouts: the layouts of a benchmark.
+        root: the benchmark's folder, or the folder that holds it.
+    """
     return [
-        Place(layout, root / home, root / home / images)
+        LayoutAtRoot(layout, root / home, root / home / images)
         for layout in layouts
         for home in layout.homes
         for images in layout.images
     ]
 
 
-def find(what: str, layouts: Sequence[Layout], root: Path) -> tuple[Layout, tuple[Sample, ...]]:
-    """The first layout that is under `root`, with its samples.
+def find_samples(what: str, layouts: Sequence[Layout], root: Path) -> tuple[Layout, tuple[Sample, ...]]:
+    """The first layout whose files are under `root`, with its samples.
 
-    Raises DatasetError saying where was looked for `what`, and what is there.
+    Args:
+        what: name of the benchmark, for the error.
+        layouts: the layouts of the benchmark, in the order they are tried.
+        root: the benchmark's folder, or the folder that holds it.
+
+    Raises:
+        DatasetError: when there is none; it names the paths that were looked for, and what `root` holds.
     """
-    candidates = places(layouts, root)
-    for place in candidates:
-        if samples := place.samples():
-            return place.layout, samples
-    raise absent(what, candidates, root)
+    searched = candidates(layouts, root)
+    for candidate in searched:
+        if samples := candidate.samples():
+            return candidate.layout, samples
+    raise not_found_error(what, searched, root)
 
 
-def absent(what: str, candidates: Sequence[Place], root: Path) -> DatasetError:
-    """The error that says where was looked for `what`, and what is there."""
+def not_found_error(what: str, tried: Sequence[LayoutAtRoot], root: Path) -> DatasetError:
+    """The error which names the paths where `what` was looked for, and what `root` holds.
+
+    Args:
+        what: what was looked for.
+        tried: the layouts that were tried.
+        root: the folder that was searched.
+    """
     if not root.is_dir():
         return DatasetError(f"There is no folder {root}, where {what} was to be read.")
-    near = [place for place in candidates if place.images.is_dir() or place.labels.is_dir()]
-    near = near or [place for place in candidates if place.home == root / place.layout.homes[0]]
-    looked = "; ".join(dict.fromkeys(path for place in near for path in place.described(root)))
+    near = [candidate for candidate in tried if candidate.images.is_dir() or candidate.labels.is_dir()]
+    near = near or [candidate for candidate in tried if candidate.home == root / candidate.layout.homes[0]]
+    looked = "; ".join(dict.fromkeys(path for candidate in near for path in candidate.searched_paths(root)))
     return DatasetError(f"{what} is not under {root}. Looked for: {looked}. The folder holds {_content(root)}.")
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files below a folder by key, the name without its suffix. Hidden files, which archives leave behind, are not
-    looked at. Raises DatasetError when two have one key."""
-    found: dict[str, Path] = {}
+    """Files below a folder by key, the name without its suffix.
+
+    Hidden files, which archives leave behind, are left out. Raises DatasetError when two files have the same key.
+    """
+    files: dict[str, Path] = {}
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
@@ -158,10 +188,10 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             key, path = name[: -len(suffix)], Path(parent, name)
             if key.endswith(_CONVERTED):
                 continue
-            if key in found:
-                raise DatasetError(f"{found[key]} and {path} have one name, so it is unclear which is meant.")
-            found[key] = path
-    return found
+            if key in files:
+                raise DatasetError(f"{files[key]} and {path} have one name, so it is unclear which is meant.")
+            files[key] = path
+    return files
 
 
 def _state(folder: Path, suffixes: tuple[str, ...], root: Path) -> str:
@@ -175,5 +205,5 @@ def _state(folder: Path, suffixes: tuple[str, ...], root: Path) -> str:
 
 def _content(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    rest = len(names) - _SHOWN
-    return (", ".join(names[:_SHOWN]) or "nothing") + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - _LISTED
+    return (", ".join(names[:_LISTED]) or "nothing") + (f" and {rest} more" if rest > 0 else "")

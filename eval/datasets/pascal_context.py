@@ -8,15 +8,15 @@ import numpy as np
 
 from eval import class_names
 from eval.datasets.base import IGNORE, DatasetError
-from eval.datasets.labels import decoder, read_label_map, read_values, table
+from eval.datasets.labels import label_decoder, read_label_map, read_values, value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Conversion, Spec
 
-_NAMES = class_names.load("context_59.ovseg").names
+_NAMES = class_names.load_class_names("context_59.ovseg").names
 """In alphabetical order: the label order of mmsegmentation, SAN and SED, and ours."""
 
 _OVSEG_NAMES = (
-    *(name.replace("dining", "") for name in class_names.load("voc_20.ovseg").names),
+    *(name.replace("dining", "") for name in class_names.load_class_names("voc_20.ovseg").names),
     *("bag", "bed", "bench", "book", "building", "cabinet", "ceiling", "cloth", "computer", "cup", "door", "fence"),
     *("floor", "flower", "food", "grass", "ground", "keyboard", "light", "mountain", "mouse", "curtain", "platform"),
     *("sign", "plate", "road", "rock", "shelves", "sidewalk", "sky", "snow", "bedclothes", "track", "tree", "truck"),
@@ -24,26 +24,26 @@ _OVSEG_NAMES = (
 )
 """In the order of 59_labels.txt, by which OVSeg's preparation numbers its files."""
 
-_COMMON = ("sky", "grass", "tree", "building")
-"""They cover much of the benchmark, and their numbers in either order are those of rarer names in the other."""
+_COMMON_NAMES = ("sky", "grass", "tree", "building")
+"""Frequent classes of the benchmark; their indices in either order are indices of rarer classes in the other."""
 
-_LOOKED_AT = 64
+_SAMPLED_FILES = 64
 
 
 def _numbered_as_ovseg(files: Sequence[Path]) -> bool:
-    """Whether these files are in OVSeg's order rather than SED's.
+    """Whether label files are numbered in OVSeg's order of the classes rather than SED's.
 
     Both preparations write the same file names to the same folder (SED numbers by the ids of trainval_merged.json),
-    so that only what is common in the pictures tells them apart.
+    so that only the frequencies of the stored values tell them apart.
     """
-    decode, pixels = decoder(table(range(59)), read_values), np.zeros(59, np.int64)
-    for path in sorted(files)[:: -(-len(files) // _LOOKED_AT)]:
+    decode, pixels = label_decoder(value_table(range(59)), read_values), np.zeros(59, np.int64)
+    for path in sorted(files)[:: -(-len(files) // _SAMPLED_FILES)]:
         try:
             labels = decode(path)
         except DatasetError:  # reported when the turn of its image comes
             continue
         pixels += np.bincount(labels[labels != IGNORE], minlength=59)
-    by_ovseg, by_sed = (pixels[[names.index(n) for n in _COMMON]].sum() for names in (_OVSEG_NAMES, _NAMES))
+    by_ovseg, by_sed = (pixels[[names.index(n) for n in _COMMON_NAMES]].sum() for names in (_OVSEG_NAMES, _NAMES))
     return bool(by_ovseg > by_sed)
 
 
@@ -51,20 +51,22 @@ _MMSEGMENTATION_60 = Layout(
     homes=("VOCdevkit/VOC2010", "VOC2010", ""),
     images=("JPEGImages",),
     labels="SegmentationClassContext",
-    table=table(range(60)),
+    table=value_table(range(60)),
     split=("ImageSets/SegmentationContext/val.txt", "pascalcontext_val.txt"),
     mixed=True,
 )
-_MMSEGMENTATION_59 = replace(_MMSEGMENTATION_60, table=table(range(1, 60), ignored=(0, 255)))
-_SED_59 = replace(_MMSEGMENTATION_60, labels="annotations_detectron2/pc59_val", table=table(range(59)), mixed=False)
-_OVSEG_59 = replace(_SED_59, table=table(map(_OVSEG_NAMES.index, _NAMES)), accepts=_numbered_as_ovseg)
-_SAN_59 = Layout(homes=("pcontext", ""), images=("val/image",), labels="val/label", table=table(range(59)))
+_MMSEGMENTATION_59 = replace(_MMSEGMENTATION_60, table=value_table(range(1, 60), ignored=(0, 255)))
+_SED_59 = replace(
+    _MMSEGMENTATION_60, labels="annotations_detectron2/pc59_val", table=value_table(range(59)), mixed=False
+)
+_OVSEG_59 = replace(_SED_59, table=value_table(map(_OVSEG_NAMES.index, _NAMES)), accepts=_numbered_as_ovseg)
+_SAN_59 = Layout(homes=("pcontext", ""), images=("val/image",), labels="val/label", table=value_table(range(59)))
 
 _DETECTRON2_459 = replace(
     _SED_59,
     labels="annotations_detectron2/pc459_val",
     # OVSeg's and SED's preparations keep 459 for pixels without a name.
-    table=table(range(459), ignored=(65535, 459)),
+    table=value_table(range(459), ignored=(65535, 459)),
     label_suffix=".tif",
 )
 _SAN_459 = replace(_SAN_59, homes=("pcontext_full", ""), table=_DETECTRON2_459.table, label_suffix=".tif")
@@ -72,16 +74,17 @@ _SAN_459 = replace(_SAN_59, homes=("pcontext_full", ""), table=_DETECTRON2_459.t
 _PUBLISHED_459 = replace(
     _MMSEGMENTATION_60,
     labels="trainval",
-    table=table(range(1, 460), ignored=(0, 460)),
+    table=value_table(range(1, 460), ignored=(0, 460)),
     label_suffix=".mat",
     read=read_label_map,
 )
 """The files as published: LabelMap counts the 459 names from 1; 460 are pixels without one."""
 
-_OF_459 = [class_names.load("context_459.ovseg").names.index(name) + 1 for name in _NAMES]
-_PUBLISHED_59 = replace(_PUBLISHED_459, table=table(_OF_459, ignored=range(461)))
+_INDICES_IN_459 = [class_names.load_class_names("context_459.ovseg").names.index(name) + 1 for name in _NAMES]
+_PUBLISHED_59 = replace(_PUBLISHED_459, table=value_table(_INDICES_IN_459, ignored=range(461)))
 _PUBLISHED_60 = replace(
-    _PUBLISHED_459, table=dict.fromkeys(range(461), 0) | {value: label for label, value in enumerate(_OF_459, 1)}
+    _PUBLISHED_459,
+    table=dict.fromkeys(range(461), 0) | {value: label for label, value in enumerate(_INDICES_IN_459, 1)},
 )
 
 _CONTEXT_59 = Spec(

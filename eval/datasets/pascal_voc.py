@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from eval.datasets.labels import table
+from eval.datasets.labels import value_table
 from eval.datasets.layout import Layout
 from eval.datasets.spec import Conversion, Spec
 
@@ -10,7 +10,7 @@ _DEVKIT = Layout(
     homes=("VOCdevkit/VOC2012", "VOC2012", ""),
     images=("JPEGImages",),
     labels="SegmentationClass",
-    table=table(range(21)),
+    table=value_table(range(21)),
     split=("ImageSets/Segmentation/val.txt", "val.txt"),
     mixed=True,
 )
@@ -20,10 +20,10 @@ _AUGMENTED = replace(_DEVKIT, labels="SegmentationClassAug")
 """The devkit's label maps and those of SBD in one folder; Detectron2's preparations start from it."""
 
 _PUBLISHED_21 = (_DEVKIT, _AUGMENTED)
-_PUBLISHED_20 = tuple(replace(layout, table=table(range(1, 21), ignored=(0, 255))) for layout in _PUBLISHED_21)
-_PUBLISHED_20B = tuple(replace(layout, table=table((*range(1, 21), 0))) for layout in _PUBLISHED_21)
-_DETECTRON2_20 = replace(_DEVKIT, labels="annotations_detectron2/val", table=table(range(20)), mixed=False)
-_DETECTRON2_20B = replace(_DETECTRON2_20, labels="annotations_detectron2_bg/val", table=table(range(21)))
+_PUBLISHED_20 = tuple(replace(layout, table=value_table(range(1, 21), ignored=(0, 255))) for layout in _PUBLISHED_21)
+_PUBLISHED_20B = tuple(replace(layout, table=value_table((*range(1, 21), 0))) for layout in _PUBLISHED_21)
+_DETECTRON2_20 = replace(_DEVKIT, labels="annotations_detectron2/val", table=value_table(range(20)), mixed=False)
+_DETECTRON2_20B = replace(_DETECTRON2_20, labels="annotations_detectron2_bg/val", table=value_table(range(21)))
 
 _VOC_20 = Spec(
     title="PASCAL VOC 2012 val, 20 classes, background ignored",

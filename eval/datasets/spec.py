@@ -1,4 +1,4 @@
-"""What is known of a benchmark before it is found on disk."""
+"""The specification of a benchmark: what is known of it without its files."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from eval.datasets.layout import Layout
 
 @dataclass(frozen=True)
 class Conversion:
-    """How raw annotations become a layout.
+    """A conversion of raw annotations from one layout into another.
 
     Attributes:
-        source: the raw annotations.
-        target: what is written, into the home where the source is; its own homes do not matter.
+        source: layout of the raw annotations.
+        target: layout of the files that are written, into the home of the source; the target's homes do not matter.
         shorter_side: pixels that photos and label maps are scaled down to; None leaves the size and writes no photos.
     """
 
@@ -22,19 +22,20 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Spec:
-    """A benchmark.
+    """The specification of a benchmark.
 
     Attributes:
-        title: for people.
-        names: the lists of `eval.class_names` that fit, "BENCHMARK".
-        publisher: whose list is used when none is asked for.
-        images: how many the benchmark has; None where that depends.
-        layouts: where its files may be, in the order they are looked for.
-        conversions: how raw annotations become one of the layouts, in the order they are looked for.
-        background: as of Dataset.
-        rivals: how many names at the end of the list are rivals, as of Dataset; the background takes their place.
-        unseen: as of Dataset; all other classes are seen.
-        ensemble: OVSeg's published weight of CLIP beside MaskFormer's own classes; None where there is none.
+        title: title in reports, for people.
+        names: the part "BENCHMARK" of the variants of `eval.class_names` that fit; "" for folders of one's own.
+        publisher: whose class names are used by default.
+        images: the number of images that are published; None for folders of one's own.
+        layouts: layouts in which its files may be, in the order they are tried.
+        conversions: conversions of raw annotations into one of the layouts, in the order they are tried.
+        background: see `Dataset.background`.
+        rivals: the number of names at the end of the list that are rivals, see `Dataset.rivals`; the background takes
+            their place.
+        unseen: see `Dataset.unseen`; all other classes are seen.
+        ensemble: OVSeg's published weight of CLIP's class probabilities against MaskFormer's, 0 to 1; None without one.
         ignores_rest: whether pixels of the class that means "none of the others" are ignored instead of counted.
     """
 

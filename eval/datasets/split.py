@@ -5,9 +5,9 @@ import hashlib
 HELD_OUT_TENTHS = 3
 
 PARTS = {"held-out": True, "rest": False}
-"""What `held_out` says of the images of each part."""
+"""For each part of the split, the value of `held_out` for its images."""
 
 
 def held_out(key: str) -> bool:
-    """Whether the image of this key is set aside for measuring; about 30 percent are, and training leaves them out."""
+    """Whether the image with this key is held out from training for measurements; about 30 percent of images are."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[0] % 10 < HELD_OUT_TENTHS

@@ -86,14 +86,14 @@ def test_raw_values_are_renumbered(tmp_path, name, home, photos, raw, values, wr
     trees.labels(home / raw, [values])
     if split:
         trees.listing(home / split, ["a"])
-    before = datasets.open(name, tmp_path)
+    before = datasets.open_dataset(name, tmp_path)
     expected = before.load_labels(before.samples[0])
     outcome = prepare.prepare(name, tmp_path)
     assert (outcome.labels, outcome.written, outcome.kept, outcome.failures) == (1, 1, 0, ())
     pixels = np.asarray(Image.open(home / written))
     assert pixels.dtype == (np.uint16 if written.endswith(".tif") else np.uint8)
     assert pixels.tolist() == [stored]
-    after = datasets.open(name, tmp_path)
+    after = datasets.open_dataset(name, tmp_path)
     assert after.samples[0].labels == home / written
     assert after.load_labels(after.samples[0]).tolist() == expected.tolist()
 
@@ -124,7 +124,7 @@ def test_the_full_ade20k_is_scaled_to_512_pixels(tmp_path):
     full_ade(tmp_path, "ADE_val_00000002", 40, 30)
     outcome = prepare.prepare("ade20k_847", tmp_path)
     assert (outcome.labels, outcome.written) == (2, 4)
-    dataset = datasets.open("ade20k_847", tmp_path)
+    dataset = datasets.open_dataset("ade20k_847", tmp_path)
     large, small = dataset.samples
     assert large.labels == tmp_path / FULL / "annotations_detectron2/validation/ADE_val_00000001.tif"
     assert Image.open(large.labels).mode == "I;16"
@@ -164,7 +164,7 @@ def test_corrupt_files_are_reported_and_do_not_end_the_run(tmp_path, capsys):
     assert f"error: The label file {broken} is corrupt" in shown
     assert "2 files written" in shown
     assert "1 files could not be converted" in shown
-    assert len(datasets.open("ade20k_150", tmp_path)) == 3
+    assert len(datasets.open_dataset("ade20k_150", tmp_path)) == 3
 
 
 def test_a_photo_of_the_full_ade20k_that_is_missing_or_corrupt_is_reported(tmp_path):

@@ -43,7 +43,9 @@ def content(dataset, *records: Record, failures: tuple[Failure, ...] = (), metho
         evaluation.confusion.add_sparse(each.confusion)
         evaluation.boundary.add_sparse(each.boundary)
     settings = {"method": method, "options": {"granularity": 0.8}}
-    return report.content(evaluation, dataset, settings, {"cores": 2, "accelerator": None}, "python -m eval.evaluate")
+    return report.report_content(
+        evaluation, dataset, settings, {"cores": 2, "accelerator": None}, "python -m eval.evaluate"
+    )
 
 
 def cells(markdown: str, first: str) -> list[str]:
@@ -114,15 +116,15 @@ def test_a_table_holds_whatever_its_cells_hold():
 
 def test_picks_are_best_median_and_worst_without_overlap():
     records = [record(f"{i:02}", miou) for i, miou in enumerate([*np.arange(11) / 10, None, 0.5])]
-    groups = samples_page.picks(records, 2)
+    groups = samples_page.select_samples(records, 2)
     assert {name: [r.key for r in group] for name, group in groups.items()} == {
         "Best": ["10", "09"],
         "Median": ["05", "12"],
         "Worst": ["00", "01"],
     }
-    few = samples_page.picks(records[:3], 2)
+    few = samples_page.select_samples(records[:3], 2)
     assert [[r.key for r in group] for group in few.values()] == [["02", "01"], [], ["00"]]
-    assert not any(samples_page.picks([], 2).values())
+    assert not any(samples_page.select_samples([], 2).values())
 
 
 def test_the_page_escapes_names_keys_and_title(dataset):
@@ -136,11 +138,11 @@ def test_the_page_escapes_names_keys_and_title(dataset):
 
 def test_the_page_shows_pictures_that_are_made_once(dataset, tmp_path):
     runner.evaluate(fakes.Reader(), dataset, "reader", SamOptions(), tmp_path / "run")
-    groups = samples_page.picks(runner.collect(dataset, tmp_path / "run").records, 1)
+    groups = samples_page.select_samples(runner.collect(dataset, tmp_path / "run").records, 1)
     again = fakes.Reader()
     for each in (again, fakes.Reader()):
         predict = runner.Predictor(each, dataset, "reader", SamOptions())
-        page = samples_page.write(tmp_path / "run", "title", dataset, groups, predict)
+        page = samples_page.write_page(tmp_path / "run", "title", dataset, groups, predict)
     assert len(again.shown) == 3
     assert len(each.shown) == 0
     pictures = re.findall(r"src='([^']+)'", page.read_text())
@@ -160,9 +162,9 @@ def test_background_and_ignored_pixels_show_the_photo_and_classes_their_colour(t
     fakes.store(tmp_path, "one", labels, shown)
     dataset = fakes.read(tmp_path)
     runner.evaluate(fakes.Reader(), dataset, "reader", SamOptions(), tmp_path / "run")
-    groups = samples_page.picks(runner.collect(dataset, tmp_path / "run").records, 1)
+    groups = samples_page.select_samples(runner.collect(dataset, tmp_path / "run").records, 1)
     predict = runner.Predictor(fakes.Reader(), dataset, "reader", SamOptions())
-    page = samples_page.write(tmp_path / "run", "title", dataset, groups, predict)
+    page = samples_page.write_page(tmp_path / "run", "title", dataset, groups, predict)
     (picture,) = (page.parent / samples_page.PICTURES).iterdir()
     with Image.open(picture) as opened:
         photo, truth, prediction = (np.asarray(opened).astype(int)[30, x : x + 90] for x in (0, 90, 180))

@@ -1,7 +1,8 @@
 """Augmentation of labelled photos: scaled, cropped, colour-distorted, mirrored and padded to a square.
 
 The order and the ranges are those that MaskFormer (Cheng et al. 2021), OVSeg (Liang et al. 2023, section 4.1), SED
-(Xie et al. 2024) and TagCLIP (Li et al.) were trained with; each has sizes of its own.
+(Xie et al. 2024) and TagCLIP (Li et al.) were trained with; the sizes of the scaled photos and of the crop
+differ between the methods.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from eval.datasets.base import IGNORE
 from ovseg_demo.runtime.preprocess import resize_smoothed, scaled_size
 from train.common.image_sets import resize_labels
 
-_CUTS = 10
-"""How often another cut is tried where one class has too much of it."""
+_ATTEMPTS = 10
+"""How often another crop is drawn while one class has too large a share of it."""
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
-"""SSD's ranges (Liu et al. 2016): added grey levels; factors; steps of two degrees."""
+"""SSD's ranges (Liu et al. 2016): grey levels that are added; factors on contrast and saturation; hue in steps of two
+degrees."""
 
 
 @dataclass(frozen=True)
@@ -54,85 +56,89 @@ def augment(
         settings: sizes of augmented photos.
         generator: source of all randomness.
     """
-    shortest = settings.shortest[_integer(0, len(settings.shortest) - 1, generator)]
+    shortest = settings.shortest[_draw_integer(0, len(settings.shortest) - 1, generator)]
     height, width = scaled_size(photo.shape[:2], shortest, settings.longest)
     photo = resize_smoothed(photo, (height, width))
     labels = resize_labels(labels, (height, width))
-    window = _cut(labels, settings, generator)
-    photo, labels = distort_colours(photo[window], generator), labels[window]
-    if _coin(generator):
+    crop = _draw_crop(labels, settings, generator)
+    photo, labels = distort_colours(photo[crop], generator), labels[crop]
+    if _draw_bool(generator):
         photo, labels = photo[:, ::-1], labels[:, ::-1]
-    missing = [(0, settings.side - side) for side in labels.shape]
-    filled = np.full((settings.side, settings.side, 3), settings.fill, np.uint8)
-    filled[: photo.shape[0], : photo.shape[1]] = photo
-    labels = np.pad(labels, missing, constant_values=IGNORE)
-    return torch.from_numpy(filled).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+    padding = [(0, settings.side - side) for side in labels.shape]
+    padded = np.full((settings.side, settings.side, 3), settings.fill, np.uint8)
+    padded[: photo.shape[0], : photo.shape[1]] = photo
+    labels = np.pad(labels, padding, constant_values=IGNORE)
+    return torch.from_numpy(padded).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
 
 
-def _cut(labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
-    """Where the view lies in a photo with these labels."""
-    window = _anywhere(labels.shape, settings.side, generator)
+def _draw_crop(labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
+    """The rows and columns of a random crop of a photo with these labels."""
+    crop = _random_crop(labels.shape, settings.side, generator)
     if settings.largest_share < 1:
-        for _ in range(_CUTS):
-            if _varied(labels[window], settings.largest_share):
+        for _ in range(_ATTEMPTS):
+            if _is_varied(labels[crop], settings.largest_share):
                 break
-            window = _anywhere(labels.shape, settings.side, generator)
-    return window
+            crop = _random_crop(labels.shape, settings.side, generator)
+    return crop
 
 
-def _anywhere(size: Sequence[int], side: int, generator: torch.Generator) -> tuple[slice, slice]:
-    top, left = (_integer(0, max(0, length - side), generator) for length in size)
+def _random_crop(size: Sequence[int], side: int, generator: torch.Generator) -> tuple[slice, slice]:
+    top, left = (_draw_integer(0, max(0, length - side), generator) for length in size)
     return np.s_[top : top + side, left : left + side]
 
 
-def _varied(labels: np.ndarray, largest: float) -> bool:
+def _is_varied(labels: np.ndarray, largest: float) -> bool:
     """Whether there are several classes, and none has more than the share `largest` of their pixels."""
     counts = np.bincount(labels[labels >= 0])
     return bool(np.count_nonzero(counts) > 1 and counts.max() < largest * counts.sum())
 
 
 def distort_colours(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """SSD's disturbance of the colours of a photo, uint8 (H, W, 3) to the same.
+    """A photo with randomly changed colours (SSD, Liu et al. 2016, section 2.2), uint8 (H, W, 3).
 
     Each of four changes is made half of the time; contrast comes before or after saturation and hue. torchvision's
     RandomPhotometricDistort is like it, but there brightness is a factor, contrast is about the mean and the hue turns
     half as far; here brightness is a sum and contrast about black, as in SSD.
+
+    Args:
+        photo: uint8 (H, W, 3), RGB.
+        generator: source of all randomness.
     """
-    if _coin(generator):
-        photo = _changed(photo, 1.0, _uniform(-_BRIGHTNESS, _BRIGHTNESS, generator))
-    if first := _coin(generator):
-        photo = _contrasted(photo, generator)
-    if _coin(generator):
-        factor = _uniform(*_SATURATION, generator)
-        photo = _in_hsv(photo, 1, lambda saturation: _changed(saturation, factor, 0.0))
-    if _coin(generator):
-        rotation = _integer(-_HUE, _HUE, generator)
-        photo = _in_hsv(photo, 0, lambda hue: (hue.astype(np.int16) + rotation) % 180)
-    return photo if first else _contrasted(photo, generator)
+    if _draw_bool(generator):
+        photo = _scale_and_add(photo, 1.0, _draw_uniform(-_BRIGHTNESS, _BRIGHTNESS, generator))
+    if contrast_first := _draw_bool(generator):
+        photo = _change_contrast(photo, generator)
+    if _draw_bool(generator):
+        factor = _draw_uniform(*_SATURATION, generator)
+        photo = _change_hsv_channel(photo, 1, lambda saturation: _scale_and_add(saturation, factor, 0.0))
+    if _draw_bool(generator):
+        rotation = _draw_integer(-_HUE, _HUE, generator)
+        photo = _change_hsv_channel(photo, 0, lambda hue: (hue.astype(np.int16) + rotation) % 180)
+    return photo if contrast_first else _change_contrast(photo, generator)
 
 
-def _contrasted(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    return _changed(photo, _uniform(*_CONTRAST, generator), 0.0) if _coin(generator) else photo
+def _change_contrast(photo: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    return _scale_and_add(photo, _draw_uniform(*_CONTRAST, generator), 0.0) if _draw_bool(generator) else photo
 
 
-def _changed(values: np.ndarray, factor: float, added: float) -> np.ndarray:
+def _scale_and_add(values: np.ndarray, factor: float, added: float) -> np.ndarray:
     return (values.astype(np.float32) * factor + added).clip(0, 255).astype(np.uint8)
 
 
-def _in_hsv(photo: np.ndarray, channel: int, change) -> np.ndarray:
+def _change_hsv_channel(photo: np.ndarray, channel: int, change) -> np.ndarray:
     converted = cv2.cvtColor(photo, cv2.COLOR_RGB2HSV)
     converted[..., channel] = change(converted[..., channel])
     return cv2.cvtColor(converted, cv2.COLOR_HSV2RGB)
 
 
-def _coin(generator: torch.Generator) -> bool:
+def _draw_bool(generator: torch.Generator) -> bool:
     return bool(torch.rand((), generator=generator) < 0.5)
 
 
-def _integer(low: int, high: int, generator: torch.Generator) -> int:
+def _draw_integer(low: int, high: int, generator: torch.Generator) -> int:
     """From low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+def _draw_uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))

@@ -20,17 +20,19 @@ _PATIENCE = timedelta(days=1)
 """How long a process waits for the slowest, for example while the main one computes all features."""
 
 
-def run_command(work: Callable[[PartialState], int], kept: str = "state") -> int:
+def run_command(work: Callable[[PartialState], int], resume_point: str = "state") -> int:
     """The exit status of `work`, run as one of the launcher's processes.
 
     Args:
         work: runs the command with the state of the processes, and returns its exit status.
-        kept: a word for what an interrupted run resumes from, for the message to the user.
+        resume_point: a word for what an interrupted run resumes from, for the message to the user.
     """
     memory.configure_allocator()
     processes = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     try:
-        return exit_status(lambda: work(processes), f"Interrupted; the same command goes on from the last {kept}.")
+        return exit_status(
+            lambda: work(processes), f"Interrupted; the same command goes on from the last {resume_point}."
+        )
     finally:
         gc.collect()  # a parallel module that outlives the group may wait for it for ever
         processes.destroy_process_group()
@@ -40,15 +42,20 @@ def device_of(state: PartialState) -> torch.device:
     """The device of this process; `accelerate` declares it as optional because it is unset before the processes start.
 
     Args:
-        state: of the launcher's processes, as `run_command` gives it.
+        state: the state of the launcher's processes, as `run_command` passes it.
     """
     assert state.device is not None
     return state.device
 
 
-def labelled_argument_parser(package: str, about: str) -> argparse.ArgumentParser:
-    """A parser with the options of every pipeline that learns from labelled photos by a recipe."""
-    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=about)
+def labelled_argument_parser(package: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every pipeline that learns from labelled photos by a recipe.
+
+    Args:
+        package: dotted name of the package that runs as the command.
+        description: first line of the help text.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=description)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
@@ -67,7 +74,15 @@ def labelled_argument_parser(package: str, about: str) -> argparse.ArgumentParse
 
 
 def per_process_batch(batch: int, processes: int) -> int:
-    """The batch size of each process. Raises TrainingError when the processes would get different sizes."""
+    """The number of photos that each process draws in a step.
+
+    Args:
+        batch: photos of a step over all processes.
+        processes: the number of processes.
+
+    Raises:
+        TrainingError: when `batch` is not a multiple of `processes`.
+    """
     if batch % processes:
         raise TrainingError(f"A batch of {batch} cannot be shared by {processes} processes.")
     return batch // processes

@@ -3,10 +3,11 @@
     DATA/NAME_train/images/KEY.jpg
                     masks/KEY.png + classes.json   every class of every photo is a region with a word
                     captions.json                  {"KEY": ["a caption", ...]}
-                    tags.json                      {"KEY": ["a word"]}; of several the first counts
+                    tags.json                      {"KEY": ["a word"]}; of several words of a photo the first counts
 
-Every folder whose name ends in "_train" is used, with all the labels that it has. Of a folder with masks the photos
-that `eval.datasets.split` holds out are always left out, with their texts, so that they can measure a trained model.
+Every folder whose name ends in "_train" is used, with every kind of label that it holds. Of a folder with masks the
+photos that `eval.datasets.split` holds out are always left out, with their texts, so that these photos can measure a
+trained model.
 """
 
 import json
@@ -24,7 +25,7 @@ from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
 
 SMALLEST_REGION = 0.001
-"""Smallest area of a region, as a share of the photo; what is smaller is ignored."""
+"""Smallest area of a region, as a share of the photo; smaller regions are ignored."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,19 @@ class LabelledSet:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
         return self.dataset.vocabulary.names
 
     @property
     def keys(self) -> list[str]:
+        """The keys of the photos."""
         return [sample.key for sample in self.dataset]
 
     def load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """A photo, uint8 (H, W, 3), and its labels, int32 (H, W), class indices or IGNORE.
 
         Raises:
-            DatasetError: when either file cannot be read, or they differ in size.
+            DatasetError: when the photo or its label file cannot be read, or the two differ in size.
         """
         photo, labels = open_photo(sample.image), self.dataset.load_labels(sample)
         if photo.original_size != labels.shape:
@@ -98,7 +101,15 @@ def find_sets(data: Path, limit: int | None = None) -> tuple[list[LabelledSet], 
 
 
 def labelled_sets(data: Path, limit: int | None = None) -> list[LabelledSet]:
-    """The sets with masks. Arguments as in `find_sets`. Raises DatasetError when a set is broken."""
+    """The sets with masks, in the order of their names, without sets that have no photo.
+
+    Args:
+        data: folder that holds the folders NAME_train.
+        limit: only the first so many photos of each set; None for all.
+
+    Raises:
+        DatasetError: when a set is broken.
+    """
     sets = [_labelled(path, limit) for path in _folders(data) if (path / "masks").is_dir()]
     return [source for source in sets if len(source.dataset)]
 
@@ -106,11 +117,20 @@ def labelled_sets(data: Path, limit: int | None = None) -> list[LabelledSet]:
 def described_sets(
     data: Path, limit: int | None = None, kinds: Sequence[str] = ("captions", "tags")
 ) -> list[DescribedSet]:
-    """The sets with texts of the given kinds, "captions" and "tags". Raises DatasetError when a set is broken."""
-    found = [
+    """The sets with texts, in the order of their names, without sets that have no photo.
+
+    Args:
+        data: folder that holds the folders NAME_train.
+        limit: only the first so many photos of each set; None for all.
+        kinds: kinds of texts, "captions" and "tags"; a folder with both is two sets.
+
+    Raises:
+        DatasetError: when a set is broken.
+    """
+    sets = [
         _described(path, kind, limit) for path in _folders(data) for kind in kinds if (path / f"{kind}.json").exists()
     ]
-    return [source for source in found if source.photos]
+    return [source for source in sets if source.photos]
 
 
 def _folders(data: Path) -> list[Path]:
@@ -126,13 +146,13 @@ def open_photo(path: Path) -> Photo:
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) at another size, by nearest neighbour."""
+    """Labels (H, W) resized by nearest neighbour to `size`, a height and a width in pixels."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
     return labels[np.ix_(rows, columns)]
 
 
 def _labelled(path: Path, limit: int | None) -> LabelledSet:
-    dataset = datasets.open("folder", path)
+    dataset = datasets.open_dataset("folder", path)
     kept = [sample for sample in dataset if not held_out(sample.key)]
     trained = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
     return LabelledSet(path.name, replace(dataset, samples=tuple(kept[:limit])), trained)
@@ -148,9 +168,9 @@ def _described(path: Path, kind: str, limit: int | None) -> DescribedSet:
         raise DatasetError(f"{file} does not hold lists of texts by key.")
     labelled = (path / "masks").is_dir()
     keys = [key for key in sorted(table) if table[key] and not (labelled and held_out(key))][:limit]
-    others = labelled or (tags and (path / "captions.json").exists())
+    has_other_labels = labelled or (tags and (path / "captions.json").exists())
     return DescribedSet(
-        f"{path.name}-{kind}" if others else path.name,
+        f"{path.name}-{kind}" if has_other_labels else path.name,
         tuple(path / "images" / f"{key}.jpg" for key in keys),
         tuple(tuple(table[key]) for key in keys),
         tags,

@@ -28,7 +28,7 @@ def find_labelled_sets(data: Path, names: Sequence[str], limit: int | None = Non
         limit: only the first so many photos of each set; None for all.
 
     Raises:
-        DatasetError: when there are no such files, or a set has no training class, or no photo shows any of them.
+        DatasetError: when there are no such files, a set has no training class, or no photo of a set shows one.
     """
     sets = [_split(name, data, limit) for name in names] or image_sets.labelled_sets(data, limit)
     if not sets:
@@ -81,12 +81,12 @@ class LabelledBatches:
 
 
 def _rows(source: LabelledSet) -> np.ndarray:
-    """The row of each label in `training_class_names`, or BACKGROUND; the last is that of IGNORE, which is -1."""
+    """The row of each label in `training_class_names`, or BACKGROUND; the last element is for IGNORE, the label -1."""
     trained = np.array(source.training_classes)
     return np.append(np.where(trained, trained.cumsum() - 1, BACKGROUND), IGNORE)
 
 
 def _split(name: str, data: Path, limit: int | None) -> LabelledSet:
-    dataset = datasets.open(name, data)
+    dataset = datasets.open_dataset(name, data)
     trained = tuple(index != dataset.background for index in range(len(dataset.vocabulary)))
     return LabelledSet(name, replace(dataset, samples=dataset.samples[:limit]), trained)

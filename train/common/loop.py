@@ -2,8 +2,8 @@
 
 A pipeline brings a module whose forward turns a batch into named losses, and a function that draws batches. What is
 random in a step is a function of the seed, the step and the process alone. A run that was killed therefore goes on as
-if nothing had happened: on the same machine its weights are equal to the bit to those of a run that was not (on a GPU
-as far as the kernels repeat themselves).
+if nothing had happened: on the same machine its weights are equal to the bit to those of a run that was not killed (on
+a GPU as far as the kernels are deterministic).
 """
 
 import math
@@ -45,9 +45,9 @@ def fit(
         module: `module(batch)` gives named losses, scalars that are summed, the same names at every step. Parameters
             that do not require a gradient stay as they are and are not stored in the states.
         draw: makes a batch; each process draws its own. UserErrors that it raises end the run.
-        schedule: see there.
+        schedule: how long and how fast to train, how often to save and to log, and the seed.
         folder: states go to its "state.pt", numbers to its "log.csv".
-        rates: factors on the learning rate by the beginning of a parameter's name, up to any dot ("model.tower": 0.2).
+        rates: factors on the learning rate by prefix of a parameter's name, up to any dot ("model.tower": 0.2).
         decays: which parameters take part in weight decay.
         workers: how many processes beside each training process draw ahead; 0 draws in turn. The batches are the same.
         title: what the progress bar says.
@@ -72,7 +72,7 @@ def fit(
         raise TrainingError(f"These settings cannot be used: {error}") from error
     model, optimizer = accelerator.prepare(module, optimizer)
     log = Log(folder)
-    parts = {"module": _Trained(module), "optimizer": optimizer, "log": log}
+    parts = {"module": _TrainedState(module), "optimizer": optimizer, "log": log}
     if schedule.averaging:
         averaged = nn.ParameterList([value.detach().clone() for value in trained]).requires_grad_(False)
         parts["averaged"] = averaged
@@ -89,7 +89,7 @@ def fit(
         for step, batch in zip(range(start, last), batches, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * schedule.factor(step)
-            set_seed(step_seeds(schedule.seed, step, accelerator.process_index)[1])  # of layers that draw, as dropout
+            set_seed(step_seeds(schedule.seed, step, accelerator.process_index)[1])  # for random layers such as dropout
             losses = model(send_to_device(batch, accelerator.device))
             values = torch.stack(list(losses.values()))
             optimizer.zero_grad()
@@ -98,9 +98,9 @@ def fit(
             means = dict(
                 zip(losses, torch.as_tensor(accelerator.reduce(values.detach(), "mean")).tolist(), strict=True)
             )
-            assert norm is not None  # only of models that accelerate shards
+            assert norm is not None  # None only for models that accelerate shards
             # The scaler of fp16 skips a step whose gradient overflows, and tries a smaller scale.
-            _check(means if accelerator.scaler else means | {"gradient": norm.item()}, step + 1)
+            _check_finite(means if accelerator.scaler else means | {"gradient": norm.item()}, step + 1)
             optimizer.step()
             if schedule.averaging:
                 average(list(averaged), tuple(trained), None)
@@ -118,8 +118,8 @@ def fit(
     return accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
-class _Trained:
-    """The state of a module less what training leaves as it is: frozen parameters."""
+class _TrainedState:
+    """The state of a module without its frozen parameters, which training leaves as they are."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -135,8 +135,8 @@ class _Trained:
             raise RuntimeError("other parameters")
 
 
-def _check(numbers: Mapping[str, float], step: int) -> None:
-    """Raise before a number that is none spoils the weights and, with them, the last state."""
+def _check_finite(numbers: Mapping[str, float], step: int) -> None:
+    """Raise TrainingError before a loss or gradient that is not finite spoils the weights and, with them, the state."""
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise TrainingError(f"{name} is {value} at step {step}; a lower learning rate may help.")
@@ -149,14 +149,14 @@ def _save(folder: RunFolder, step: int, parts: Mapping[str, Any], accelerator: A
 
 
 def _restore(path: Path, parts: Mapping[str, Any], accelerator: Accelerator) -> int:
-    """Load the last state, if there is one, in all processes; how many steps it has behind it."""
-    with _usable(path):
+    """Load the last state, if there is one, in all processes. Returns the number of steps that it has done."""
+    with _state_errors(path):
         exists = accelerator.is_main_process and path.exists()
         state = torch.load(path, map_location="cpu", weights_only=True) if exists else None
     [state] = broadcast_object_list([state])  # other hosts need not see the folder
     if state is None:
         return 0
-    with _usable(path):
+    with _state_errors(path):
         step, processes = state["step"], state["processes"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
@@ -166,7 +166,8 @@ def _restore(path: Path, parts: Mapping[str, Any], accelerator: Accelerator) -> 
 
 
 @contextmanager
-def _usable(path: Path) -> Iterator[None]:
+def _state_errors(path: Path) -> Iterator[None]:
+    """Errors in reading the state become a TrainingError that says what to do."""
     try:
         yield
     except Exception as error:  # torch raises nearly anything on broken files

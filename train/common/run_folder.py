@@ -21,8 +21,13 @@ class TrainingError(UserError):
 class RunFolder:
     """A folder that belongs to one configuration. Of several processes only the main one reads and writes it.
 
-    Raises TrainingError when it cannot be written, or holds a run with another configuration: going on with other
-    settings would give weights that no command reproduces.
+    Args:
+        path: the folder; it is made where it is missing.
+        config: the configuration; values that JSON lacks are stored as text.
+
+    Raises:
+        TrainingError: when the folder cannot be written, or holds a run with another configuration: resuming with
+            other settings would give weights that no command reproduces.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -38,7 +43,15 @@ class RunFolder:
         return json.dumps(self.config, indent=1, sort_keys=True) + "\n"
 
     def replace(self, name: str, write: Callable[[BinaryIO], Any]) -> None:
-        """Write a file in one go: it is complete, or as it was before. Raises TrainingError."""
+        """Write a file atomically: afterwards it is complete, or as it was before. Only the main process writes.
+
+        Args:
+            name: name of the file in the folder.
+            write: writes the content into an open file.
+
+        Raises:
+            TrainingError: when the file cannot be written.
+        """
         if not self._main:
             return
         with self.writing():
@@ -46,32 +59,33 @@ class RunFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What the system refuses, a full disk for one, becomes a TrainingError."""
+        """Errors of the file system, such as a full disk, become a TrainingError that tells the reason."""
         try:
             yield
         except (OSError, RuntimeError) as error:  # torch may wrap the system's error in a RuntimeError of its own
-            known = [each.strerror for each in (error, error.__context__) if isinstance(each, OSError)]
-            reason = next(filter(None, known), None) or " ".join(str(error).split()) or type(error).__name__
+            reasons = [cause.strerror for cause in (error, error.__context__) if isinstance(cause, OSError)]
+            reason = next(filter(None, reasons), None) or " ".join(str(error).split()) or type(error).__name__
             raise TrainingError(
                 f"Cannot write into {self.path}: {reason}. What it holds is kept; the same command goes on from there."
             ) from error
 
-    def _claim(self, known: Path) -> None:
+    def _claim(self, config_path: Path) -> None:
+        """Write the configuration into a new folder, or compare it with the stored one."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            content = known.read_bytes() if known.exists() else None
+            content = config_path.read_bytes() if config_path.exists() else None
         if content is None:
             self.replace("config.json", lambda file: file.write(self.text().encode()))
             return
         try:
-            before = dict(json.loads(content))
+            stored = dict(json.loads(content))
         except (ValueError, TypeError) as error:
-            raise TrainingError(f"{known} is no configuration; choose another --out.") from error
-        keys = sorted(before.keys() | self.config.keys())
-        changed = [key for key in keys if before.get(key) != self.config.get(key)]
+            raise TrainingError(f"{config_path} is no configuration; choose another --out.") from error
+        keys = sorted(stored.keys() | self.config.keys())
+        changed = [key for key in keys if stored.get(key) != self.config.get(key)]
         if changed:
-            what = ", ".join(f"{key} was {before.get(key)!r}, now {self.config.get(key)!r}" for key in changed)
-            raise TrainingError(f"{self.path} holds a run with other settings ({what}); choose another --out.")
+            changes = ", ".join(f"{key} was {stored.get(key)!r}, now {self.config.get(key)!r}" for key in changed)
+            raise TrainingError(f"{self.path} holds a run with other settings ({changes}); choose another --out.")
 
 
 class Log:
@@ -83,11 +97,20 @@ class Log:
         self._start = time.perf_counter()
 
     def add(self, losses: Mapping[str, float]) -> None:
+        """Count the losses of one step."""
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
         self._count += 1
 
     def write(self, step: int, rate: float) -> float:
-        """Write the line of a step; returns the mean of the total loss."""
+        """Write a line.
+
+        Args:
+            step: number of steps that are done.
+            rate: learning rate of the last step.
+
+        Returns:
+            The mean of the total loss since the line before.
+        """
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         loss = sum(means.values())
@@ -99,7 +122,7 @@ class Log:
         return loss
 
     def cut(self, step: int) -> None:
-        """Drop the lines after a step, which is done again from there, and whatever a failed write has torn."""
+        """Drop the lines after the step that training resumes from, and a line that a failed write left incomplete."""
         if not self._path.exists():
             return
         with self._folder.writing():
@@ -109,10 +132,11 @@ class Log:
         self._folder.replace("log.csv", lambda file: file.writelines([head, *kept] if kept else []))
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next line is made of."""
+        """The losses summed since the last line, the number of steps in the sums, and the seconds trained so far."""
         return {"sums": self._sums, "count": self._count, "seconds": self._seconds()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from what `state_dict` gave."""
         self._sums, self._count = state["sums"], state["count"]
         self._start = time.perf_counter() - state["seconds"]
 

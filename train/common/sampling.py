@@ -1,4 +1,4 @@
-"""Batches of a training run: a function of the seed, the step and the process alone; drawn ahead by workers if any."""
+"""Batches of a training run: functions of the seed, the step and the process alone, drawn ahead by workers if any."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ BatchSampler = Callable[[StepGenerator], Batch]
 
 
 class SetSampler:
-    """Draws sets of photos: of more photos and of more classes more often, as the square root of their product.
+    """Draws sets with probabilities proportional to the square root of the number of photos times that of classes.
 
     Args:
         photos: the number of photos of each set, 1 or more.
@@ -48,30 +48,36 @@ class SetSampler:
         self._weights = torch.tensor([(p * c) ** 0.5 for p, c in zip(photos, classes, strict=True)])
 
     def draw_sets(self, count: int, generator: torch.Generator) -> list[int]:
-        """The numbers of `count` sets, drawn with replacement."""
+        """The numbers of `count` sets, from 0, drawn with replacement by `generator`."""
         return torch.multinomial(self._weights, count, replacement=True, generator=generator).tolist()
 
     def draw_photo(self, number: int, generator: torch.Generator) -> int:
-        """The number of a photo of a set; all photos of a set are as likely."""
+        """The number of a photo, from 0, in the set with this number; all photos of a set are equally likely."""
         return int(torch.randint(self._photos[number], (), generator=generator))
 
 
 def step_seeds(seed: int, step: int, process: int) -> tuple[int, int]:
-    """Two seeds of one step in one process: for drawing the batch, and for random layers such as dropout."""
+    """Two seeds of one step in one process: for drawing the batch, and for random layers such as dropout.
+
+    Args:
+        seed: seed of the run.
+        step: number of the step, from 0.
+        process: number of the process, from 0.
+    """
     batch, layers = np.random.SeedSequence((seed, step, process)).generate_state(2).tolist()
     return batch, layers
 
 
-class _Drawing(Dataset):
-    """Batches by step. A UserError is returned, since torch would raise another error class outside of a worker."""
+class _StepDataset(Dataset):
+    """The batch of each step; a UserError is returned, for torch would change the class of an error in a worker."""
 
     def __init__(self, draw: BatchSampler, seed: int, accelerator: Accelerator) -> None:
         self._draw, self._seed = draw, seed
-        self._place = accelerator.process_index, accelerator.num_processes
+        self._process = accelerator.process_index, accelerator.num_processes
 
     def __getitem__(self, step: int) -> Batch | UserError:
         try:
-            return self._draw(StepGenerator(self._seed, step, *self._place))
+            return self._draw(StepGenerator(self._seed, step, *self._process))
         except UserError as error:
             return error
 
@@ -85,14 +91,14 @@ def draw_batches(
         draw: draws a batch.
         seed: seed of the run.
         steps: numbers of the steps.
-        accelerator: knows the number of this process and how many there are.
+        accelerator: tells the number of this process and how many processes there are.
         workers: number of processes that draw ahead; 0 draws in this process.
 
     Raises:
-        UserError: whatever `draw` raises of this kind.
+        UserError: when `draw` raises it.
     """
-    drawing = _Drawing(draw, seed, accelerator)
-    for batch in DataLoader(drawing, None, sampler=steps, num_workers=workers, collate_fn=_unchanged):
+    dataset = _StepDataset(draw, seed, accelerator)
+    for batch in DataLoader(dataset, None, sampler=steps, num_workers=workers, collate_fn=_unchanged):
         if isinstance(batch, UserError):
             raise batch
         yield batch

@@ -11,7 +11,7 @@ from train.common.run_folder import TrainingError
 from train.common.settings import check_at_least
 
 Decays = Callable[[str, nn.Parameter], bool]
-"""Whether a parameter, given with its dotted name, takes part in weight decay."""
+"""Tells of a parameter, given with its dotted name, whether it takes part in weight decay."""
 
 
 def _cosine(step: int, warmup: int, steps: int) -> tuple[float, float]:
@@ -26,12 +26,12 @@ def _poly(step: int, warmup: int, steps: int) -> tuple[float, float]:
 
 
 _SHAPES = {"cosine": _cosine, "poly": _poly}
-"""Of each decay, two factors at a step: that of the warm-up, and that of the fall from 1 to 0."""
+"""For each decay, a function that gives two factors at a step: the warm-up, up to 1, and the fall from 1 to 0."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """How long and how fast to learn; the metadata of each field says what it is.
 
     The learning rate rises linearly over `warmup` steps. With decay "cosine" it then falls to `lowest` along a half
     cosine; with "poly" it falls as (1 - step / steps)^0.9 from the first step on, the warm-up being a factor on that.
@@ -67,27 +67,37 @@ class Schedule:
         return warm * (floor + (1 - floor) * fall)
 
     def shortened(self, steps: int) -> "Schedule":
-        """The same in another number of steps, the warm-up being a tenth of them at most."""
+        """This schedule with another number of steps, of which the warm-up takes a tenth at most."""
         return replace(self, steps=steps, warmup=min(self.warmup, steps // 10))
 
 
 def decay_matrices(name: str, value: nn.Parameter) -> bool:
-    """Weight decay for matrices and kernels, not for vectors: gains, biases and scales."""
+    """Whether a parameter is a matrix or a kernel, and not a vector such as gains, biases and scales.
+
+    Args:
+        name: dotted name of the parameter, which does not matter.
+        value: the parameter.
+    """
     return value.ndim > 1
 
 
 def decay_all_but(names: Set[str]) -> Decays:
-    """Weight decay for all parameters but those of these names."""
+    """Weight decay for all parameters except the ones with these dotted names."""
     return lambda name, _: name not in names
 
 
 def parameters_held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
-    """The dotted names of the parameters that parts of these kinds hold, themselves and not in parts of their own."""
+    """The dotted names of the parameters that submodules of some kinds hold directly, not in submodules of their own.
+
+    Args:
+        module: the module that is searched.
+        kinds: classes of submodules, for example `nn.LayerNorm`.
+    """
     return {
         f"{prefix}.{name}".removeprefix(".")
-        for prefix, part in module.named_modules()
-        if isinstance(part, kinds)
-        for name, _ in part.named_parameters(recurse=False)
+        for prefix, submodule in module.named_modules()
+        if isinstance(submodule, kinds)
+        for name, _ in submodule.named_parameters(recurse=False)
     }
 
 
@@ -100,19 +110,19 @@ def parameter_groups(
         module: whose parameters are grouped; those without a gradient are left out.
         schedule: highest learning rate and weight decay.
         rates: factors on the learning rate by prefix of a parameter's name, up to any dot; the first that fits counts.
-        decays: which parameters take part in weight decay.
+        decays: which parameters take prefix in weight decay.
 
     Raises:
         ValueError: when a prefix fits no parameter.
     """
     named = list(module.named_parameters())
-    unknown = [part for part in rates if not any(_within(name, part) for name, _ in named)]
+    unknown = [prefix for prefix in rates if not any(_within(name, prefix) for name, _ in named)]
     if unknown:
         raise ValueError(f"no parameters are named {', '.join(sorted(unknown))}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in named:
         if value.requires_grad:
-            rate = schedule.learning_rate * next((rates[part] for part in rates if _within(name, part)), 1.0)
+            rate = schedule.learning_rate * next((rates[prefix] for prefix in rates if _within(name, prefix)), 1.0)
             groups.setdefault((rate, schedule.weight_decay if decays(name, value) else 0.0), []).append(value)
     return [
         {"params": values, "lr": rate, "highest": rate, "weight_decay": decay}
@@ -120,5 +130,5 @@ def parameter_groups(
     ]
 
 
-def _within(name: str, part: str) -> bool:
-    return f"{name}.".startswith(f"{part}.")
+def _within(name: str, prefix: str) -> bool:
+    return f"{name}.".startswith(f"{prefix}.")

@@ -24,7 +24,7 @@ from ovseg_demo.weights.catalogue import BUNDLED, sha256_of
 CONCEPTS = Path(__file__).with_name("concepts.json")
 
 
-def classes(item: str) -> list[int]:
+def imagenet_classes(item: str) -> list[int]:
     """Class indices of a name (two names of ImageNet stand for two classes each), or of a run "first .. last"."""
     first, _, last = item.partition(" .. ")
     if last:
@@ -32,17 +32,19 @@ def classes(item: str) -> list[int]:
     return [i for i, name in enumerate(IMAGENET_CLASSNAMES) if name == item]
 
 
-def concepts() -> dict[str, list[int]]:
+def concept_evidence() -> dict[str, list[int]]:
     """Evidence, class indices, by concept word. Words of one line share their evidence."""
     table = json.loads(CONCEPTS.read_text(encoding="utf-8"))
     return {
-        word: [i for item in items for i in classes(item)] for key, items in table.items() for word in key.split(", ")
+        word: [i for item in items for i in imagenet_classes(item)]
+        for key, items in table.items()
+        for word in key.split(", ")
     }
 
 
-def anchors() -> dict[str, Tensor]:
+def make_anchors() -> dict[str, Tensor]:
     """Unit text embeddings, float16 (1000 + C, 384), and the evidence of the C concepts, uint8 (C, 1000)."""
-    table = concepts()
+    table = concept_evidence()
     evidence = torch.zeros(len(table), len(IMAGENET_CLASSNAMES), dtype=torch.uint8)
     for row, spoken in zip(evidence, table.values(), strict=True):
         if not spoken:
@@ -54,7 +56,7 @@ def anchors() -> dict[str, Tensor]:
 
 def main() -> None:
     path = BUNDLED / "mini-anchors.safetensors"
-    save_file(anchors(), path)
+    save_file(make_anchors(), path)
     print(json.dumps({"id": "mini-anchors", "sha256": sha256_of(path), "size": path.stat().st_size}))
 
 

@@ -34,7 +34,7 @@ LARGE = 20_000
 """Elements from which a matrix is worth halving."""
 
 
-def tar_members(requirement: str, folder: Path) -> dict[str, bytes]:
+def package_files(requirement: str, folder: Path) -> dict[str, bytes]:
     """Download one distribution without its dependencies; its files by path."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
     subprocess.run(command, check=True)
@@ -46,11 +46,11 @@ def tar_members(requirement: str, folder: Path) -> dict[str, bytes]:
         return {m.name: file.read() for m in sdist if m.isfile() and (file := sdist.extractfile(m))}
 
 
-def download(source: tuple[str, str], suffix: str) -> tuple[bytes, dict[str, bytes]]:
+def download_weights(source: tuple[str, str], suffix: str) -> tuple[bytes, dict[str, bytes]]:
     """The weight file ending in `suffix`, verified, and every file beside it."""
     requirement, digest = source
     with tempfile.TemporaryDirectory() as folder:
-        files = tar_members(requirement, Path(folder))
+        files = package_files(requirement, Path(folder))
     (name,) = [n for n in files if n.endswith(suffix)]
     if sha256(files[name]).hexdigest() != digest:
         raise SystemExit(f"{name} of {requirement} has an unexpected sha256")
@@ -62,9 +62,9 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: (v.half() if v.dim() > 1 and v.numel() >= LARGE else v).contiguous() for k, v in state.items()}
 
 
-def image_tower() -> dict[str, Tensor]:
+def convert_image_tower() -> dict[str, Tensor]:
     """EfficientNet-Lite2 under timm's names: both lists hold the same tensors in the same order."""
-    data, _ = download(LITE2, ".pth")
+    data, _ = download_weights(LITE2, ".pth")
     published = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     ours = timm.create_model("tf_efficientnet_lite2").state_dict()
     if [v.shape for v in published.values()] != [v.shape for v in ours.values()]:
@@ -72,25 +72,29 @@ def image_tower() -> dict[str, Tensor]:
     return dict(zip(ours, published.values(), strict=True))
 
 
-def text_tower() -> tuple[dict[str, Tensor], bytes]:
+def convert_text_tower() -> tuple[dict[str, Tensor], bytes]:
     """MiniLM without its unused pooler, and its tokenizer."""
-    data, files = download(MINILM, "model.safetensors")
+    data, files = download_weights(MINILM, "model.safetensors")
     unused = ("pooler.", "embeddings.position_ids")
     state = {k: v for k, v in load(data).items() if not k.startswith(unused)}
     (tokenizer,) = [content for name, content in files.items() if name.endswith("/tokenizer.json")]
     return state, tokenizer
 
 
-def mobile_sam() -> dict[str, Tensor]:
+def convert_mobile_sam() -> dict[str, Tensor]:
     """MobileSAM under its published names."""
-    data, _ = download(MOBILE_SAM, "mobile_sam.pt")
+    data, _ = download_weights(MOBILE_SAM, "mobile_sam.pt")
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def main() -> None:
-    text, tokenizer = text_tower()
+    text, tokenizer = convert_text_tower()
     (BUNDLED / "mini-text-tokenizer.json").write_bytes(tokenizer)
-    for name, state in [("mini-image", image_tower()), ("mini-text", text), ("mobile-sam", mobile_sam())]:
+    for name, state in [
+        ("mini-image", convert_image_tower()),
+        ("mini-text", text),
+        ("mobile-sam", convert_mobile_sam()),
+    ]:
         path = BUNDLED / f"{name}.safetensors"
         save_file(half_precision(state), path)
         print(json.dumps({"id": name, "sha256": sha256_of(path), "size": path.stat().st_size}))

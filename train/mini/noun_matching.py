@@ -20,9 +20,9 @@ from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.proposals.base import ProposalGenerator
 from train.common.image_sets import SMALLEST_REGION, DescribedSet, open_photo
 from train.mini import views
-from train.mini.anchors import concepts
+from train.mini.anchors import concept_evidence
 
-NOUNS = tuple(sorted({name.lower() for name in (*IMAGENET_CLASSNAMES, *concepts())}))
+NOUNS = tuple(sorted({name.lower() for name in (*IMAGENET_CLASSNAMES, *concept_evidence())}))
 
 AGREEING = 2
 """Number of captions of a photo that must have the noun: a noun of one caption alone is often not in the photo."""

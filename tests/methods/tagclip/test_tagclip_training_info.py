@@ -45,7 +45,7 @@ def test_unknown_prompts_are_refused():
 )
 def test_splits_are_those_of_the_benchmarks(name, benchmark, wording):
     spec, split = datasets.DATASETS[benchmark], class_splits()[name]
-    names = class_names.load(wording).names
+    names = class_names.load_class_names(wording).names
     seen = [index for index in range(len(names)) if index not in spec.unseen]
     for classes, rows in ((split.unseen, spec.unseen), (split.seen, seen)):
         assert [comparison_key(each) for each in classes] == [comparison_key(names[row]) for row in rows]

@@ -123,9 +123,9 @@ def test_a_view_is_a_function_of_its_generator():
 def always(monkeypatch, *coins: bool, uniform=None, integer=None) -> None:
     """Coins fall as told; amounts are given."""
     falls = iter(coins)
-    monkeypatch.setattr(augmentation, "_coin", lambda generator: next(falls))
-    monkeypatch.setattr(augmentation, "_uniform", lambda low, high, generator: uniform)
-    monkeypatch.setattr(augmentation, "_integer", lambda low, high, generator: integer)
+    monkeypatch.setattr(augmentation, "_draw_bool", lambda generator: next(falls))
+    monkeypatch.setattr(augmentation, "_draw_uniform", lambda low, high, generator: uniform)
+    monkeypatch.setattr(augmentation, "_draw_integer", lambda low, high, generator: integer)
 
 
 def hsv(photo: np.ndarray) -> np.ndarray:
@@ -163,8 +163,10 @@ def test_the_hue_turns_and_the_saturation_is_a_factor(monkeypatch):
 
 def test_contrast_is_changed_once_at_most(monkeypatch):
     drawn = []
-    contrasted = augmentation._contrasted
-    monkeypatch.setattr(augmentation, "_contrasted", lambda *arguments: drawn.append(0) or contrasted(*arguments))
+    change_contrast = augmentation._change_contrast
+    monkeypatch.setattr(
+        augmentation, "_change_contrast", lambda *arguments: drawn.append(0) or change_contrast(*arguments)
+    )
     for seed in range(10):
         augmentation.distort_colours(np.asarray(shrunk("pizza")), seeded(seed))
     assert len(drawn) == 10

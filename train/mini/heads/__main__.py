@@ -49,7 +49,7 @@ DROPOUT = 0.3
 PROJECTION_WEIGHT = 0.5
 """Weight of the projection head's logits relative to the anchors': less loses training classes, more loses others."""
 
-CAPTIONS_EACH = 5
+CAPTIONS_PER_PHOTO = 5
 SMOKE_PHOTOS = 4
 
 NOUN_PHOTOS = 300
@@ -236,11 +236,11 @@ def _select_regions(full: LabelledSet, trained: LabelledSet, views: features.Vie
 
 def _captions(source: DescribedSet, tower: TextTower) -> Tensor:
     """Text embeddings of each photo's captions, float16 (N, T, 384), T being CAPTIONS_EACH; shorter lists repeat."""
-    texts = [each[i % len(each)] for each in source.texts for i in range(CAPTIONS_EACH)]
+    texts = [each[i % len(each)] for each in source.texts for i in range(CAPTIONS_PER_PHOTO)]
     steps = range(0, len(texts), 1000)
     bar = tqdm(steps, desc=f"captions of {source.name}", unit="thousand", disable=None)
     return torch.cat([tower(texts[start : start + 1000]).half().cpu() for start in bar]).unflatten(
-        0, (-1, CAPTIONS_EACH)
+        0, (-1, CAPTIONS_PER_PHOTO)
     )
 
 

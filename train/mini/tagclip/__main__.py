@@ -102,7 +102,7 @@ def _print_measurement(trained: dict[TrainingRun, Path], data: Path, limit: int 
 
 def _unseen_photos(name: str, data: Path, limit: int | None) -> list[Dataset]:
     """voc_dev, and of the set itself what training leaves out."""
-    dev, own = (datasets.open("folder_named", data / each) for each in (DEV, name))
+    dev, own = (datasets.open_dataset("folder_named", data / each) for each in (DEV, name))
     own = replace(own, samples=tuple(sample for sample in own if held_out(sample.key)))
     named = zip((DEV, f"{name}, held out"), (dev, own), strict=True)
     return [replace(each, name=title, samples=each.samples[:limit]) for title, each in named if len(each)]

@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     check_device(arguments.device)
-    dataset = _part(datasets.open("folder_named", arguments.data), arguments.part)
+    dataset = _part(datasets.open_dataset("folder_named", arguments.data), arguments.part)
     print(results_table(measure_maskformer(load_trained_maskformer(arguments.weights), dataset, arguments.device)))
     return 0
 
