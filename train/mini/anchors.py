@@ -1,13 +1,13 @@
-"""Make the anchors of the mini model: what its image tower knows, placed in the text space.
+"""Make the anchors of the mini model: text embeddings of the classes that its image tower recognises.
 
     python -m train.mini.anchors
 
 reads concepts.json, embeds the 1000 ImageNet names and the concept words with the bundled text tower, writes
 checkpoints/mini-anchors.safetensors and prints its catalogue line. Nothing here is learnt from images.
 
-concepts.json maps words ("sky, cloud") to the ImageNet classes whose presence speaks for them; "a .. b" is a
-run of classes in ImageNet's order. It names things ImageNet has only by their kinds ("dog"), only by what comes
-with them ("person", by clothes), or by common words ("car").
+concepts.json maps words ("sky, cloud") to the ImageNet classes that are evidence for these words; "a .. b" is a run
+of classes in ImageNet's order. The words name things that ImageNet has only as kinds ("dog"), only by what comes with
+them ("person", by clothes), or under other names ("car").
 """
 
 import json
@@ -25,7 +25,14 @@ CONCEPTS = Path(__file__).with_name("concepts.json")
 
 
 def imagenet_classes(item: str) -> list[int]:
-    """Class indices of a name (two names of ImageNet stand for two classes each), or of a run "first .. last"."""
+    """Indices of the ImageNet classes of a name, which may be two, or of a run "first .. last".
+
+    Args:
+        item: a name or a run as in concepts.json.
+
+    Raises:
+        ValueError: when an end of a run is no name of ImageNet.
+    """
     first, _, last = item.partition(" .. ")
     if last:
         return list(range(IMAGENET_CLASSNAMES.index(first), IMAGENET_CLASSNAMES.index(last) + 1))
@@ -33,7 +40,7 @@ def imagenet_classes(item: str) -> list[int]:
 
 
 def concept_evidence() -> dict[str, list[int]]:
-    """Evidence, class indices, by concept word. Words of one line share their evidence."""
+    """For each concept word, the indices of the ImageNet classes that are evidence for it."""
     table = json.loads(CONCEPTS.read_text(encoding="utf-8"))
     return {
         word: [i for item in items for i in imagenet_classes(item)]
@@ -43,13 +50,21 @@ def concept_evidence() -> dict[str, list[int]]:
 
 
 def make_anchors() -> dict[str, Tensor]:
-    """Unit text embeddings, float16 (1000 + C, 384), and the evidence of the C concepts, uint8 (C, 1000)."""
+    """The tensors of the anchors.
+
+    Returns:
+        "embeddings", unit text embeddings of the ImageNet names and the C concepts, float16 (1000 + C, 384), and
+        "evidence", which ImageNet classes are evidence for each concept, uint8 (C, 1000), 0 or 1.
+
+    Raises:
+        SystemExit: when a concept has no evidence.
+    """
     table = concept_evidence()
     evidence = torch.zeros(len(table), len(IMAGENET_CLASSNAMES), dtype=torch.uint8)
-    for row, spoken in zip(evidence, table.values(), strict=True):
-        if not spoken:
+    for row, indices in zip(evidence, table.values(), strict=True):
+        if not indices:
             raise SystemExit("a concept has no evidence: a class name in concepts.json is not ImageNet's")
-        row[spoken] = 1
+        row[indices] = 1
     embeddings = TextTower()([*IMAGENET_CLASSNAMES, *table])
     return {"embeddings": embeddings.half(), "evidence": evidence}
 

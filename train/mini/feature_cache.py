@@ -13,11 +13,11 @@ from train.common.run_folder import RunFolder, TrainingError
 class FeatureCache:
     """Files of named tensors in a folder, each written whole or not at all.
 
-    After an interruption the files that are there are not computed again. Of several processes only the main one
+    After an interruption only missing files are computed. Of several processes only the main one
     writes; a process that does not see the folder, on another host for one, computes the features itself.
 
     Args:
-        folder: holds the files; its configuration says what the features depend on.
+        folder: holds the files; its configuration is everything that the features depend on.
         tensors: names of the tensors that every file has.
     """
 
@@ -28,11 +28,11 @@ class FeatureCache:
         return self._path(name).exists()
 
     def get(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors under a name: read from their file, or computed and written where there is none.
+        """The tensors of a file by name; they are computed and written where the file is missing.
 
         Args:
-            name: of the file, without its suffix.
-            compute: gives the tensors by name, contiguous.
+            name: name of the file without its suffix.
+            compute: computes the tensors by name, contiguous.
 
         Raises:
             TrainingError: when the file is damaged or cannot be written.
@@ -44,7 +44,7 @@ class FeatureCache:
         return computed
 
     def load(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file by name. Raises TrainingError when the file is missing or damaged."""
+        """The tensors by name of the file `name`. Raises TrainingError when the file is missing or damaged."""
         path = self._path(name)
         try:
             tensors = load_file(path)
@@ -55,7 +55,15 @@ class FeatureCache:
         return tensors
 
     def store(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Write the file of a name. Raises TrainingError when it cannot be written."""
+        """Write a file.
+
+        Args:
+            name: name of the file without its suffix.
+            tensors: the tensors by name, contiguous.
+
+        Raises:
+            TrainingError: when the file cannot be written.
+        """
         self._folder.replace(self._path(name).name, lambda file: file.write(save(tensors)))
 
     def _path(self, name: str) -> Path:

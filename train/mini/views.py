@@ -1,4 +1,4 @@
-"""Training views of regions and photos: crops along masks as the demo cuts them, and disturbed ones."""
+"""Training views of regions and photos: crops along masks as in the demo, and augmented ones."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from train.common.image_sets import resize_labels
 
 @dataclass(frozen=True)
 class RegionView:
-    """How a region is cut out.
+    """How a region is cropped.
 
     Attributes:
-        margin: added on each side of the tight box, in its width and height.
-        surroundings: brightness of what is outside the mask; 0 is OVSeg's fill with the mean colour.
-        flipped: left and right swapped.
+        margin: what is added on each side of the tight box, as a share of the box's width and height.
+        surroundings: factor on the normalised pixels outside the mask, 0 to 1; 0 is OVSeg's fill with the mean colour.
+        flipped: whether left and right are swapped.
     """
 
     margin: float
@@ -34,18 +34,19 @@ REGION_VIEWS = (
     RegionView(0.1, 0.3, False),
     RegionView(0.2, 0.3, True),
 )
-"""The first is the demo's own, the third its view in context; the others are variations of these two."""
+"""The first is the demo's view of a region, the third its view in context; the others are variations of these two."""
 
 PHOTO_VIEWS = ((1.0, False), (0.8, True))
 """Share of the width and height that is kept, and whether it is flipped."""
 
 
 def region_view(image: np.ndarray, mask: np.ndarray, view: RegionView) -> Tensor:
-    """A crop, float32 (1, 3, SIZE, SIZE), normalised.
+    """A crop of a region, float32 (1, 3, CROP_SIDE, CROP_SIDE), normalised.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), RGB.
         mask: bool (H, W), not empty.
+        view: how the region is cropped.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     (top, bottom), (left, right) = _widened(rows, view.margin, len(mask)), _widened(columns, view.margin, mask.shape[1])
@@ -55,7 +56,14 @@ def region_view(image: np.ndarray, mask: np.ndarray, view: RegionView) -> Tensor
 
 
 def photo_view(image: np.ndarray, share: float, flipped: bool, generator: torch.Generator) -> Tensor:
-    """A view of a whole photo, float32 (1, 3, SIZE, SIZE): a window of `share` of its sides, at random."""
+    """A random window of a photo, float32 (1, 3, CROP_SIDE, CROP_SIDE), normalised.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        share: share of the width and the height that the window keeps, 0 to 1.
+        flipped: whether left and right are swapped.
+        generator: source of all randomness.
+    """
     sides = [max(1, round(side * share)) for side in image.shape[:2]]
     top, left = (
         int(torch.randint(whole - side + 1, (), generator=generator))
@@ -70,13 +78,15 @@ def random_window(
     """A square window of a photo at a random scale, flipped half of the time.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), RGB.
         labels: int32 (H, W).
-        side: of the window, in pixels.
-        scales: the least and the most pixels of the photo's longest side.
+        side: side of the window in pixels.
+        scales: smallest and largest longest side of the scaled photo, in pixels.
+        generator: source of all randomness.
 
     Returns:
-        float32 (1, 3, side, side), normalised and zero beyond the photo; labels (side, side), IGNORE there.
+        The window, float32 (1, 3, side, side), normalised and zero beyond the photo, and its labels,
+        int32 (side, side), IGNORE beyond the photo.
     """
     longest = int(torch.randint(scales[0], scales[1] + 1, (), generator=generator))
     height, width = (max(1, round(length * longest / max(labels.shape))) for length in labels.shape)
@@ -94,6 +104,7 @@ def random_window(
 
 
 def _widened(occupied: np.ndarray, margin: float, length: int) -> tuple[int, int]:
+    """First and last (exclusive) of the occupied rows or columns, with a margin, within `length` rows or columns."""
     first, last = int(occupied[0]), int(occupied[-1]) + 1
     extra = round((last - first) * margin)
     return max(0, first - extra), min(length, last + extra)

@@ -129,9 +129,9 @@ def test_training_lowers_the_loss(two):
 def test_windows_are_embedded_as_if_each_were_alone(two):
     batch, training = drawn(data(two)), DenseTraining(DenseHead(CHANNELS, 384, 16))
     every = batch | {"places": torch.arange(4 * PLACES)}
-    together = training.embedded(every)
+    together = training.embed_places(every)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(4 * PLACES))
     alone = {name: level[2:3] for name, level in batch.items() if name.startswith("stride")}
     torch.testing.assert_close(
-        training.embedded(alone | {"places": torch.arange(PLACES)}), together[2 * PLACES : 3 * PLACES]
+        training.embed_places(alone | {"places": torch.arange(PLACES)}), together[2 * PLACES : 3 * PLACES]
     )

@@ -80,7 +80,7 @@ def test_a_set_without_regions_is_empty(tmp_path, folder):
         assert found.features.flatten(0, 1).shape == (0, 1280)
         assert found.logits.flatten(0, 1).shape == (0, 1000)
         assert found.photos.dtype == found.classes.dtype == torch.int64
-        assert len(found.only(torch.tensor([True])[found.photos]).classes) == 0
+        assert len(found.select(torch.tensor([True])[found.photos]).classes) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", "half", "other"])
@@ -110,6 +110,6 @@ def test_some_can_be_kept():
     whole = ViewFeatures(
         torch.arange(6).view(3, 2, 1), torch.arange(6).view(3, 2, 1), torch.arange(3), torch.tensor([5, 6, 7])
     )
-    part = whole.only(torch.tensor([True, False, True]))
+    part = whole.select(torch.tensor([True, False, True]))
     assert part.features[:, 0, 0].tolist() == part.logits[:, 0, 0].tolist() == [0, 4]
     assert (part.photos.tolist(), part.classes.tolist()) == ([0, 2], [5, 7])

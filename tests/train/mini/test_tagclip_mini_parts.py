@@ -18,7 +18,7 @@ from train.common.labelled_batches import BACKGROUND
 from train.mini.tagclip.batches import SplitSet, WindowBatches
 from train.mini.tagclip.experiments import VARIANTS
 from train.mini.tagclip.initialisation import GAIN, anchor_projection, initialise_model
-from train.mini.tagclip.measurement import WEIGHTINGS, SegmentationCounts, _count_trust
+from train.mini.tagclip.measurement import WEIGHTINGS, SegmentationCounts, _count_trusty
 from train.mini.tagclip.training import TagCLIPMiniTraining, TrustyLoss
 from train.tagclip.losses import UNSEEN
 
@@ -87,7 +87,7 @@ CHANCE = -np.log(0.5) * 0.5**2
 def test_what_is_to_look_new_counts_by_alpha_in_the_trusty_loss(background, wanted):
     training = TagCLIPMiniTraining(torch.nn.Identity(), torch.zeros(1, 384), TrustyLoss(0.9, background))
     labels = torch.tensor([[[UNSEEN, 0], [BACKGROUND, -1]]])
-    assert training._novelty(torch.zeros(1, 2, 2), labels).item() == pytest.approx(CHANCE * wanted)
+    assert training._trusty_loss(torch.zeros(1, 2, 2), labels).item() == pytest.approx(CHANCE * wanted)
 
 
 def test_unseen_pixels_teach_nothing_about_the_masks_of_seen_classes():
@@ -120,10 +120,10 @@ def test_only_a_decoder_with_a_trusty_token_has_its_loss():
 def test_the_area_is_how_often_an_unseen_pixel_looks_newer():
     counted = SegmentationCounts({title: Confusion(2) for title in WEIGHTINGS})
     trusty = np.array([[0.1, 0.3], [0.2, 0.9]])
-    _count_trust(counted.trusty, trusty, np.array([[0, 0], [1, 1]]), np.array([True, False]))
-    assert counted.area() == pytest.approx(3 / 4)
-    assert counted.trust() == pytest.approx((0.2, 0.55), abs=0.005)
-    _count_trust(counted.trusty, trusty, np.full((2, 2), -1), np.array([True, False]))
+    _count_trusty(counted.trusty, trusty, np.array([[0, 0], [1, 1]]), np.array([True, False]))
+    assert counted.trusty_auc() == pytest.approx(3 / 4)
+    assert counted.mean_trusty() == pytest.approx((0.2, 0.55), abs=0.005)
+    _count_trusty(counted.trusty, trusty, np.full((2, 2), -1), np.array([True, False]))
     assert counted.trusty.sum() == 4
 
 

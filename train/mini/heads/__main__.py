@@ -8,8 +8,8 @@ Three stages, each of which goes on where it was interrupted: features of the fr
 the dense head. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
 
 With --restricted no region or photo is named by a word that measures the open vocabulary, although captions may have
-it: see `train.mini.lexicon.RESTRICTED`. The features do not depend on that, so a second run may share the features of
-the first (--features).
+such words: see `train.mini.lexicon.RESTRICTED`. The features do not depend on this option, so a second run may share
+the features of the first (--features).
 """
 
 import argparse
@@ -47,13 +47,14 @@ DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5
-"""Weight of the projection head's logits relative to the anchors': less loses training classes, more loses others."""
+"""Weight of the projection head's logits relative to the anchors'; with a smaller one training classes are recognised
+less often, with a larger one all other classes."""
 
 CAPTIONS_PER_PHOTO = 5
 SMOKE_PHOTOS = 4
 
 NOUN_PHOTOS = 300
-"""Photos of each captioned set whose nouns are matched to mask proposals; a second each on two cores."""
+"""Photos of each captioned set whose nouns are matched to mask proposals; a photo takes a second on two cores."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class TrainedHead:
 
     Attributes:
         head: in evaluation mode.
-        scale: the factor on its cosines in training, a logit scale.
-        mean: the mean of its embeddings of training photos, float32 (384,).
+        scale: the logit scale of training, a factor on cosines.
+        mean: the mean of the head's embeddings of training photos, float32 (384,).
     """
 
     head: nn.Module
@@ -110,20 +111,20 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     if state.is_main_process:
         print(folder.text())
     towers = ImageTower(command.device_of(state)), TextTower(command.device_of(state))
-    known = {
+    feature_config = {
         "photos": config.photos,
         "noun_photos": config.noun_photos,
         "views": [str(view) for view in (*views.REGION_VIEWS, *views.PHOTO_VIEWS)],
     }
-    stored = RunFolder(arguments.features or arguments.out / "features", known)
+    feature_folder = RunFolder(arguments.features or arguments.out / "features", feature_config)
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
-        targets, captions = _region_targets(config, labelled, training_sets, described, towers, stored)
+        targets, captions = _region_targets(config, labelled, training_sets, described, towers, feature_folder)
     lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
-    data = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
-    projection = _projection(config, folder, data, lexicon)
+    batches = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
+    projection = _train_projection_head(config, folder, batches, lexicon)
     lexicon = Lexicon(_words(training_sets, described), towers[1], config.restricted)
-    dense_head = _dense(config, folder, training_sets, towers[0], lexicon)
+    dense_head = _train_dense_head(config, folder, training_sets, towers[0], lexicon)
     if state.is_main_process:
         _export(folder, projection, dense_head)
     return 0
@@ -168,42 +169,46 @@ def _region_targets(
     training_sets: Sequence[LabelledSet],
     described: Sequence[DescribedSet],
     towers: tuple[ImageTower, TextTower],
-    stored: RunFolder,
+    feature_folder: RunFolder,
 ) -> tuple[list[regions.RegionTargets], list[tuple[features.ViewFeatures, Tensor]]]:
-    """Regions and whole photos with words; photos with the embeddings of their captions."""
+    """Regions and whole photos with words, and photos with the embeddings of their captions."""
     image_tower, text_tower = towers
     targets = [
-        _select_regions(full, part, features.encode_regions(full, image_tower, stored))
+        _select_regions(full, part, features.encode_regions(full, image_tower, feature_folder))
         for full, part in zip(labelled, training_sets, strict=True)
     ]
     captions = []
     for source in described:
-        views = features.encode_photos(source, image_tower, stored)
+        views = features.encode_photos(source, image_tower, feature_folder)
         if source.tags:
             targets.append(regions.RegionTargets(views, tuple(tags[0] for tags in source.texts)))
             continue
-        captions.append((views, _captions(source, text_tower)))
+        captions.append((views, _embed_captions(source, text_tower)))
         matcher = NounMatcher(
             SamMaskGenerator(mobile_sam.load_mobile_sam(device=image_tower.device), "fast"), image_tower, text_tower
         )
-        matched = features.encode_matched_nouns(source, matcher, config.noun_photos, image_tower, stored)
+        matched = features.encode_matched_nouns(source, matcher, config.noun_photos, image_tower, feature_folder)
         targets.append(regions.RegionTargets(matched, tuple(NOUNS[row] for row in matched.classes), weak=True))
     return targets, captions
 
 
-def _projection(config: HeadsConfig, folder: RunFolder, data: regions.RegionBatches, lexicon: Lexicon) -> TrainedHead:
+def _train_projection_head(
+    config: HeadsConfig, folder: RunFolder, batches: regions.RegionBatches, lexicon: Lexicon
+) -> TrainedHead:
     """Train the projection head."""
-    torch.manual_seed(config.projection_schedule.seed)  # what came before differs when a run goes on
+    torch.manual_seed(config.projection_schedule.seed)  # a resumed run may have drawn other random numbers before
     head = ProjectionHead(ImageTower.WIDTH, TextTower.WIDTH, HIDDEN, DROPOUT)
-    head.standardise(data.features)
+    head.standardise(batches.features)
     stage = RunFolder(folder.path / "projection", asdict(config.projection_schedule))
     training = regions.RegionTraining(head, lexicon)
-    training.caption_scale.requires_grad_(data.captioned)  # several processes wait for the gradient of all they train
-    fit(training, data, config.projection_schedule, stage, title="projection head")
-    return TrainedHead(head, training.word_scale.exp().item(), _mean(head, data.features))
+    training.caption_scale.requires_grad_(
+        batches.captioned
+    )  # several processes wait for the gradient of every trained parameter
+    fit(training, batches, config.projection_schedule, stage, title="projection head")
+    return TrainedHead(head, training.word_scale.exp().item(), _mean_embedding(head, batches.features))
 
 
-def _dense(
+def _train_dense_head(
     config: HeadsConfig, folder: RunFolder, training_sets: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
 ) -> TrainedHead:
     """Train the dense head on labelled photos."""
@@ -226,17 +231,17 @@ def _export(folder: RunFolder, projection: TrainedHead, dense_head: TrainedHead)
     print(json.dumps({"id": "mini-heads", "sha256": sha256_of(path), "size": path.stat().st_size}))
 
 
-def _select_regions(full: LabelledSet, trained: LabelledSet, views: features.ViewFeatures) -> regions.RegionTargets:
-    """The regions of the photos and classes that are trained, from the features of all regions of a set."""
-    keys = set(trained.keys)
+def _select_regions(full: LabelledSet, part: LabelledSet, views: features.ViewFeatures) -> regions.RegionTargets:
+    """The regions of the photos and training classes of a part of a set, from the features of all its regions."""
+    keys = set(part.keys)
     photos = torch.tensor([key in keys for key in full.keys])
-    kept = views.only(photos[views.photos] & torch.tensor(trained.training_classes)[views.classes])
+    kept = views.select(photos[views.photos] & torch.tensor(part.training_classes)[views.classes])
     return regions.RegionTargets(kept, tuple(full.names[index] for index in kept.classes))
 
 
-def _captions(source: DescribedSet, tower: TextTower) -> Tensor:
+def _embed_captions(source: DescribedSet, tower: TextTower) -> Tensor:
     """Text embeddings of each photo's captions, float16 (N, T, 384), T being CAPTIONS_EACH; shorter lists repeat."""
-    texts = [each[i % len(each)] for each in source.texts for i in range(CAPTIONS_PER_PHOTO)]
+    texts = [captions[i % len(captions)] for captions in source.texts for i in range(CAPTIONS_PER_PHOTO)]
     steps = range(0, len(texts), 1000)
     bar = tqdm(steps, desc=f"captions of {source.name}", unit="thousand", disable=None)
     return torch.cat([tower(texts[start : start + 1000]).half().cpu() for start in bar]).unflatten(
@@ -245,7 +250,7 @@ def _captions(source: DescribedSet, tower: TextTower) -> Tensor:
 
 
 @torch.inference_mode()
-def _mean(head: ProjectionHead, features: Tensor) -> Tensor:
+def _mean_embedding(head: ProjectionHead, features: Tensor) -> Tensor:
     """The mean embedding (384,) of features (M, 1280)."""
     return torch.cat([head(part.to(head.get_buffer("mean").device)) for part in features.split(4096)]).mean(0)
 

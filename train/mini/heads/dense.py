@@ -2,7 +2,7 @@
 
 Windows of labelled photos at random scales. Places are drawn evenly over classes; the embedding of a place must be
 nearer to its word than to the other words of its set, to ImageNet's names, and to "none of these", a vector that is
-learned from pixels of background and not used later.
+learned from pixels of background and not used at inference.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,14 @@ _UNLABELLED = -1
 
 @dataclass(frozen=True)
 class DenseBatchSizes:
-    """How much is drawn a step: windows, their side in pixels, places a window, and ImageNet names as distractors."""
+    """The size of a batch.
+
+    Attributes:
+        windows: number of windows.
+        side: side of a window in pixels.
+        places: number of places that are drawn in each window.
+        distractors: number of ImageNet names that are negatives.
+    """
 
     windows: int = 12
     side: int = 352
@@ -40,7 +47,7 @@ class DenseBatchSizes:
 
 
 SCALES = (400, 720)
-"""Longest side of the photos in pixels, from and to; the demo reads them at 512."""
+"""Smallest and largest longest side of the scaled photos in pixels; the demo's is 512."""
 
 _MEAN_BATCHES = 10
 
@@ -60,25 +67,37 @@ def train_dense_head(
         lexicon: text embeddings of their words.
         tower: the frozen image tower.
         sizes: how much is drawn in a step.
-        schedule: of the training; its seed also initialises the head.
-        folder: holds the state and the log.
+        schedule: how long and how fast to train; its seed also initialises the head.
+        folder: holds the state of the training and the log.
 
     Returns:
         The head, the scale of its logits, and the mean of its embeddings of windows, float32 (384,).
     """
-    data = DenseBatches(training_sets, lexicon, tower, sizes)
+    batches = DenseBatches(training_sets, lexicon, tower, sizes)
     torch.manual_seed(schedule.seed)
     training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
-    fit(training, data, schedule, folder, title="dense head")
+    fit(training, batches, schedule, folder, title="dense head")
     generator = torch.Generator().manual_seed(schedule.seed)
     with torch.inference_mode():
-        drawn = (training.embedded(data(generator)) for _ in range(_MEAN_BATCHES))
-        mean = torch.stack([places.mean(0) for places in drawn if len(places)]).mean(0)
+        embeddings = (training.embed_places(batches(generator)) for _ in range(_MEAN_BATCHES))
+        mean = torch.stack([places.mean(0) for places in embeddings if len(places)]).mean(0)
     return training.head, training.scale.exp().item(), mean
 
 
 class DenseBatches:
-    """A `BatchSampler` of windows of labelled photos; sets are drawn by `SetSampler`."""
+    """A `BatchSampler` of windows of labelled photos; sets are drawn by `SetSampler`.
+
+    A batch has "stride S", the maps of the image tower at each of its strides, (B, C, h, w); of the P drawn places
+    "places", flat indices into the B windows, int64 (P,), and "words", rows of the right words, int64 (P,); "texts" (W,
+    384) and "distractors" (M, 384), unit vectors; and "excluded", bool (P, W + 1 + M), the words, "none of these" and
+    the distractors that are no negatives of a place.
+
+    Args:
+        sources: the sets.
+        lexicon: text embeddings of their words.
+        tower: the frozen image tower.
+        sizes: the size of a batch.
+    """
 
     def __init__(
         self, sources: Sequence[LabelledSet], lexicon: Lexicon, tower: ImageTower, sizes: DenseBatchSizes
@@ -86,7 +105,7 @@ class DenseBatches:
         self._sources, self._lexicon, self._tower, self._sizes = sources, lexicon, tower, sizes
         self._sampler = SetSampler([len(source.dataset) for source in sources], [len(s.names) for s in sources])
         none = len(lexicon.words)
-        # For each set: the lexicon's row of each label, and the words, with "none", that its labels distinguish.
+        # For each set: the lexicon's row of each label, and the words, "none of these" among them, that are labelled.
         self._rows = [_rows(source, lexicon, none) for source in sources]
         self._distinguished = torch.zeros(len(sources), none + 1, dtype=torch.bool)
         for distinguished, rows in zip(self._distinguished, self._rows, strict=True):
@@ -94,15 +113,15 @@ class DenseBatches:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         sizes = self._sizes
-        chosen = self._sampler.draw_sets(sizes.windows, generator)
+        sets = self._sampler.draw_sets(sizes.windows, generator)
         pixels, places, words = [], [], []
-        for number, which in enumerate(chosen):
-            window, rows = self._window(which, generator)
-            found = _draw_places(rows, sizes.places, generator)
+        for window_number, set_number in enumerate(sets):
+            window, rows = self._window(set_number, generator)
+            drawn = _draw_places(rows, sizes.places, generator)
             pixels.append(window)
-            places.append(found + number * rows.numel())
-            words.append(rows.flatten()[found])
-        sets = torch.tensor(chosen).repeat_interleave(torch.tensor([len(found) for found in places]))
+            places.append(drawn + window_number * rows.numel())
+            words.append(rows.flatten()[drawn])
+        set_of_place = torch.tensor(sets).repeat_interleave(torch.tensor([len(drawn) for drawn in places]))
         distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: sizes.distractors]
         with torch.inference_mode():
             maps = self._tower.pyramid(torch.cat(pixels))
@@ -112,28 +131,32 @@ class DenseBatches:
             "words": torch.cat(words),
             "texts": self._lexicon.draw(generator),
             "distractors": self._lexicon.imagenet[distractors],
-            "excluded": self._excluded(torch.cat(words), sets, distractors),
+            "excluded": self._excluded(torch.cat(words), set_of_place, distractors),
         }
 
-    def _window(self, which: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _window(self, set_number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A window, (1, 3, S, S), and the rows of the words of its places, int64 (S / STRIDE, S / STRIDE)."""
-        source = self._sources[which]
-        sample = source.dataset.samples[self._sampler.draw_photo(which, generator)]
+        source = self._sources[set_number]
+        sample = source.dataset.samples[self._sampler.draw_photo(set_number, generator)]
         window, labels = views.random_window(*source.load(sample), self._sizes.side, SCALES, generator)
         centres = torch.from_numpy(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int64))
-        return window, self._rows[which][centres]
+        return window, self._rows[set_number][centres]
 
-    def _excluded(self, words: Tensor, sets: Tensor, distractors: Tensor) -> Tensor:
-        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not distinguish, and synonyms."""
+    def _excluded(self, words: Tensor, set_of_place: Tensor, distractors: Tensor) -> Tensor:
+        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not label, and similar names."""
         none = len(self._lexicon.words)
         is_none = words == none
-        near = self._lexicon.not_negatives(words.clamp(max=none - 1), distractors)
-        near[is_none] = True  # background may show anything that ImageNet knows
-        return torch.cat([~self._distinguished[sets], near[:, none:]], 1)
+        similar = self._lexicon.not_negatives(words.clamp(max=none - 1), distractors)
+        similar[is_none] = True  # background may show anything that ImageNet knows
+        return torch.cat([~self._distinguished[set_of_place], similar[:, none:]], 1)
 
 
 class DenseTraining(nn.Module):
-    """The head with its loss."""
+    """The dense head with its loss.
+
+    Args:
+        head: the head that is trained.
+    """
 
     def __init__(self, head: DenseHead) -> None:
         super().__init__()
@@ -142,22 +165,23 @@ class DenseTraining(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.3))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The cross entropy of the drawn places of a batch of `DenseBatches`, "places"."""
         texts = torch.cat([batch["texts"], self.none[None], batch["distractors"]])
-        logits = self.scale.exp() * self.embedded(batch) @ texts.T
+        logits = self.scale.exp() * self.embed_places(batch) @ texts.T
         if not len(logits):  # no place in these windows has a label
             return {"places": logits.sum()}
         return {"places": F.cross_entropy(logits.masked_fill(batch["excluded"], -1e4), batch["words"])}
 
-    def embedded(self, batch: Batch) -> Tensor:
-        """Unit vectors (P, 384) of the drawn places."""
+    def embed_places(self, batch: Batch) -> Tensor:
+        """Unit vectors (P, 384) of the drawn places of a batch of `DenseBatches`."""
         # Two windows at a time: blocks beyond 32 MB are cleared by the system whenever they are asked for again.
         levels = [batch[f"stride {stride}"].split(2) for stride in ImageTower.STRIDES]
-        maps = torch.cat([self.head.maps(list(each)) for each in zip(*levels, strict=True)])
+        maps = torch.cat([self.head.maps(list(windows)) for windows in zip(*levels, strict=True)])
         return self.head.embed(maps.movedim(1, -1).flatten(0, 2)[batch["places"]])
 
 
 def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
-    """The lexicon's row of each label, `none` for background, _UNLABELLED for other labels; IGNORE, -1, is the last."""
+    """The lexicon's row of each label: `none` for background, _UNLABELLED for other labels and, last, IGNORE, -1."""
     rows = lexicon.index(source.names)
     rows[~torch.tensor(source.training_classes)] = _UNLABELLED
     if source.dataset.background is not None:
@@ -166,7 +190,7 @@ def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
 
 
 def _draw_places(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Flat indices of `count` labelled places, rare words more often than their share."""
+    """Flat indices of `count` labelled places, weighted by one over the square root of the frequency of their words."""
     labelled = (rows.flatten() != _UNLABELLED).nonzero()[:, 0]
     if not len(labelled):
         return labelled

@@ -5,9 +5,9 @@
     python -m train.mini.sed --data DIR --out runs/smoke --smoke             everything on a few photos, in a minute
 
 DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
-which goes on where it was interrupted: an out-of-fold dense head (`train.mini.sed.cross_fitting`), the features that it
-computes of the other photos, and the decoder. `ovseg_demo.methods.sed.mini` loads OUT/sed-mini.safetensors, whose line
-for the catalogue is printed last.
+which is resumed where it was interrupted: an out-of-fold dense head (`train.mini.sed.cross_fitting`), the features of
+the photos that did not train this head, and the decoder. `ovseg_demo.methods.sed.mini` loads OUT/sed-mini.safetensors;
+its line for the catalogue is printed at the end.
 """
 
 import argparse
@@ -85,25 +85,25 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(command.device_of(state)), restricted=False)
     tower = ImageTower(command.device_of(state))
-    heads = cross_fitting.train_out_of_fold_heads(
+    heads_path = cross_fitting.train_out_of_fold_heads(
         labelled, lexicon, tower, config.head_sizes, config.head_schedule, folder
     )
-    vlm = MiniModel(command.device_of(state), heads)
-    shown = cross_fitting.split_half(labelled, head=False)
+    vlm = MiniModel(command.device_of(state), heads_path)
+    decoder_sets = cross_fitting.split_half(labelled, head=False)
     with state.main_process_first():
-        views = MultiScaleViews(shown, vlm, RunFolder(folder.path / "views", {"photos": config.photos}))
-    drawn = batches.CostMapBatches(shown, views, lexicon, MiniCostMaps(vlm), config.sizes)
+        views = MultiScaleViews(decoder_sets, vlm, RunFolder(folder.path / "views", {"photos": config.photos}))
+    cost_map_batches = batches.CostMapBatches(decoder_sets, views, lexicon, MiniCostMaps(vlm), config.sizes)
     torch.manual_seed(config.schedule.seed)
     decoder = Decoder(DECODER_SIZES)
     initialisation.initialise_decoder(decoder)
-    begun = {name: value.clone() for name, value in decoder.state_dict().items()}
+    initial = {name: value.clone() for name, value in decoder.state_dict().items()}
     stage = RunFolder(folder.path / "decoder", asdict(config.schedule))
-    trained = fit(SEDMiniTraining(decoder), drawn, config.schedule, stage, title="decoder")
+    trained = fit(SEDMiniTraining(decoder), cost_map_batches, config.schedule, stage, title="decoder")
     if state.is_main_process:
         folder.replace(
             FILE,
             lambda file: file.write(
-                save(half_precision(interpolate_weights(begun, trained.decoder.state_dict(), config.share)))
+                save(half_precision(interpolate_weights(initial, trained.decoder.state_dict(), config.share)))
             ),
         )
         path = folder.path / FILE

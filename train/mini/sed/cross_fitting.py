@@ -1,7 +1,8 @@
 """Cross-fitting: the decoder is trained on cost maps of a dense head that was not trained on the same photos.
 
-On its own training photos the bundled dense head is far better than on others: its label map of voc_train has an mIoU
-of 79, and of 66 on held-out photos. A decoder trained on those cost maps would trust the head too much. So the photos
+On its own training photos the bundled dense head is far better than on other photos: its label maps of voc_train have
+an mIoU of 79, and its label maps of held-out photos one of 66. A decoder trained on cost maps of the head's training
+photos would trust the head too much. So the photos
 are split in two: a head of the same kind is trained on one half, and the decoder on its out-of-fold predictions for the
 other half, as in stacked generalisation (Wolpert 1992). Only training needs this head; the demo uses the bundled one.
 """
@@ -55,15 +56,18 @@ def train_out_of_fold_heads(
     schedule: Schedule,
     folder: RunFolder,
 ) -> Path:
-    """The path of a file like that of the bundled heads, with an out-of-fold dense head; trained if it is missing.
+    """The path of a file of heads whose dense head is out-of-fold; the head is trained where the file is missing.
 
     Args:
-        labelled: the sets, of which the head's half is used.
+        labelled: the sets; the half of their photos for the head is used.
         lexicon: text embeddings of the training classes.
         tower: the frozen image tower.
         sizes: how much is drawn in a step.
-        schedule: of the training of the head.
-        folder: folder of the run; the head is in its subfolder "head".
+        schedule: how long and how fast the head is trained.
+        folder: folder of the run; the file is in its subfolder "head".
+
+    Raises:
+        TrainingError: see `fit`.
     """
     stage = RunFolder(folder.path / "head", asdict(schedule))
     path = stage.path / FILE
@@ -71,9 +75,9 @@ def train_out_of_fold_heads(
         head, scale, mean = dense.train_dense_head(
             split_half(labelled, head=True), lexicon, tower, sizes, schedule, stage
         )
-        made = load_for_inference(Heads(), "mini-heads")
-        made.get_submodule("dense").load_state_dict(head.state_dict())
-        made.get_buffer("dense_mean").copy_(mean)
-        made.get_buffer("dense_scale").fill_(scale)
-        stage.replace(FILE, lambda file: file.write(save(made.state_dict())))
+        heads = load_for_inference(Heads(), "mini-heads")
+        heads.get_submodule("dense").load_state_dict(head.state_dict())
+        heads.get_buffer("dense_mean").copy_(mean)
+        heads.get_buffer("dense_scale").fill_(scale)
+        stage.replace(FILE, lambda file: file.write(save(heads.state_dict())))
     return path

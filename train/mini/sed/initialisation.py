@@ -1,12 +1,13 @@
-"""The decoder as it begins: random, but its result is a weighted sum of what the mini model's places
-say at the three sizes of a photo.
+"""Initial weights of the decoder: random, except that its result is a weighted sum of the mini model's logits for
+the three sizes of a photo.
 
-So nothing that the mini model knows of words is lost at the start, and training has only to improve on it. One path
-through the decoder is laid by hand: the cost skips lay the folded logits out again, 8 x 8 to a place, and the last
-stage hands them on to the last head.
+So the decoder starts with the open vocabulary of the mini model, and training has only to improve the result. One path
+through the decoder has weights set by hand: the cost skips unfold the folded logits, 8 x 8 to a place, and the last
+stage passes them on to the last head.
 
-Group normalisation would take each class's own mean and spread away, and with them which class is the likeliest. A
-constant that outweighs everything else in the group keeps both nearly as they are; it travels with the logits.
+Group normalisation would remove the mean and the spread of each class's logits, and so the differences between
+classes. A constant that is large compared with everything else in the group keeps both nearly unchanged; it is a second
+channel beside the logits.
 """
 
 from typing import Any
@@ -18,16 +19,17 @@ from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.mini import FOLD
 
 LIFT = 4.0
-"""Added to the logits, which are about standardised, so that the rectifiers on their way let nearly all pass."""
+"""Added to the logits, which are about standardised, so that nearly all of them pass the rectifiers of the path."""
 
 ANCHOR = 24.0
-"""The constant, in the same unit."""
+"""The constant beside the logits, in the unit of the logits."""
 
 GAIN, BIAS = 1.2, -4.5
-"""From standardised logits to those of "this place is of this class": near what a logistic regression gives."""
+"""Slope and intercept from standardised logits to logits of "this place is of this class", near the values that a
+logistic regression gives."""
 
 MIX = (0.4, 0.25, 0.35)
-"""How much the middle, the large and the small reading count."""
+"""Weights of the logits for the middle, the large and the small size of the photo."""
 
 _SIGNAL, _CONSTANT = 0, 1
 """Channels of the last cost skip."""
@@ -35,11 +37,17 @@ _SIGNAL, _CONSTANT = 0, 1
 
 @torch.no_grad()
 def initialise_decoder(decoder: Decoder) -> None:
-    """Lay the path in a decoder of random weights."""
+    """Set the weights of the path in a decoder of random weights.
+
+    Args:
+        decoder: a decoder with the sizes `DECODER_SIZES`.
+    """
     _unfold(decoder.cost_skips)
     last: Any = decoder.stages[-1]  # its layers have no static types
     cost_skip: Any = decoder.cost_skips[-1]
-    hints = last.mix[0].in_channels - cost_skip.out_channels  # the last of its inputs
+    hints = (
+        last.mix[0].in_channels - cost_skip.out_channels
+    )  # the first channel of the cost skip, the last of the inputs
     widened, first, _, mixed, second, _ = last.mix
     _carry(widened, {hints + _SIGNAL: 1.0, hints + _CONSTANT: -LIFT / ANCHOR}, {hints + _CONSTANT: 1.0})
     _carry(mixed, {0: 1.0, 1: -1.0}, {2: 1.0})
@@ -52,9 +60,9 @@ def initialise_decoder(decoder: Decoder) -> None:
 
 
 def _unfold(cost_skips: nn.ModuleList) -> None:
-    """Each transposed convolution parts the folded logits of a place among the four places it becomes.
+    """Let each transposed convolution distribute the folded logits of a place over the four places that it becomes.
 
-    The first also mixes the readings; a place of the small one speaks for four of the finer.
+    The first one also sums the logits for the three sizes; a logit for the small size counts for four places.
     """
     side = FOLD
     layers: Any = list(cost_skips)
@@ -78,10 +86,14 @@ def _unfold(cost_skips: nn.ModuleList) -> None:
 
 
 def _carry(layer: nn.Conv2d, signal: dict[int, float], constant: dict[int, float]) -> None:
-    """The first four outputs are the signal, its negative, the constant and its negative; no other reads the latter.
+    """Let the first four outputs be the signal, its negative, the constant and its negative.
+
+    No other output depends on the constant.
 
     Args:
-        signal, constant: weights of inputs at the centre of the kernel.
+        layer: the convolution.
+        signal: weights of the signal by input channel, at the centre of the kernel.
+        constant: weights of the constant by input channel, at the centre of the kernel.
     """
     layer.weight[:, list(constant)] = 0
     layer.weight[:4] = 0

@@ -1,6 +1,6 @@
 """Features of the frozen mini model for labelled photos at three sizes, one file a photo (`train.mini.feature_cache`).
 
-The whole photo is encoded, as in the demo, at a randomly drawn size of its own.
+Each photo is encoded whole, as in the demo; its middle size is drawn at random.
 """
 
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ STRIDE = ImageTower.STRIDES[0]
 _NAMES = tuple(field.name for field in fields(MultiScaleFeatures))
 
 _MAPS = 3
-"""Of the middle size, which alone has maps."""
+"""Number of the feature maps of the middle size; the other sizes have none."""
 
 _TENSORS = (
     "labels",
     *(f"{name} {part}" for name in _NAMES for part in ("anchors", "places")),
     *(f"middle map {number}" for number in range(_MAPS)),
 )
-"""What a file holds."""
+"""Names of the tensors of a file."""
 
 
 class MultiScaleViews:
-    """Features of the photos of some sets in files of some 20 MB each; files that exist are not computed again.
+    """Features of the photos of labelled sets in files of about 20 MB each; only missing files are computed.
 
     Args:
         labelled: the sets.
@@ -56,21 +56,21 @@ class MultiScaleViews:
                     self._cache.store(name, _encode(source, number, sample, vlm))
 
     def draw(self, number: int, photo: int, generator: torch.Generator) -> tuple[MultiScaleFeatures, Tensor]:
-        """A photo of a set, mirrored half of the time, and the labels of its places of stride 4, int64 (h, w).
+        """The features of a photo, mirrored half of the time, and the labels of its places at stride 4, int64 (h, w).
 
         Args:
-            number: of the set.
-            photo: its number in the set.
+            number: number of the set.
+            photo: number of the photo in the set.
             generator: decides whether the photo is mirrored.
 
         Raises:
             TrainingError: when the file of the photo is missing or damaged.
         """
         stored = self._cache.load(_file_name(self._names[number], photo))
-        readings, labels = _readings(stored), stored["labels"].long()
+        scales, labels = _features_of(stored), stored["labels"].long()
         if torch.rand((), generator=generator) < 0.5:
-            return mirror(readings), labels.flip(1)
-        return readings, labels
+            return mirror(scales), labels.flip(1)
+        return scales, labels
 
 
 def _file_name(set_name: str, photo: int) -> str:
@@ -81,20 +81,25 @@ def _encode(source: LabelledSet, number: int, sample: Sample, vlm: MiniModel) ->
     generator = torch.Generator().manual_seed(number)
     longest = int(torch.randint(LONGEST[0], LONGEST[1] + 1, (), generator=generator))
     image, labels = source.load(sample)
-    readings = encode_at_scales(vlm, image, longest)
-    return _tensors(readings, labels_at_stride(labels, readings))
+    scales = encode_at_scales(vlm, image, longest)
+    return _tensors(scales, labels_at_stride(labels, scales))
 
 
-def labels_at_stride(labels: np.ndarray, readings: MultiScaleFeatures) -> Tensor:
-    """The labels, int32 (H, W), at the centres of the places of the middle reading, int16 (h, w)."""
-    height, width = readings.middle.dense.shape[:2]
+def labels_at_stride(labels: np.ndarray, scales: MultiScaleFeatures) -> Tensor:
+    """The labels at the centres of the places at stride 4 of the middle size, int16 (h, w).
+
+    Args:
+        labels: int32 (H, W), at the size of the photo.
+        scales: the features of the photo, of which the middle size counts.
+    """
+    height, width = scales.middle.dense.shape[:2]
     fine = resize_labels(labels, (STRIDE * height, STRIDE * width))
     return torch.from_numpy(fine[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16))
 
 
-def mirror(readings: MultiScaleFeatures) -> MultiScaleFeatures:
-    """Left and right swapped: nearly what would be known of the mirrored photo."""
-    return MultiScaleFeatures(*(_flipped(getattr(readings, name)) for name in _NAMES))
+def mirror(scales: MultiScaleFeatures) -> MultiScaleFeatures:
+    """The features with left and right swapped, which are nearly the features of the mirrored photo."""
+    return MultiScaleFeatures(*(_flipped(getattr(scales, name)) for name in _NAMES))
 
 
 def _flipped(features: DenseFeatures) -> DenseFeatures:
@@ -102,16 +107,16 @@ def _flipped(features: DenseFeatures) -> DenseFeatures:
     return DenseFeatures(features.anchors.flip(1), features.dense.flip(1), maps)
 
 
-def _tensors(readings: MultiScaleFeatures, labels: Tensor) -> dict[str, Tensor]:
-    made = {"labels": labels}
+def _tensors(scales: MultiScaleFeatures, labels: Tensor) -> dict[str, Tensor]:
+    tensors = {"labels": labels}
     for name in _NAMES:
-        features = getattr(readings, name)
-        made |= {f"{name} anchors": features.anchors, f"{name} places": features.dense}
-        made |= {f"{name} map {number}": level for number, level in enumerate(features.maps)}
-    return {name: value.contiguous() for name, value in made.items()}
+        features = getattr(scales, name)
+        tensors |= {f"{name} anchors": features.anchors, f"{name} places": features.dense}
+        tensors |= {f"{name} map {number}": level for number, level in enumerate(features.maps)}
+    return {name: value.contiguous() for name, value in tensors.items()}
 
 
-def _readings(stored: dict[str, Tensor]) -> MultiScaleFeatures:
+def _features_of(stored: dict[str, Tensor]) -> MultiScaleFeatures:
     maps = tuple(stored[f"middle map {number}"] for number in range(_MAPS))
     return MultiScaleFeatures(
         *(

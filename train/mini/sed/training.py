@@ -14,8 +14,11 @@ _TINY = 1e-6
 class SEDMiniTraining(nn.Module):
     """The four binary cross entropies of SED (Xie et al., CVPR 2024, section 3.4), and the cross entropy of the result.
 
-    All are computed at stride 4, the resolution of the labels. The last is not SED's: it trains the choice of the best
-    word at each place, as the demo makes it.
+    All are computed at stride 4, the resolution of the labels. The fifth loss is not SED's: it trains the choice of the
+    best word at each place, which the demo makes.
+
+    Args:
+        decoder: the decoder that is trained.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -23,17 +26,17 @@ class SEDMiniTraining(nn.Module):
         self.decoder = decoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Means over the views of a batch, see `batches.CostMapBatches`."""
-        each = [
-            self._losses(*view)
-            for view in zip(batch["cost"], batch["skips"], batch["targets"], batch["counted"], strict=True)
+        """The losses of a batch of `batches.CostMapBatches`, means over its photos."""
+        losses = [
+            self._losses(*photo)
+            for photo in zip(batch["cost"], batch["skips"], batch["targets"], batch["counted"], strict=True)
         ]
-        return dict(zip(_NAMES, torch.stack(each).mean(0), strict=True))
+        return dict(zip(_NAMES, torch.stack(losses).mean(0), strict=True))
 
     def _losses(self, cost: Tensor, skips: list[Tensor], targets: Tensor, counted: Tensor) -> Tensor:
-        logits = [each[0] for each in self.decoder(cost[None], [level[None] for level in skips])]
-        known = [balanced_binary_cross_entropy(each, targets, counted) for each in logits]
-        return torch.stack([*known, balanced_class_cross_entropy(logits[-1], targets, counted)])
+        logits = [stage[0] for stage in self.decoder(cost[None], [level[None] for level in skips])]
+        binary = [balanced_binary_cross_entropy(stage, targets, counted) for stage in logits]
+        return torch.stack([*binary, balanced_class_cross_entropy(logits[-1], targets, counted)])
 
 
 def balanced_binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
@@ -41,32 +44,35 @@ def balanced_binary_cross_entropy(logits: Tensor, targets: Tensor, counted: Tens
 
     Args:
         logits: (T, h, w), interpolated to the size of the targets.
-        targets: float (T, H, W), 0 or 1; at most one of a place is 1.
-        counted: bool (T, H, W), where it is known whether a place is of a class.
+        targets: float (T, H, W), 0 or 1; at most one class of a place is 1.
+        counted: bool (T, H, W), whether the target of a class at a place is known.
     """
     fine = F.interpolate(logits[None], targets.shape[1:], mode="bilinear", align_corners=False)[0]
     weights = counted * inverse_root_frequencies(targets)
-    each = F.binary_cross_entropy_with_logits(fine, targets, reduction="none")
-    return (each * weights).sum() / weights.sum().clamp(min=_TINY)
+    losses = F.binary_cross_entropy_with_logits(fine, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=_TINY)
 
 
 def balanced_class_cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
     """The mean cross entropy of places with a class, weighted by `inverse_root_frequencies`; 0 without such places.
 
-    Arguments as above, all of the same size; where a class does not count, it is left out of the softmax.
+    Args:
+        logits: (T, H, W).
+        targets: float (T, H, W), 0 or 1; at most one class of a place is 1.
+        counted: bool (T, H, W), whether a class is in the softmax of a place.
     """
     weights = inverse_root_frequencies(targets) * targets.sum(0)
-    each = F.cross_entropy(logits.masked_fill(~counted, -1e4)[None], targets.argmax(0)[None], reduction="none")[0]
-    return (each * weights).sum() / weights.sum().clamp(min=_TINY)
+    losses = F.cross_entropy(logits.masked_fill(~counted, -1e4)[None], targets.argmax(0)[None], reduction="none")[0]
+    return (losses * weights).sum() / weights.sum().clamp(min=_TINY)
 
 
 def inverse_root_frequencies(targets: Tensor) -> Tensor:
     """Weights of places, (H, W): one over the square root of the number of places of the same class.
 
-    So small objects weigh more than their area, as in the training of the mini model's dense head.
+    So small objects weigh more than their share of the area, as in the training of the mini model's dense head.
 
     Args:
         targets: float (T, H, W), 0 or 1; places where all are 0 are a class of their own.
     """
-    shown = torch.cat([targets, 1 - targets.sum(0, keepdim=True)])
-    return (shown * shown.sum((1, 2), keepdim=True).clamp(min=1).rsqrt()).sum(0)
+    masks = torch.cat([targets, 1 - targets.sum(0, keepdim=True)])
+    return (masks * masks.sum((1, 2), keepdim=True).clamp(min=1).rsqrt()).sum(0)

@@ -1,13 +1,13 @@
-"""Train "TagCLIP (mini)" with three seeds, with its trusty map and without, and measure what the map is good for.
+"""Train "TagCLIP (mini)" with three seeds, with a trusty map and without, and measure how the map changes the scores.
 
     python -m train.mini.tagclip --data DIR --out runs/tagclip-mini             everything; prints a Markdown table
     python -m train.mini.tagclip --data DIR --out runs/tagclip-mini --set voc_train --seeds 1 --variant tagclip
     python -m train.mini.tagclip --data DIR --out runs/smoke --smoke            a few photos and steps, in a minute
 
-DIR holds folders with images/, masks/ and classes.json: voc_train and coco_train, whose held-out photos train nothing,
-and voc_dev. Each training has a folder OUT/SET-VARIANT-SEED and goes on where it was interrupted; those that are done
-are only measured. OUT/SET-VARIANT-SEED/tagclip-mini.safetensors is what `ovseg_demo.methods.tagclip.mini` loads,
-where it has a trusty map; that of `--set voc_train --variant shipped --seeds 1` is bundled.
+DIR holds folders with images/, masks/ and classes.json: voc_train and coco_train, whose held-out photos are not trained
+on, and voc_dev. Each training has a folder OUT/SET-VARIANT-SEED and is resumed where it was interrupted; finished
+trainings are only measured. `ovseg_demo.methods.tagclip.mini` loads OUT/SET-VARIANT-SEED/tagclip-mini.safetensors of
+variants with a trusty map; the bundled file is from `--set voc_train --variant shipped --seeds 1`.
 """
 
 import argparse
@@ -61,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     limit = SMOKE_PHOTOS if arguments.smoke else None
     wanted = arguments.set or list(UNSEEN)
-    found = [source for source in image_sets.labelled_sets(arguments.data, limit) if source.name in wanted]
-    if missing := set(wanted) - {source.name for source in found}:
+    sets = [source for source in image_sets.labelled_sets(arguments.data, limit) if source.name in wanted]
+    if missing := set(wanted) - {source.name for source in sets}:
         raise DatasetError(f"{arguments.data} holds no {' and no '.join(sorted(missing))} with photos to learn from.")
     steps = SMOKE_STEPS if arguments.smoke else None
     variants = arguments.variant or list(VARIANTS)
     vlm, texts = MiniModel(command.device_of(state)), TextTower(command.device_of(state))
-    for source in found:
+    for source in sets:
         views = _encode_windows(source, 1 if arguments.smoke else VIEWS, arguments.out, state)
         trained = {
             run: experiments.train_run(run, views, texts, arguments.out)
@@ -88,33 +88,33 @@ def _encode_windows(source: LabelledSet, count: int, out: Path, state: PartialSt
 
 
 def _print_measurement(trained: dict[TrainingRun, Path], data: Path, limit: int | None, vlm: MiniModel) -> None:
-    """Print what all runs of one set make of photos that they have not seen."""
+    """Print the scores of all runs of one set on photos that were not trained on."""
     split_set = next(iter(trained)).split_set
     models = {
         run: load_for_inference(MiniTagCLIPModel(VARIANTS[run.variant].sizes), path) for run, path in trained.items()
     }
-    for dataset in _unseen_photos(split_set.source.name, data, limit):
+    for dataset in _held_out_datasets(split_set.source.name, data, limit):
         seen_names = {_coco_name(name) for name in split_set.seen}
         seen = [_coco_name(name) in seen_names for name in dataset.vocabulary.names]
         print(f"\n{split_set.source.name}, measured on {dataset.name} ({len(dataset)} photos)\n")
         print(report.results_table(measure_models(models, dataset, seen, vlm), seen), flush=True)
 
 
-def _unseen_photos(name: str, data: Path, limit: int | None) -> list[Dataset]:
-    """voc_dev, and of the set itself what training leaves out."""
-    dev, own = (datasets.open_dataset("folder_named", data / each) for each in (DEV, name))
+def _held_out_datasets(name: str, data: Path, limit: int | None) -> list[Dataset]:
+    """voc_dev, and the held-out photos of the training set with this name."""
+    dev, own = (datasets.open_dataset("folder_named", data / folder) for folder in (DEV, name))
     own = replace(own, samples=tuple(sample for sample in own if held_out(sample.key)))
-    named = zip((DEV, f"{name}, held out"), (dev, own), strict=True)
-    return [replace(each, name=title, samples=each.samples[:limit]) for title, each in named if len(each)]
+    titled = zip((DEV, f"{name}, held out"), (dev, own), strict=True)
+    return [replace(dataset, name=title, samples=dataset.samples[:limit]) for title, dataset in titled if len(dataset)]
 
 
-_SAME = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tv monitor": "tv"}
-"""Names of VOC to those of COCO."""
+_COCO_NAMES = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tv monitor": "tv"}
+"""Names of COCO by names of VOC, where the two differ."""
 
 
 def _coco_name(name: str) -> str:
     name = readable_text(name)
-    return _SAME.get(name, name)
+    return _COCO_NAMES.get(name, name)
 
 
 if __name__ == "__main__":

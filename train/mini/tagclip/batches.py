@@ -16,11 +16,11 @@ from train.tagclip.losses import UNSEEN
 
 @dataclass(frozen=True)
 class SplitSet:
-    """A set and which of its classes are kept unseen.
+    """A labelled set whose classes are split into seen and unseen ones.
 
     Attributes:
         source: the photos.
-        unseen: names of the unseen classes, all among the set's; their masks are never a target of a class's mask.
+        unseen: names of the unseen classes of the set; their masks are never a target of the masks of classes.
     """
 
     source: LabelledSet
@@ -33,17 +33,17 @@ class SplitSet:
         return tuple(name for name, trained in named if trained and name not in self.unseen)
 
     def rows(self) -> Tensor:
-        """The row of each label in `seen`, int64; UNSEEN or BACKGROUND for the others. The last is that of IGNORE."""
+        """For each label its row in `seen`, UNSEEN or BACKGROUND, int64 (C + 1,); the last is for IGNORE, -1."""
         seen = {name: row for row, name in enumerate(self.seen)}
         rows = [seen.get(name, UNSEEN if name in self.unseen else BACKGROUND) for name in self.source.names]
         return torch.tensor([*rows, -1])
 
 
 class WindowBatches:
-    """Draws batches: "anchors", "coarse", "fine" as `MiniAdapter` takes them, and "labels", int64 (B, h, w).
+    """A `BatchSampler` of windows: "anchors", "coarse", "fine" as `MiniAdapter` takes them, "labels", int64 (B, h, w).
 
     Args:
-        views: features of the windows of the set, as in `WindowFeatures.sets`.
+        views: features of the windows of the set, an element of `WindowFeatures.sets`.
         rows: the new label of each label of the set, see `SplitSet.rows`.
         batch: B, the number of windows.
     """
@@ -61,7 +61,12 @@ class WindowBatches:
 
 
 def embed_class_names(tower: TextTower, names: tuple[str, ...]) -> Tensor:
-    """Unit vectors (len(names), 384) of words as the demo reads them."""
+    """Text embeddings of class names, unit vectors (len(names), 384), on the CPU.
+
+    Args:
+        tower: the text tower.
+        names: the names, which are read as the demo reads them (`readable_text`).
+    """
     return tower([readable_text(name) for name in names]).cpu().clone()
 
 

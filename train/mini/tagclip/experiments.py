@@ -30,15 +30,15 @@ UNSEEN = {
         *("river", "road", "tree", "potted plant", "sheep", "couch", "train", "tv"),
     ),
 }
-"""Of each set the classes that are kept unseen. Of coco_train those of TagCLIP's fifteen that it has, and the five of
-VOC under their names there, so that voc_dev can measure it too."""
+"""For each set the unseen classes. In coco_train these are its classes among TagCLIP's fifteen unseen classes of COCO
+and VOC's five unseen classes under their names in COCO, so that voc_dev can measure its models too."""
 
 SCHEDULES = {
     "voc_train": Schedule(steps=400, learning_rate=1e-3, warmup=30, averaging=0.0, save_every=50),
     "coco_train": Schedule(steps=200, learning_rate=1e-3, warmup=30, averaging=0.0, save_every=50),
 }
 DECODER_RATE = 0.3
-"""Factor on the decoder's learning rate: it is well initialised, and would forget words that are not in training."""
+"""Factor on the learning rate of the decoder, which starts from useful weights and would forget untrained words."""
 
 BATCH = 4
 
@@ -68,13 +68,13 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training.
+    """A training run.
 
     Attributes:
         split_set: the set and its split.
         variant: a key of VARIANTS.
-        schedule: with the seed.
-        batch: windows a step.
+        schedule: how long and how fast to train, and the seed.
+        batch: number of windows in a step.
     """
 
     split_set: SplitSet
@@ -84,14 +84,21 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the run's folder."""
         return f"{self.split_set.source.name}-{self.variant}-{self.schedule.seed}"
 
 
 def training_runs(
     source: LabelledSet, variants: Sequence[str], seeds: int, steps: int | None = None
 ) -> Iterator[TrainingRun]:
-    """Every combination for a set, seed by seed; `steps` instead of its schedule's own."""
+    """Every combination of a seed and a variant for a set, seed by seed.
+
+    Args:
+        source: the set, whose name is a key of UNSEEN.
+        variants: keys of VARIANTS.
+        seeds: the number of seeds, which count from 0.
+        steps: number of steps in place of the schedule's; None leaves it.
+    """
     split_set, schedule = SplitSet(source, UNSEEN[source.name]), SCHEDULES[source.name]
     if steps is not None:
         schedule = replace(schedule, steps=steps, warmup=1)
@@ -105,7 +112,7 @@ def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out:
 
     Args:
         run: the run.
-        views: encoded windows of its set.
+        views: features of the windows of the run's set.
         tower: the text tower, which embeds the names of the classes.
         out: folder that holds the folders of runs.
 
@@ -130,9 +137,9 @@ def train_run(run: TrainingRun, views: dict[str, Tensor], tower: TextTower, out:
     training = TagCLIPMiniTraining(model, embed_class_names(tower, run.split_set.seen), variant.trusty)
     data = WindowBatches(views, run.split_set.rows(), run.batch)
     fit(training, data, run.schedule, folder, rates={"model.decoder": DECODER_RATE}, title=run.name)
-    about = TrainingInfo(
+    info = TrainingInfo(
         run.split_set.seen, "photo", seen_penalty=False
-    )  # 0.1 off costs more than it gains here, see the docs
-    content = save(half_precision(model.state_dict()), {METADATA_KEY: about.to_json()})
+    )  # the seen penalty costs more than it gains here, see docs/training.md
+    content = save(half_precision(model.state_dict()), {METADATA_KEY: info.to_json()})
     folder.replace(FILE, lambda file: file.write(content))
     return path

@@ -1,4 +1,4 @@
-"""Measurement of trained models on held-out photos, with the trusty weighting and without."""
+"""Measurement of trained models on held-out photos, with and without the trusty weighting."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,18 +25,18 @@ WEIGHTINGS = {
     "trusty": (0.0, True),
     "trusty, 0.1 off seen": (SEEN_PENALTY, True),
 }
-"""By title: the seen penalty on the probabilities, and whether the trusty map weights them."""
+"""For each title the penalty on the probabilities of seen classes, and whether the trusty map weights probabilities."""
 
 _BINS = 200
 
 
 Key = TypeVar("Key", bound=Hashable)
-"""What tells the models of a measurement apart."""
+"""Identifies a model of a measurement."""
 
 
 @dataclass
 class SegmentationCounts:
-    """Counts of one model on one data set.
+    """Pixel counts of one model on one data set.
 
     Attributes:
         confusions: a confusion matrix for each key of WEIGHTINGS.
@@ -47,20 +47,25 @@ class SegmentationCounts:
     trusty: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS)))
 
     def numbers(self, weighting: str, seen: Sequence[bool]) -> tuple[float, ...]:
-        """pAcc, mIoU(S), mIoU(U) and hIoU in percent over the classes in the ground truth."""
-        parts = [tuple(i for i, each in enumerate(seen) if each is wanted) for wanted in (True, False)]
-        found = self.confusions[weighting].scores(*parts)
-        means = found.means[GROUND_TRUTH]
-        return tuple(100 * value for value in (found.pixel_accuracy, means.seen, means.unseen, means.harmonic))
+        """pAcc, mIoU(S), mIoU(U) and hIoU in percent over the classes in the ground truth.
 
-    def area(self) -> float:
+        Args:
+            weighting: a key of WEIGHTINGS.
+            seen: for each class, whether it counts as seen.
+        """
+        split = [tuple(i for i, is_seen in enumerate(seen) if is_seen is wanted) for wanted in (True, False)]
+        scores = self.confusions[weighting].scores(*split)
+        means = scores.means[GROUND_TRUTH]
+        return tuple(100 * value for value in (scores.pixel_accuracy, means.seen, means.unseen, means.harmonic))
+
+    def trusty_auc(self) -> float:
         """Area under the ROC curve of the trusty map for telling unseen from seen pixels, 0 to 1, or NaN."""
         seen, unseen = self.trusty
         below = seen.cumsum() - seen / 2
         return float(ratio((unseen * below).sum(), seen.sum() * unseen.sum()))
 
-    def trust(self) -> tuple[float, float]:
-        """The mean trusty probability of pixels of seen and of unseen classes."""
+    def mean_trusty(self) -> tuple[float, float]:
+        """The mean trusty probability over pixels of seen classes and over pixels of unseen classes, 0 to 1."""
         centres = (np.arange(_BINS) + 0.5) / _BINS
         seen, unseen = ratio((self.trusty * centres).sum(1), self.trusty.sum(1))
         return float(seen), float(unseen)
@@ -70,10 +75,10 @@ class SegmentationCounts:
 def measure_models(
     models: Mapping[Key, MiniTagCLIPModel], dataset: Dataset, seen: Sequence[bool], vlm: MiniModel
 ) -> dict[Key, SegmentationCounts]:
-    """Counts of each model, by its key; every photo is encoded once.
+    """Pixel counts of models by their keys; every photo is encoded once for all models.
 
     Args:
-        models: trained models by any key.
+        models: trained models by keys of any kind.
         dataset: photos with labels, background ignored.
         seen: for each class of the dataset, whether it counts as seen.
         vlm: the mini model, which embeds photos and words.
@@ -82,25 +87,25 @@ def measure_models(
         UserError: when a photo or a label file cannot be used.
     """
     texts = vlm.embed_texts(dataset.vocabulary.names)
-    known = np.array(seen)
-    counted = {name: SegmentationCounts({title: Confusion(len(seen)) for title in WEIGHTINGS}) for name in models}
+    is_seen = np.array(seen)
+    counts = {key: SegmentationCounts({title: Confusion(len(seen)) for title in WEIGHTINGS}) for key in models}
     for sample in tqdm(dataset, desc=f"measuring on {dataset.name}", unit="photo", disable=None):
         photo = vlm.embed_image(open_photo(sample.image).pixels)
         labels = dataset.load_labels(sample)
-        for name, model in models.items():
-            for title, found in _score(model, photo, texts, tuple(seen)):
-                places = resize_labels(labels, (found.shape[1], found.shape[2]))
+        for key, model in models.items():
+            for title, scores in _score(model, photo, texts, tuple(seen)):
+                resized = resize_labels(labels, (scores.shape[1], scores.shape[2]))
                 if title is None:
-                    _count_trust(counted[name].trusty, found[0].numpy(), places, known)
+                    _count_trusty(counts[key].trusty, scores[0].numpy(), resized, is_seen)
                 else:
-                    counted[name].confusions[title].add(places, found.argmax(0).numpy())
-    return counted
+                    counts[key].confusions[title].add(resized, scores.argmax(0).numpy())
+    return counts
 
 
 def _score(
     model: MiniTagCLIPModel, photo: DenseFeatures, texts: Tensor, seen: tuple[bool, ...]
 ) -> Iterator[tuple[str | None, Tensor]]:
-    """Scores (C, h, w) under the name of each weighting, and the trusty map (1, h, w) under None."""
+    """The title of each weighting with scores (C, h, w), and None with the trusty map (1, h, w)."""
     windows = embed_as_one_window(photo, model.adapter)
     logits = model.decoder(windows.embeddings, texts)
     for title, (seen_penalty, trusty) in WEIGHTINGS.items():
@@ -110,7 +115,8 @@ def _score(
         yield None, trusty_map(windows, logits, STEP)
 
 
-def _count_trust(counts: np.ndarray, trusty: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+def _count_trusty(counts: np.ndarray, trusty: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+    """Add the histograms of the trusty map (h, w) over pixels of seen and of unseen classes to `counts` (2, bins)."""
     bins = np.minimum((trusty * _BINS).astype(int), _BINS - 1)
     known = labels >= 0
     for row, wanted in enumerate((True, False)):

@@ -1,4 +1,4 @@
-"""The table of the experiment: means over seeds, with their standard deviations."""
+"""The results table of the experiment: means and standard deviations over seeds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -13,15 +13,20 @@ _HEAD = ("decoder", "seeds", "weighting", "pAcc", "mIoU(S)", "mIoU(U)", "hIoU", 
 
 
 def results_table(counted: Mapping[TrainingRun, SegmentationCounts], seen: Sequence[bool]) -> str:
-    """Markdown, in percent."""
+    """A Markdown table with a row for each variant and weighting, in percent.
+
+    Args:
+        counted: pixel counts of each run.
+        seen: for each class of the data set, whether it counts as seen.
+    """
     rows = []
-    for variant, some in groupby(sorted(counted, key=_order), key=lambda run: run.variant):
-        found = [counted[run] for run in some]
+    for variant, runs in groupby(sorted(counted, key=_order), key=lambda run: run.variant):
+        by_seed = [counted[run] for run in runs]
         for weighting in WEIGHTINGS:
-            if all(each.confusions[weighting].counts.any() for each in found):
-                numbers = np.array([each.numbers(weighting, seen) for each in found])
+            if all(counts.confusions[weighting].counts.any() for counts in by_seed):
+                numbers = np.array([counts.numbers(weighting, seen) for counts in by_seed])
                 cells = map(_cell, numbers.T)
-                rows.append((VARIANTS[variant].title, str(len(found)), weighting, *cells, *_trust(found)))
+                rows.append((VARIANTS[variant].title, str(len(by_seed)), weighting, *cells, *_trusty_cells(by_seed)))
     return markdown.table(_HEAD, rows)
 
 
@@ -29,11 +34,11 @@ def _order(run: TrainingRun) -> int:
     return list(VARIANTS).index(run.variant)
 
 
-def _trust(found: Sequence[SegmentationCounts]) -> tuple[str, str]:
-    if not all(each.trusty.any() for each in found):
+def _trusty_cells(by_seed: Sequence[SegmentationCounts]) -> tuple[str, str]:
+    if not all(counts.trusty.any() for counts in by_seed):
         return "", ""
-    seen, unseen = np.mean([each.trust() for each in found], 0)
-    return _cell(np.array([100 * each.area() for each in found])), f"{seen:.2f} / {unseen:.2f}"
+    seen, unseen = np.mean([counts.mean_trusty() for counts in by_seed], 0)
+    return _cell(np.array([100 * counts.trusty_auc() for counts in by_seed])), f"{seen:.2f} / {unseen:.2f}"
 
 
 def _cell(values: np.ndarray) -> str:

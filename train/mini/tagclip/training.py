@@ -1,8 +1,9 @@
 """The model with TagCLIP's losses, with two changes (docs/training.md has the measurements).
 
-Pixels of unseen classes are ignored in the losses of the masks of seen classes; as published they are negatives, and
-with as few training classes as here the unseen classes are then lost. And these pixels have a larger weight in the loss
-of the trusty map, so that the map exceeds one half there: below one half it favours seen classes.
+Pixels of unseen classes are ignored in the losses of the masks of seen classes. In the published code they are
+negatives, and with as few training classes as here the model then finds no unseen class. And pixels of unseen classes
+have a larger weight in the loss of the trusty map, so that the map exceeds one half there: below one half it favours
+seen classes.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +27,8 @@ class TrustyLoss:
     """The loss of the trusty map.
 
     Attributes:
-        alpha: balance of the focal loss: the weight of pixels whose target is 1, the others having 1 - alpha.
+        alpha: balance of the focal loss (Lin et al. 2017): the weight of pixels with target 1; pixels with target 0
+            have the weight 1 - alpha.
         background: whether the target is 1 for background too, as in the paper's equation 9, pixels without a label
             being ignored. Otherwise, as in the published code, the target is 1 for unseen classes alone.
     """
@@ -40,7 +42,7 @@ class TagCLIPMiniTraining(nn.Module):
 
     Args:
         model: the adapter and the decoder.
-        texts: unit vectors (C, D).
+        texts: text embeddings of the C seen classes, unit vectors (C, D).
         trusty: the loss of the trusty map.
     """
 
@@ -56,16 +58,16 @@ class TagCLIPMiniTraining(nn.Module):
         logits = self.model.decoder(encoded, self.texts)
         unseen = labels == UNSEEN
         seen_labels = labels.masked_fill(unseen, IGNORE)
-        found = tagclip_losses(replace(logits, trusty=None), seen_labels, unseen, _TERMS)
+        losses = tagclip_losses(replace(logits, trusty=None), seen_labels, unseen, _TERMS)
         if logits.trusty is not None:
-            found["trusty"] = _TERMS.trusty * self._novelty(logits.trusty, labels)
-        return found
+            losses["trusty"] = _TERMS.trusty * self._trusty_loss(logits.trusty, labels)
+        return losses
 
-    def _novelty(self, trusty: Tensor, labels: Tensor) -> Tensor:
-        """The mean focal loss of the trusty map (B, h, w) where pixels show int64 (B, H, W)."""
-        new, counted = labels == UNSEEN, torch.ones_like(labels)
+    def _trusty_loss(self, trusty: Tensor, labels: Tensor) -> Tensor:
+        """The mean focal loss of the trusty logits (B, h, w) for labels, int64 (B, H, W)."""
+        target, counted = labels == UNSEEN, torch.ones_like(labels)
         if self._trusty.background:
-            new, counted = labels < 0, (labels != IGNORE).long()
+            target, counted = labels < 0, (labels != IGNORE).long()
         fine = enlarge(trusty, labels.shape[1:])
-        focal = sigmoid_focal_loss(fine, new.to(fine), self._trusty.alpha, _GAMMA)
+        focal = sigmoid_focal_loss(fine, target.to(fine), self._trusty.alpha, _GAMMA)
         return (focal * counted).sum() / counted.sum().clamp(min=1)

@@ -33,16 +33,18 @@ class WindowFeatures:
 
     Attributes:
         sets: for each set its tensors by name: "anchors" (N, V, A, 11, 11), "coarse" (N, V, 120, 22, 22), "fine"
-            (N, V, 48, 44, 44), float16; "labels" (N, V, 88, 88), int16, the set's indices or IGNORE.
+            (N, V, 48, 44, 44), float16; "labels" (N, V, 88, 88), int16, class indices of the set or IGNORE.
 
     Args:
         labelled: the sets.
         count: V, the number of windows of each photo.
         tower: computes the maps of the windows.
         anchors: computes the weights of the anchors from the coarsest maps.
-        folder: where the features are kept, one file a set.
+        folder: holds the features, one file a set.
 
-    Raises TrainingError for a damaged file.
+    Raises:
+        DatasetError: when a photo or its labels cannot be read.
+        TrainingError: when a file is damaged or cannot be written.
     """
 
     def __init__(
@@ -59,9 +61,9 @@ class WindowFeatures:
         for number, sample in enumerate(bar):
             generator = torch.Generator().manual_seed(number)
             image, labels = source.load(sample)
-            seen = [views.random_window(image, labels, SIDE, SCALES, generator) for _ in range(count)]
-            maps = self._maps(torch.cat([pixels for pixels, _ in seen]))
-            centres = [places[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16) for _, places in seen]
+            windows = [views.random_window(image, labels, SIDE, SCALES, generator) for _ in range(count)]
+            maps = self._maps(torch.cat([pixels for pixels, _ in windows]))
+            centres = [places[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16) for _, places in windows]
             photos.append((*maps, torch.from_numpy(np.stack(centres))))
         return dict(zip((*MAPS, "labels"), map(torch.stack, zip(*photos, strict=True)), strict=True))
 
