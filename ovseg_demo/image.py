@@ -17,13 +17,13 @@ MAX_PIXELS = 120_000_000
 """Medium-format cameras make 100 megapixels; one decoded image of this size takes 360 MB."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
-"""What people's photos come in. Pillow reads more, some of it by running other programs."""
+"""File formats that are read, by Pillow's names. Pillow knows more; some of them it reads by running other programs."""
 
 WORKING_SIDE = 1024
-"""Longest side, in pixels, of what the page shows and of results, and the input size of SAM and of the mini model."""
+"""Longest side, in pixels, of the photos that the page shows, of results, and of the input of SAM."""
 
 READING_SIDE = 2560
-"""Longest side, in pixels, that a published model may see: no published model reads more pixels of a longer side."""
+"""Longest side, in pixels, of the photos that published models read: none of them resizes photos to more."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Photo:
 def load(source: str | Path | bytes, longest: int = WORKING_SIDE) -> Photo:
     """Decode an image file or its bytes.
 
-    Handles EXIF orientation, alpha (over white), palettes, CMYK, grey, 16-bit and float samples; of an animation
-    the first frame is taken.
+    EXIF orientation is applied, transparency lies over white; palettes, CMYK, grey, 16-bit and float samples are
+    converted; of an animation the first frame is taken.
 
     Args:
         source: path of a file, or its content.
         longest: longest side, in pixels, of `Photo.pixels` and so of results; smaller images are not enlarged.
-            READING_SIDE measures published models without the loss of the bound of the page.
+            Evaluations of published models need READING_SIDE, so that the page's bound does not cost accuracy.
 
     Raises ImageError when the image cannot be read, is incomplete, or has more than MAX_PIXELS pixels.
     """
@@ -97,7 +97,14 @@ def load(source: str | Path | bytes, longest: int = WORKING_SIDE) -> Photo:
 
 
 def from_array(pixels: np.ndarray, longest: int = WORKING_SIDE) -> Photo:
-    """A photo from RGB pixels, uint8 (H, W, 3); `longest` as of `load`. Raises ImageError for another shape or type."""
+    """A photo from RGB pixels.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        longest: as of `load`.
+
+    Raises ImageError for another shape or type, and for no pixels.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ImageError(f"Expected RGB pixels, uint8 (H, W, 3); got {pixels.dtype} {pixels.shape}.")
     return _bounded(Image.fromarray(pixels), pixels.shape[:2], (), longest)
@@ -107,9 +114,9 @@ def _decode(opened: Image.Image, longest: int) -> Photo:
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise ImageError(_too_large(width * height))
-    notes = ()
-    if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":  # phones keep a preview behind the photo
-        notes = (f"Only the first of {opened.n_frames} frames is used.",)
+    notes, frames = (), getattr(opened, "n_frames", 1)
+    if frames > 1 and opened.format != "MPO":  # the further frames of phones' MPO files are previews of the photo
+        notes = (f"Only the first of {frames} frames is used.",)
     turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     # A JPEG can be decoded at a fraction of its size, which saves most of the time and memory of a huge one.
     share = min(1.0, READING_SIDE / max(width, height))

@@ -1,4 +1,4 @@
-"""Pictures of a result: class colours, overlay, label map, confidence map."""
+"""Pictures of a result: class colours, overlay, label map, heat map."""
 
 from collections.abc import Sequence
 from zlib import crc32
@@ -11,6 +11,7 @@ from ovseg_demo.result import Segmentation
 UNLABELLED_COLOUR = (38, 40, 46)
 OUTLINE_COLOUR = (255, 255, 255)
 OPACITY = 0.55
+"""Of the class colours in overlays."""
 
 _VIRIDIS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
 HEAT_COLOURS = cv2.cvtColor(_VIRIDIS, cv2.COLOR_BGR2RGB)[:, 0]
@@ -32,32 +33,35 @@ _PALETTE = np.frombuffer(
 _LAB = cv2.cvtColor((_PALETTE / np.float32(255))[None], cv2.COLOR_RGB2LAB)[0]
 _DISTANCES = np.linalg.norm(_LAB[:, None] - _LAB[None], axis=2)
 _DISTINCT = (60.0, 40.0, 20.0, 0.0)
-"""Distances in CIELAB tried in turn: neighbours should not look alike while there is room."""
+"""Least distances in CIELAB between the colours of a vocabulary, tried in turn until a colour is left."""
 
 
 def colours(names: Sequence[str]) -> np.ndarray:
     """One RGB colour a class, uint8 (C, 3).
 
-    A colour follows from the name, so a class keeps it across methods and runs. Where it would look like that of an
-    earlier name of the same vocabulary, the later takes the next one that differs; each 32 classes the palette
-    starts again, darker.
+    A colour follows from the name, so a class keeps it across methods and runs. If it resembles the colour of an
+    earlier name of the vocabulary, the next colour of the palette that does not is taken. After every 32 classes the
+    palette is used again, darker.
+
+    Args:
+        names: of the C classes.
     """
     chosen = np.empty((len(names), 3), np.uint8)
     for start in range(0, len(names), len(_PALETTE)):
         shade = 0.75 ** (start // len(_PALETTE) % 4)
         taken: list[int] = []
         for i, name in enumerate(names[start : start + len(_PALETTE)], start):
-            taken.append(_slot(name, taken))
+            taken.append(_palette_index(name, taken))
             chosen[i] = _PALETTE[taken[-1]] * shade
     return chosen
 
 
-def _slot(name: str, taken: list[int]) -> int:
-    """The palette entry for a name beside those taken."""
+def _palette_index(name: str, taken: list[int]) -> int:
+    """The index in the palette of the colour for a name, given the indices of the colours that are taken."""
     first = crc32(name.casefold().encode("utf-8", "replace"))
     order = (first + np.arange(len(_PALETTE))) % len(_PALETTE)
     nearest = _DISTANCES[:, taken].min(1, initial=np.inf)
-    return next(int(s) for distance in _DISTINCT for s in order if nearest[s] > distance)
+    return next(int(index) for distance in _DISTINCT for index in order if nearest[index] > distance)
 
 
 def label_map(result: Segmentation) -> np.ndarray:
@@ -74,38 +78,37 @@ def outlines(labels: np.ndarray) -> np.ndarray:
     return edges
 
 
-def overlay(pixels: np.ndarray, result: Segmentation, opacity: float = OPACITY) -> np.ndarray:
+def overlay(pixels: np.ndarray, result: Segmentation) -> np.ndarray:
     """Class colours over the photo, with outlines.
 
     Args:
         pixels: uint8 (H, W, 3), RGB, of the result's size.
-        result: what to draw.
-        opacity: 0 (photo only) to 1 (flat colours).
+        result: the segmentation.
 
     Returns:
         uint8 (H, W, 3), RGB; unlabelled pixels show the photo.
     """
-    blended = cv2.addWeighted(label_map(result), opacity, pixels, 1 - opacity, 0)
+    blended = cv2.addWeighted(label_map(result), OPACITY, pixels, 1 - OPACITY, 0)
     drawn = np.where((result.labels >= 0)[..., None], blended, pixels)
     drawn[outlines(result.labels)] = OUTLINE_COLOUR
     return drawn
 
 
 def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Values over a photo's greys, from dark to bright in viridis.
+    """A map of values over the photo in grey, in the colours of viridis.
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
         values: float (h, w), over the whole photo at any resolution; interpolated bilinearly.
-        limits: the values that are darkest and brightest; what lies beyond is drawn like them.
+        limits: the values that get the darkest and the brightest colour; values beyond them get the same colours.
 
     Returns:
         uint8 (H, W, 3), RGB.
     """
     height, width = pixels.shape[:2]
     low, high = limits
-    shares = (values.astype(np.float32) - low) / ((high - low) or 1)
-    large = cv2.resize(shares, (width, height), interpolation=cv2.INTER_LINEAR)
+    scaled = (values.astype(np.float32) - low) / ((high - low) or 1)
+    large = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     heat = HEAT_COLOURS[np.clip(large * 255, 0, 255).astype(np.uint8)]
     return cv2.addWeighted(heat, _HEAT_OPACITY, grey, 1 - _HEAT_OPACITY, 0)

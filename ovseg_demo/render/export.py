@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,9 @@ from ovseg_demo.runtime.files import write_atomically
 from ovseg_demo.vocabulary import Vocabulary
 
 UNLABELLED_8BIT = 255
+"""Index of unlabelled pixels in label maps of up to 255 classes."""
 UNLABELLED_16BIT = 65535
+"""Index of unlabelled pixels in label maps of more classes."""
 
 
 def label_png(result: Segmentation) -> bytes:
@@ -51,9 +54,15 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
 
     "classes" lists the classes that occur, each with its index in "vocabulary", its colour, its share of the image
     (0 to 1), its mean confidence (0 to 1) and its mask as COCO run lengths, which pycocotools decodes.
+
+    Args:
+        result: the segmentation.
+        vocabulary: of the request.
+        method: id of the method.
+        options: of the request; all their values are written.
     """
     height, width = result.size
-    tints = draw.colours(result.names)
+    colours = draw.colours(result.names)
     synonyms = vocabulary.synonyms
     content = {
         "generator": f"ovseg-demo {__version__}",
@@ -68,7 +77,7 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
             {
                 "index": c.index,
                 "name": c.name,
-                "colour": "#" + bytes(tints[c.index]).hex(),
+                "colour": "#" + bytes(colours[c.index]).hex(),
                 "pixels": c.pixels,
                 "share": round(c.share, 6),
                 "confidence": round(c.confidence, 4),
@@ -83,7 +92,7 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
 
 
 FILE_SUFFIXES = {"overlay": ".overlay.png", "labels": ".labels.png", "json": ".json"}
-"""The files of a result and how their names end."""
+"""The kinds of files of a result, and the endings of their names."""
 
 
 def write_files(
@@ -98,31 +107,44 @@ def write_files(
 ) -> list[Path]:
     """Write STEM.overlay.png (at the working size), STEM.labels.png and STEM.json (at the photo's original size).
 
-    Returns the paths in the order of `kinds`. Raises ImageError when the folder cannot be written.
+    Args:
+        folder: where the files go; it is made if it is missing.
+        stem: the beginning of the files' names.
+        photo: the photo that was segmented.
+        result: its segmentation, of the size of its `pixels`.
+        vocabulary: of the request.
+        method: id of the method.
+        options: of the request.
+        kinds: which files to write, keys of FILE_SUFFIXES.
+
+    Returns:
+        The paths in the order of `kinds`.
+
+    Raises ImageError when the files cannot be written.
     """
     paths = [folder / f"{stem}{FILE_SUFFIXES[kind]}" for kind in kinds]
-    full = result.resized(photo.original_size) if set(kinds) - {"overlay"} else result
+    full_size = result.resized(photo.original_size) if set(kinds) - {"overlay"} else result
     for kind, path in zip(kinds, paths, strict=True):
         if kind == "overlay":
             content = overlay_png(photo, result)
         elif kind == "labels":
-            content = label_png(full)
+            content = label_png(full_size)
         else:
-            content = to_json(full, vocabulary, method, options).encode()
+            content = to_json(full_size, vocabulary, method, options).encode()
         with _writing_into(folder):
             write_atomically(path, lambda file, content=content: file.write(content), shared=True)
     return paths
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ImageError when files cannot be written into a folder, which is made where it is missing."""
+    """Raises ImageError when files cannot be written into a folder, which is made if it is missing."""
     with _writing_into(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextmanager
 def _writing_into(folder: Path) -> Iterator[None]:
-    """Makes the folder where it is missing; what the system refuses becomes an ImageError."""
+    """Makes the folder if it is missing; a system error inside the `with` statement becomes an ImageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -130,8 +152,9 @@ def _writing_into(folder: Path) -> Iterator[None]:
         raise ImageError(f"Cannot write into {folder}: {error.strerror or error}.") from error
 
 
-def _run_lengths(mask: np.ndarray) -> dict:
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, bool (H, W), as COCO's compressed run lengths."""
+    encoded: Any = coco.encode(np.asfortranarray(mask, np.uint8))  # its type stubs say text, the run lengths are bytes
     return {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode("ascii")}
 
 

@@ -64,7 +64,7 @@ class Colours:
         self.seen += len(pixels)
         return torch.nn.functional.pad(pixels.mean((2, 3)), (0, 1277))
 
-    def classes(self, features: Tensor) -> Tensor:
+    def class_logits(self, features: Tensor) -> Tensor:
         return features[..., :1000]
 
     def pyramid(self, pixels: Tensor) -> list[Tensor]:

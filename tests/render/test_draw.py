@@ -38,8 +38,8 @@ def test_outlines_lie_between_labels():
 
 def test_overlay_blends_and_leaves_the_rest():
     photo = np.full((3, 4, 3), 100, np.uint8)
-    picture = draw.overlay(photo, example(), opacity=0.5)
-    expected = (draw.colours(["a", "b"])[0].astype(float) + 100) / 2
+    picture = draw.overlay(photo, example())
+    expected = 0.55 * draw.colours(["a", "b"])[0] + 0.45 * 100
     assert np.abs(picture[0, 0] - expected).max() <= 1
     assert picture[0, 1].tolist() == list(draw.OUTLINE_COLOUR)
     assert picture[0, 3].tolist() == [100, 100, 100]

@@ -89,7 +89,7 @@ class NounMatcher:
             return []
         crops = torch.cat([views.region_view(pixels, mask, views.REGION_VIEWS[0]) for mask in masks])
         with torch.inference_mode():
-            classes = self._tower.classes(self._tower.pooled(crops))
+            classes = self._tower.class_logits(self._tower.pooled(crops))
             logits = self._anchors.logits(self._anchors.weights(classes), self._texts)
         best = logits[:, rows].argmax(0).tolist()
         ranks = [int((logits[region] > logits[region, row]).sum()) for region, row in zip(best, rows, strict=True)]

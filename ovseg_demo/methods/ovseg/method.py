@@ -12,7 +12,7 @@ import numpy as np
 from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.ovseg import fusion
-from ovseg_demo.methods.ovseg import granularity as automatic
+from ovseg_demo.methods.ovseg.granularity import choose_granularity
 from ovseg_demo.methods.ovseg.options import OVSegOptions, SamOptions
 from ovseg_demo.models.base import DenseModel, VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals, ProposalGenerator
@@ -25,10 +25,10 @@ class OVSegWithProposals:
     """OVSeg with mask proposals that do not depend on the vocabulary, at the size of the photo.
 
     Args:
-        generators: the makers of proposals by the setting that chooses them.
-        vlm: names the masks.
-        dense_model: names the pixels without a mask, and shares in naming the others; None leaves pixels without a
-            mask unlabelled.
+        generators: proposal generators by name of the setting that chooses them, `SamOptions.proposals`.
+        vlm: classifies the masks.
+        dense_model: classifies pixels without a mask, and is averaged with the VLM elsewhere, see `fusion.fuse_masks`.
+            With None, pixels without a mask stay unlabelled.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class OVSegWithProposals:
 
 @dataclass(frozen=True)
 class ProposedMasks:
-    """Masks to be named, with the image that they were found in.
+    """Mask proposals, with the image that they are masks of.
 
     Attributes:
         proposals: N masks of the image.
-        pixels: uint8 (h, w, 3), RGB, the photo as it was resized for the maker of the masks.
-        maker: names in caches who made the masks.
+        pixels: uint8 (h, w, 3), RGB, the photo as it was resized for the proposal generator.
+        generator: identifies the proposal generator, for caches.
     """
 
     proposals: MaskProposals
     pixels: np.ndarray
-    maker: str
+    generator: str
 
 
 def name_masks(
@@ -77,31 +77,31 @@ def name_masks(
     stages: Stages,
     dense_model: DenseModel | None = None,
 ) -> Segmentation:
-    """Name the masks of a photo, from crops of the image in which they were found, and paint the selected ones there.
+    """Classify mask proposals by their crops, and fuse the selected masks into a segmentation.
 
     Args:
-        masks: of the photo, at any size; the sums of what is painted are enlarged to the photo, see `fuse_masks`.
-        vlm: compares the crops with words.
+        masks: of the photo, at any size; scores are interpolated to the size of the photo, see `fusion.fuse_masks`.
+        vlm: classifies the crops.
         photo: the photo; the result has the size of its `pixels`.
         vocabulary: the classes.
-        options: of these, the granularity counts; None chooses it automatically.
-        stages: the caches and the progress of the request.
+        options: state the granularity; None chooses it automatically.
+        stages: runs and caches the slow stages.
         dense_model: as of `OVSegWithProposals`.
     """
-    known = photo.key, masks.maker
-    cells = stages.cached("Cutting cells", ("cells", *known), lambda _: fusion.cut_cells(masks.proposals))
+    source = photo.key, masks.generator
+    cells = stages.cached("Cutting cells", ("cells", *source), lambda _: fusion.cut_cells(masks.proposals))
     regions = stages.cached(
         "Reading regions",
-        ("regions", *known, vlm.name),
+        ("regions", *source, vlm.name),
         lambda report: vlm.embed_regions(masks.pixels, masks.proposals, report),
     )
     texts = class_texts.embed_vocabulary(vlm, vocabulary, stages)
     class_scores = texts.of_classes(vlm.logits(regions, texts.embeddings)).softmax(1).cpu().numpy()
-    dense_scores = dense_model and class_texts.dense_probabilities(dense_model, photo, texts, stages)
+    dense_scores = class_texts.dense_probabilities(dense_model, photo, texts, stages) if dense_model else None
     with stages.timed("Fusing"):
         value, chosen = options.granularity, {}
         if value is None:
-            choice = automatic.choose_granularity(cells, class_scores, len(vocabulary))
+            choice = choose_granularity(cells, class_scores, len(vocabulary))
             value, chosen = choice.value, {"granularity": choice}
         height, width = photo.pixels.shape[:2]
         result = fusion.fuse_masks(cells, class_scores, vocabulary.names, value, dense_scores, (height, width))

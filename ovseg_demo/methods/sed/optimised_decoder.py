@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ovseg_demo.methods.sed.decoder import Decoder
+from ovseg_demo.methods.sed.decoder import Decoder, Stage
 from ovseg_demo.methods.sed.optimised_layers import (
     ClassAttention,
     CostSkips,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ovseg_demo.models.clip.optimised import Precision
 
 _CHUNK = {"cpu": 2**18}
-"""Elements of the maps that are computed at once, by device: on a CPU so few that they stay in its cache."""
+"""Elements of the maps that are computed at once, by type of device: on a CPU so few that they stay in its cache."""
 _CHUNK_ELSEWHERE = 2**26
 
 
@@ -48,7 +48,8 @@ class OptimisedDecoder:
 
     Classes depend on each other only in the attention between classes, which acts at each position separately. So the
     attention runs on a few positions at a time, and all other layers on a few classes at a time; the results do not
-    depend on the size of these chunks. Memory holds one map a stage of every class, and no intermediate map.
+    depend on the size of these chunks. Memory holds the input of one stage for all classes, and intermediate maps of a
+    single chunk.
 
     Args:
         decoder: with its weights loaded, on its device.
@@ -59,12 +60,13 @@ class OptimisedDecoder:
         decoder = copy.deepcopy(decoder).requires_grad_(False)
         self._dtype = getattr(torch, precision)
         self._embed = Embedding(decoder.embed, self._dtype)
-        self._cost_skips = CostSkips(decoder.cost_skips, self._dtype)
+        self._cost_skips = CostSkips(cast(Sequence[nn.ConvTranspose2d], decoder.cost_skips), self._dtype)
         self._skips = decoder.skips
-        self._spatial = [SpatialFusion(stage.spatial, self._dtype) for stage in decoder.stages]
-        self._classes = [ClassAttention(stage.classes, self._dtype) for stage in decoder.stages]
-        self._upsampling = [Upsampling(stage, self._dtype) for stage in decoder.stages]
-        self._heads = [Head(head) for head in decoder.heads]
+        stages = cast(Sequence[Stage], decoder.stages)
+        self._spatial = [SpatialFusion(stage.spatial, self._dtype) for stage in stages]
+        self._classes = [ClassAttention(stage.classes, self._dtype) for stage in stages]
+        self._upsampling = [Upsampling(stage, self._dtype) for stage in stages]
+        self._heads = [Head(head) for head in cast(Sequence[nn.Conv2d], decoder.heads)]
 
     @torch.inference_mode()
     def __call__(
@@ -82,7 +84,7 @@ class OptimisedDecoder:
             rejection: for category early rejection (section 3.3 of the paper) the k of each stage, which continues with
                 the classes that are among the k likeliest at one position at least. None keeps all classes, and so does
                 a k that is not less than the number of remaining classes.
-            report: progress callback, called after the embedding and between the stages; what it raises ends the work.
+            report: progress callback, called before each stage; an exception that it raises ends the work.
         """
         with worker_pool(cost.device) as workers:
             return self._decode(workers, cost, skips, rejection or (len(cost),) * len(self._upsampling), report)
@@ -119,8 +121,8 @@ class OptimisedDecoder:
         return centred
 
     def _embed_cost(self, workers: WorkerPool, cost: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding (T, h, w, C) and logits (T, h, w)."""
-        base = self._embed.base(mean, cost.shape[1:3])
+        """The cost embedding (T, h, w, C) and logits (T, h, w), of cost maps without their mean, (T, h, w, P)."""
+        base = self._embed.base(mean, (cost.shape[1], cost.shape[2]))
         return self._by_class(
             workers, len(cost), base.shape, cost.device, self._heads[0], lambda part: self._embed(cost[part], base)
         )
@@ -136,8 +138,8 @@ class OptimisedDecoder:
 
     def _upsample(
         self, workers: WorkerPool, stage: int, x: Tensor, cost: Tensor, bias: Tensor, skip: Tensor
-    ) -> tuple[Tensor | None, Tensor]:
-        """The next stage's input (T, 2h, 2w, C'), or None after the last stage, and logits (T, 2h, 2w)."""
+    ) -> tuple[Tensor, Tensor]:
+        """The input of the next stage (T, 2h, 2w, C'), empty after the last stage, and logits (T, 2h, 2w)."""
         upsample, head = self._upsampling[stage], self._heads[stage + 1]
         base = upsample.base(self._skips[stage](skip[None].float()).relu()[0])
 
@@ -156,7 +158,7 @@ class OptimisedDecoder:
         head: Head,
         work: Callable[[slice], Tensor],
         discard: bool = False,
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Compute maps of `count` classes by chunks of classes, and their logits.
 
         Args:
@@ -169,15 +171,15 @@ class OptimisedDecoder:
             discard: whether to drop the maps once their logits are known.
 
         Returns:
-            The maps (T, h, w, C), or None if discarded, and the logits (T, h, w).
+            The maps (T, h, w, C), or (0, h, w, C) if they are discarded, and the logits (T, h, w).
         """
         logits = torch.empty(count, *shape[:2], device=device)
-        maps = None if discard else torch.empty(count, *shape, device=device)
+        maps = torch.empty(0 if discard else count, *shape, device=device)
 
         def fill(part: slice) -> None:
             computed = work(part)
             logits[part] = head(computed)
-            if maps is not None:
+            if not discard:
                 maps[part] = computed
 
         workers.map(fill, list(_chunks(count, shape.numel(), device)))
@@ -185,14 +187,14 @@ class OptimisedDecoder:
 
 
 def likeliest_classes(logits: Tensor, k: int) -> Tensor:
-    """The classes that are among the k likeliest at one position at least.
+    """The classes that are among the k likeliest classes of at least one position.
 
     Args:
         logits: (T, h, w).
         k: at least 1.
 
     Returns:
-        Their indices, int64, ascending.
+        The indices of these classes, int64, ascending.
     """
     if k >= len(logits):
         return torch.arange(len(logits), device=logits.device)

@@ -5,6 +5,8 @@ they are float32.
 """
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +30,29 @@ class Embedding:
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         self._float32_conv = conv
-        self._conv = _conv(conv.weight, None, dtype, conv.padding)
+        self._conv = _conv(conv.weight, None, dtype, padding=conv.kernel_size[0] // 2)
 
     def base(self, mean: Tensor, size: tuple[int, int]) -> Tensor:
-        """The contribution of the mean (P,) and of the bias, float32 (h, w, C).
+        """The contribution of the mean and of the bias to the cost embedding of every class.
 
-        It differs at the border, where the convolution's zero padding has no mean.
+        At the border it differs, because the mean is not added to the convolution's zero padding.
 
         Args:
             mean: of the cost map, (P,).
             size: (h, w).
+
+        Returns:
+            float32 (h, w, C).
         """
         return _channels_last(self._float32_conv(mean[None, :, None, None].expand(-1, -1, *size)))[0]
 
     def __call__(self, cost: Tensor, base: Tensor) -> Tensor:
-        """Cost maps without mean, (n, h, w, P), and the base to the cost embedding (n, h, w, C), float32."""
+        """The cost embedding, float32 (n, h, w, C).
+
+        Args:
+            cost: cost maps without their mean, (n, h, w, P).
+            base: from `base`, (h, w, C).
+        """
         return _channels_last(self._conv(_channels_first(cost))) + base
 
 
@@ -54,22 +64,22 @@ class CostSkips:
         dtype: of the products.
     """
 
-    def __init__(self, steps: nn.ModuleList, dtype: torch.dtype) -> None:
+    def __init__(self, steps: Sequence[nn.ConvTranspose2d], dtype: torch.dtype) -> None:
         first, *later = steps
-        self._first_step, self._bias = _as_linear(first, dtype, bias=False), first.bias.repeat(4)
+        self._first_step, self._bias = _as_linear(first, dtype, bias=False), _bias(first).repeat(4)
         self._weight = first.weight
         self._later = [_as_linear(step, dtype, nn.ReLU()) for step in later]
 
     def bias(self, mean: Tensor) -> Tensor:
-        """The contribution of the mean (P,) and of the bias to the first step, (4 g,)."""
+        """The contribution of the cost map's mean (P,) and of the bias to the first projection, (4 g,)."""
         return self._bias + torch.einsum("pgab,p->abg", self._weight, mean).flatten()
 
     def __call__(self, cost: Tensor, bias: Tensor, steps: int) -> Tensor:
         """Project cost maps.
 
         Args:
-            cost: without mean, (n, h, w, P).
-            bias: of the first step, from `bias`.
+            cost: cost maps without their mean, (n, h, w, P).
+            bias: from `bias`, (4 g,).
             steps: how many projections to apply, at least 1.
 
         Returns:
@@ -93,7 +103,11 @@ class SpatialFusion:
         depthwise = fusion.depthwise
         # In half precision a depthwise convolution is no faster.
         self._depthwise = _conv(
-            depthwise.weight, depthwise.bias, torch.float32, depthwise.padding, groups=depthwise.groups
+            depthwise.weight,
+            depthwise.bias,
+            torch.float32,
+            padding=depthwise.kernel_size[0] // 2,
+            groups=depthwise.groups,
         )
         self._norm, self._dtype = fusion.norm, dtype
         self._fc1 = fused_linear(fusion.fc1.weight, fusion.fc1.bias, dtype, nn.GELU())
@@ -158,26 +172,27 @@ class Upsampling:
     """
 
     def __init__(self, stage: decoder.Stage, dtype: torch.dtype) -> None:
-        first, self._norm, _, second, self._last_norm, _ = stage.mix
-        self._dtype, self._up_bias = dtype, stage.up.bias
-        ups, guide = stage.up.weight.shape[1], (first.weight.shape[1] - stage.up.weight.shape[1]) // 2
-        up_weight, skip_weight, cost_weight = first.weight.split([ups, guide, guide], 1)
+        first, second = (cast(nn.Conv2d, stage.mix[index]) for index in (0, 3))
+        self._norm, self._last_norm = (cast(nn.GroupNorm, stage.mix[index]) for index in (1, 4))
+        self._dtype, self._up_bias = dtype, _bias(stage.up)
+        width, guide = stage.up.out_channels, (first.in_channels - stage.up.out_channels) // 2
+        up_weight, skip_weight, cost_weight = first.weight.split([width, guide, guide], 1)
         self._base_weight = torch.cat([up_weight, skip_weight], 1)
         self._upsample = _compose(stage.up.weight, up_weight).to(dtype)
-        self._cost = _conv(cost_weight, None, dtype, 1)
-        self._second = _conv(second.weight, None, dtype, 1)
+        self._cost = _conv(cost_weight, None, dtype, padding=1)
+        self._second = _conv(second.weight, None, dtype, padding=1)
 
     def base(self, skip: Tensor) -> Tensor:
         """The contribution of projected image features (g, 2h, 2w) and of the bias to every class, (2h, 2w, C')."""
-        ups = self._up_bias[:, None, None].expand(-1, *skip.shape[-2:])
-        return _channels_last(F.conv2d(torch.cat([ups, skip])[None], self._base_weight, padding=1))[0]
+        up_bias = self._up_bias[:, None, None].expand(-1, *skip.shape[-2:])
+        return _channels_last(F.conv2d(torch.cat([up_bias, skip])[None], self._base_weight, padding=1))[0]
 
     def __call__(self, x: Tensor, cost_skip: Tensor, base: Tensor) -> Tensor:
         """Upsample and fuse.
 
         Args:
-            x: (n, h, w, C).
-            cost_skip: projected cost map (n, 2h, 2w, g).
+            x: cost embedding of n classes, (n, h, w, C).
+            cost_skip: projected cost map of these classes, (n, 2h, 2w, g).
             base: from `base`, (2h, 2w, C').
 
         Returns:
@@ -194,11 +209,11 @@ class Upsampling:
 class Head:
     """A convolution to one channel, the logit.
 
-    It computes a square of logits at once, as the channels of a larger convolution, since a single output channel would
+    A square of logits is computed at once, as the channels of a larger convolution, since a single output channel would
     leave the processor's vector registers mostly empty.
 
     Args:
-        conv: of `Decoder.heads`.
+        conv: one of `Decoder.heads`.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -206,24 +221,33 @@ class Head:
         for row in range(_SQUARE):
             for column in range(_SQUARE):
                 weight[row, column, :, row : row + 3, column : column + 3] = conv.weight[0]
-        self._conv = _conv(weight.flatten(0, 1), conv.bias.repeat(_SQUARE**2), torch.float32, 0, stride=_SQUARE)
+        bias = _bias(conv).repeat(_SQUARE**2)
+        self._conv = _conv(weight.flatten(0, 1), bias, torch.float32, padding=0, stride=_SQUARE)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(n, h, w, C) to logits (n, h, w), all float32."""
+        """The cost embedding of n classes, (n, h, w, C), to logits (n, h, w), both float32."""
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, 1, 1 + -width % _SQUARE, 1, 1 + -height % _SQUARE))
         return F.pixel_shuffle(self._conv(_channels_first(padded)), _SQUARE)[:, 0, :height, :width]
 
 
 def _positive(x: Tensor) -> Tensor:
-    """elu(x * ln 2) + 1, in the memory of float32 x; six times as fast as torch's elu, whose exponential is slow."""
+    """elu(x * ln 2) + 1 of float32 x, in place; six times as fast as torch's elu, whose exponential is slow."""
     return x.clamp_max(0).exp2_().add_(x.relu_(), alpha=_LN2)
 
 
 def _compose(up: Tensor, conv: Tensor) -> Tensor:
-    """The 4 x 4 kernel, of stride 2 and padding 1, of a transposed 2 x 2 convolution followed by a 3 x 3 convolution.
+    """A transposed 2 x 2 convolution of stride 2 and a 3 x 3 convolution after it as one transposed convolution.
 
-    Pixel 2i + a of the finer map comes from pixel i of the coarser one, and goes to 2i + a + 1 - d by tap d.
+    Pixel 2i + a of the finer map comes from pixel i of the coarser map; tap d of the 3 x 3 kernel adds it to pixel
+    2i + a + 1 - d.
+
+    Args:
+        up: weight of the transposed convolution, (I, U, 2, 2).
+        conv: weight of the convolution, (O, U, 3, 3).
+
+    Returns:
+        The weight of the transposed convolution, (I, O, 4, 4); its stride is 2, its padding 1.
     """
     kernel = up.new_zeros(len(up), len(conv), 4, 4)
     for a in range(2):
@@ -238,7 +262,13 @@ def _as_linear(
 ) -> FusedLinear:
     """A transposed 2 x 2 convolution of stride 2 as a linear layer, before `_unfold`."""
     weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return fused_linear(weight, up.bias.repeat(4) if bias else None, dtype, activation)
+    return fused_linear(weight, _bias(up).repeat(4) if bias else None, dtype, activation)
+
+
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """The bias of a layer that has one."""
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _unfold(x: Tensor) -> Tensor:
@@ -265,13 +295,14 @@ def _conv(
     weight: Tensor,
     bias: Tensor | None,
     dtype: torch.dtype,
-    padding: int | tuple[int, ...],
     *,
+    padding: int,
     groups: int = 1,
     stride: int = 1,
 ) -> FusedConv:
-    out, channels, *kernel = weight.shape
+    """A convolution for inference from its weight (out, in / groups, kh, kw) and bias (out,), converted to `dtype`."""
+    out, channels, height, width = weight.shape
     conv = nn.Conv2d(
-        channels * groups, out, kernel, stride, padding, groups=groups, bias=bias is not None, device="meta"
+        channels * groups, out, (height, width), stride, padding, groups=groups, bias=bias is not None, device="meta"
     )
     return FusedConv(with_weights(conv, weight.contiguous(memory_format=torch.channels_last), bias, dtype))

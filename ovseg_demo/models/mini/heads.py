@@ -22,6 +22,9 @@ class ProjectionHead(nn.Module):
         dropout: share of channels dropped in training.
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, features: int, texts: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
@@ -34,7 +37,7 @@ class ProjectionHead(nn.Module):
         nn.init.zeros_(self.contract.bias)
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and spread from training features (N, features)."""
+        """Set mean and spread to the mean and the standard deviation of training features (N, features)."""
         self.mean.copy_(features.mean(0))
         self.spread.copy_(features.std(0) + _SMALL_SPREAD)
 
@@ -71,7 +74,14 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(width, texts)
 
     def maps(self, pyramid: list[Tensor]) -> Tensor:
-        """Features (B, width, H / 4, W / 4) from the pyramid (B, C_i, H / s, W / s), s = 4, 8, 16, 32, finest first."""
+        """Features at stride 4 from the image tower's pyramid.
+
+        Args:
+            pyramid: maps (B, C_i, H / s, W / s) of strides s = 4, 8, 16, 32, finest first.
+
+        Returns:
+            (B, width, H / 4, W / 4).
+        """
         coarse = pyramid[-1]
         x = self.lateral[-1](coarse) + self.whole(coarse.mean((2, 3)))[..., None, None]
         x = self.mix[-1](x)
@@ -107,9 +117,13 @@ class Mix(nn.Module):
 class Heads(nn.Module):
     """Both heads, each with its mean embedding of training photos and the scale of its logits.
 
-    The mean is subtracted from embeddings, which leaves what is particular about a region. Otherwise words that suit
-    every photo would win.
+    The mean embedding is subtracted from the embedding of a region. Otherwise words that suit every photo would win.
     """
+
+    projection_mean: Tensor
+    projection_scale: Tensor
+    dense_mean: Tensor
+    dense_scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ class MiniModel:
                 done += len(batch)
                 report(done / len(proposals))
         features = torch.cat(pooled)
-        weights = self._anchors.weights(self._image_tower.classes(features))
+        weights = self._anchors.weights(self._image_tower.class_logits(features))
         return torch.cat([weights, self._heads.region_embeddings(features)], 1)
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class MiniModel:
         """Dense features of normalised pixels, float32 (1, 3, H, W), both sides multiples of 32."""
         pyramid = self._image_tower.pyramid(pixels)
         coarse = pyramid[-1][0].movedim(0, -1)
-        weights = self._anchors.weights(self._image_tower.classes(coarse.flatten(0, 1)))
+        weights = self._anchors.weights(self._image_tower.class_logits(coarse.flatten(0, 1)))
         return DenseFeatures(
             weights.unflatten(0, coarse.shape[:2]),
             self._heads.dense_embeddings(pyramid)[0].half(),

@@ -40,11 +40,15 @@ class ImageTower:
     def __init__(self, device: str | torch.device = "cpu") -> None:
         tower = load_for_inference(timm.create_model("tf_efficientnet_lite2"), "mini-image")
         fuse_layers(tower)
-        self._tower = tower.to(device, memory_format=torch.channels_last)
+        self._tower = tower.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  unknown to torch's types
         self.device = torch.device(device)
 
     def pyramid(self, pixels: Tensor) -> list[Tensor]:
-        """Maps (B, C, H / s, W / s) with C of CHANNELS and s of STRIDES; H and W must be multiples of 32."""
+        """Feature maps (B, C, H / s, W / s) for each stride s of STRIDES, with C from CHANNELS, finest first.
+
+        Args:
+            pixels: H and W are multiples of 32.
+        """
         tower, maps = self._tower, []
         x = tower.bn1(tower.conv_stem(self._on_device(pixels)))
         for number, block in enumerate(tower.blocks):
@@ -57,7 +61,7 @@ class ImageTower:
         """One feature vector an image, float32 (B, WIDTH)."""
         return self._tower.global_pool(self._tower.forward_features(self._on_device(pixels)))
 
-    def classes(self, features: Tensor) -> Tensor:
+    def class_logits(self, features: Tensor) -> Tensor:
         """Logits of the 1000 ImageNet classes, (..., 1000), of features (..., WIDTH), pooled or dense."""
         return self._tower.classifier(features)
 
@@ -82,7 +86,8 @@ class TextTower:
             hidden_size=self.WIDTH, num_hidden_layers=6, num_attention_heads=12, intermediate_size=4 * self.WIDTH
         )
         self._device = torch.device(device)
-        self._bert = load_for_inference(BertModel(config, add_pooling_layer=False), "mini-text").to(self._device)
+        self._bert = load_for_inference(BertModel(config, add_pooling_layer=False), "mini-text")
+        self._bert.to(self._device)  # pyright: ignore[reportArgumentType]  transformers' decorator hides `self`
         fuse_layers(self._bert)
         self._tokenizer = Tokenizer.from_file(str(catalogue.BUNDLED / "mini-text-tokenizer.json"))
         self._tokenizer.enable_truncation(_MAX_TOKENS)

@@ -53,7 +53,7 @@ def crops(height: int, width: int) -> torch.Tensor:
 def test_fused_tower_equals_the_published_one(mini, side):
     tower, pixels = mini._image_tower, crops(side, side)
     with torch.inference_mode():
-        torch.testing.assert_close(tower.classes(tower.pooled(pixels)), published()(pixels), atol=1e-3, rtol=0)
+        torch.testing.assert_close(tower.class_logits(tower.pooled(pixels)), published()(pixels), atol=1e-3, rtol=0)
 
 
 def test_the_pyramid_equals_the_published_towers(mini):
@@ -147,7 +147,7 @@ def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
     [crop] = masked_crops(image, proposals, size=224, mean=(127,) * 3, std=(128,) * 3, batch_size=1, antialias=True)
     with torch.inference_mode():
         features = mini._image_tower.pooled(crop)
-        anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.classes(features)), texts)
+        anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.class_logits(features)), texts)
         heads = mini._heads.region_embeddings(features) @ texts.T
     logits = mini.logits(embedded(mini, image, proposals), texts)
     torch.testing.assert_close(logits, anchors + heads, atol=1e-3, rtol=1e-3)

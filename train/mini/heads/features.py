@@ -132,7 +132,7 @@ def _compute(photos: Iterable[list[_Region]], tower: ImageTower) -> dict[str, Te
     def encode() -> None:
         pooled = tower.pooled(torch.cat(crops))
         features.append(pooled.half().cpu())
-        logits.append(tower.classes(pooled).half().cpu())
+        logits.append(tower.class_logits(pooled).half().cpu())
         crops.clear()
 
     for regions in photos:

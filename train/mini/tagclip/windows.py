@@ -69,6 +69,6 @@ class WindowFeatures:
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         _, fine, coarse, last = self._tower.pyramid(pixels)
-        weights = self._anchors.weights(self._tower.classes(last.movedim(1, -1).flatten(0, 2)))
+        weights = self._anchors.weights(self._tower.class_logits(last.movedim(1, -1).flatten(0, 2)))
         anchors = weights.unflatten(0, (len(pixels), *last.shape[2:])).movedim(-1, 1)
         return [level.half().cpu().contiguous() for level in (anchors, coarse, fine)]
