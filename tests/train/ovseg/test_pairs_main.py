@@ -67,7 +67,7 @@ def test_five_captions_have_all_that_one_has(whole, data, tmp_path):
 def test_labels_are_a_source_too(data, tmp_path):
     assert run(data, tmp_path, "--source", "masks") == 0
     found = PairShards(tmp_path)
-    assert [found.facts(index)["word"] for index in range(len(found))] == ["road", "sky"]
+    assert [found.metadata(index)["word"] for index in range(len(found))] == ["road", "sky"]
     assert json.loads((tmp_path / "config.json").read_text())["photos"] == {"street_train": 1}
 
 
@@ -141,8 +141,8 @@ def test_the_smoke_run_uses_the_real_models(tmp_path, monkeypatch):
     write_described_set(tmp_path / "told_train", "captions", {"a": ["A pizza on a table ."]})
     assert run(tmp_path, tmp_path / "out", "--smoke", "--proposals", "fast") == 0
     found = PairShards(tmp_path / "out")
-    assert {found.facts(index)["word"] for index in range(len(found))} == {"pizza", "table"}
-    assert np.isfinite([found.facts(index)["score"] for index in range(len(found))]).all()
+    assert {found.metadata(index)["word"] for index in range(len(found))} == {"pizza", "table"}
+    assert np.isfinite([found.metadata(index)["score"] for index in range(len(found))]).all()
 
 
 def mine_with_stand_ins(data: Path, out: Path) -> int:

@@ -28,7 +28,7 @@ def test_pairs_are_read_as_they_were_written(folder):
     assert found.photos.tolist() == [0, 1, 2, 3, 4]
     for index in (4, 0, 2):
         read, written = found[index], PAIRS[index]
-        assert found.facts(index) == {
+        assert found.metadata(index) == {
             name: getattr(written, name) for name in ("word", "caption", "score", "photo", "box")
         }
         assert (read.word, read.caption, read.score) == (written.word, written.caption, written.score)

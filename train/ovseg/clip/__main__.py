@@ -7,7 +7,7 @@
 PAIRS is what `python -m train.ovseg.pairs` wrote. Variants, as published: "full" trains the image tower and the scale
 of the logits, "prompts" only mask prompts in a frozen CLIP, "both" prompts on top of the fully tuned tower. Each
 stage ends with OUT/full.safetensors or OUT/prompts.safetensors: OpenAI's names, and visual.mask_embedding if there are
-prompts. A few photos of PAIRS are held out; how often a region of theirs finds its word is printed at the end.
+prompts. A few photos of PAIRS are held out; how often a region retrieves its word is printed at the end.
 """
 
 import argparse
@@ -41,7 +41,7 @@ RATES = {"full": (5e-6, 0.2), "prompts": (0.05, 0.0)}
 
 WARMUP, EPOCHS, BATCH = 100, 5, 128
 HELD_OUT = 0.02
-"""Share of the photos whose pairs measure what was learnt."""
+"""Share of the photos whose pairs are held out from training, to measure the retrieval accuracy."""
 
 SMOKE_BATCH, SMOKE_STEPS = 4, 6
 SMOKE_RATES = {"full": 1e-3, "prompts": 0.05}
@@ -52,8 +52,13 @@ class AdaptationConfig:
     """Everything that decides the weights.
 
     Attributes:
-        pairs: how many there are, of which `held_out` are not trained on, and a digest of them.
-        schedules: of the stages, in order.
+        clip: record of the weights that training starts from.
+        template: the template of words.
+        pairs: the number of pairs.
+        pairs_digest: a digest of the pairs.
+        held_out: the number of pairs that are held out from training.
+        batch: pairs of a process in a step.
+        schedules: the schedule of each stage, in order.
     """
 
     clip: str
@@ -126,22 +131,22 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     if state.is_main_process:
         print(folder.text())
     clip.to(command.device_of(state))
-    found = [("start", retrieval_accuracy(clip, shards, held_out, batches.text))]
+    accuracies = [("start", retrieval_accuracy(clip, shards, held_out, batches.tokenize))]
     for stage, schedule in schedules.items():
         _adapt(clip, stage, schedule, batches, folder, arguments.workers)
-        found.append((stage, retrieval_accuracy(clip, shards, held_out, batches.text)))
+        accuracies.append((stage, retrieval_accuracy(clip, shards, held_out, batches.tokenize)))
     if state.is_main_process:
-        rows = [(name, f"{100 * share:.1f}") for name, share in found]
+        rows = [(name, f"{100 * share:.1f}") for name, share in accuracies]
         print(table(("weights", f"top-1 % of {len(held_out)} held-out pairs"), rows))
     return 0
 
 
 def _split(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the pairs that are held out and of those that are trained, whole photos of each."""
+    """Rows of the held-out pairs and rows of the training pairs; all pairs of a photo are in the same part."""
     numbers = np.unique(photos)
     held_out = np.random.default_rng(0).permutation(numbers)[: math.ceil(HELD_OUT * len(numbers))]
-    outside = np.isin(photos, held_out)
-    return np.flatnonzero(outside), np.flatnonzero(~outside)
+    is_held_out = np.isin(photos, held_out)
+    return np.flatnonzero(is_held_out), np.flatnonzero(~is_held_out)
 
 
 def _schedule(stage: str, steps: int, arguments: argparse.Namespace) -> Schedule:
@@ -170,10 +175,10 @@ def _adapt(
     """Train a stage and write its weights."""
     tower: Any = clip.visual
     if stage == "prompts" and tower.mask_embedding is None:
-        torch.manual_seed(schedule.seed)  # what came before differs when a run goes on
+        torch.manual_seed(schedule.seed)  # a resumed run may have drawn other random numbers before
         tower.initialise_prompts()
-    stored = RunFolder(folder.path / stage, asdict(schedule))
-    fit(AdaptationTraining(clip, stage == "prompts"), batches, schedule, stored, workers=workers, title=stage)
+    stage_folder = RunFolder(folder.path / stage, asdict(schedule))
+    fit(AdaptationTraining(clip, stage == "prompts"), batches, schedule, stage_folder, workers=workers, title=stage)
     weights = {name: value.contiguous().cpu() for name, value in clip.state_dict().items()}
     folder.replace(f"{stage}.safetensors", lambda file: file.write(save(weights)))
 

@@ -19,7 +19,8 @@ from train.ovseg.pairs.shards import PairShards
 HIGHEST_SCALE = math.log(100)
 """The logarithm that CLIP's learned scale is kept below (Radford et al. 2021, section 2.5)."""
 
-_MEASURED = 256
+_PAIRS_PER_VOCABULARY = 256
+"""Number of pairs whose words are the vocabulary in which retrieval is measured."""
 
 
 class AdaptationTraining(nn.Module):
@@ -27,8 +28,8 @@ class AdaptationTraining(nn.Module):
 
     Args:
         clip: its image tower is a MaskPromptedTower.
-        prompts: train the tower's mask prompts alone; otherwise all of the tower and the scale, without prompts. The
-            text tower is locked always.
+        prompts: whether only the mask prompts of the image tower are trained; otherwise the whole image tower and the
+            logit scale are trained, without prompts. The text tower is always frozen.
     """
 
     def __init__(self, clip: open_clip.CLIP, prompts: bool) -> None:
@@ -43,36 +44,38 @@ class AdaptationTraining(nn.Module):
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a batch of `PairBatches`, "contrastive"."""
         with torch.no_grad():
             self.clip.logit_scale.clamp_(max=HIGHEST_SCALE)
             words = encode_texts(self.clip, batch["tokens"])
         regions = self.clip.visual(batch["crops"], batch["masks"] if self._prompts else None)
         with torch.autocast(regions.device.type, enabled=False):  # a cosine times 100 has few digits in bfloat16
-            features = (F.normalize(each.float(), dim=-1) for each in (regions, words))
-            return {"contrastive": self._loss(*features, self.clip.logit_scale.exp())}
+            embeddings = (F.normalize(vectors.float(), dim=-1) for vectors in (regions, words))
+            return {"contrastive": self._loss(*embeddings, self.clip.logit_scale.exp())}
 
 
 @torch.inference_mode()
-def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: np.ndarray, text: Tokenizer) -> float:
-    """The share of pairs, 0 to 1, whose word is the most similar to the region among the words of 256 pairs.
+def retrieval_accuracy(clip: open_clip.CLIP, shards: PairShards, rows: np.ndarray, tokenize: Tokenizer) -> float:
+    """The share of pairs, 0 to 1, whose word is the most similar to the region among the words of up to 256 pairs.
 
     Args:
         clip: its image tower is a MaskPromptedTower; it gets the masks if it has mask prompts.
         shards: the pairs.
         rows: rows of the pairs that are measured, at least one.
-        text: turns words into tokens (B, 77).
+        tokenize: turns words into tokens (B, 77).
     """
     visual: Any = clip.visual  # a MaskPromptedTower
     device = clip.logit_scale.device
     right = 0
-    for start in range(0, len(rows), _MEASURED):
-        pairs = [shards[int(row)] for row in rows[start : start + _MEASURED]]
+    for start in range(0, len(rows), _PAIRS_PER_VOCABULARY):
+        pairs = [shards[int(row)] for row in rows[start : start + _PAIRS_PER_VOCABULARY]]
         words = sorted({pair.word for pair in pairs})
         crops, masks = (
-            torch.stack(each) for each in zip(*(region_of_pair(p, visual.image_size[0]) for p in pairs), strict=True)
+            torch.stack(tensors)
+            for tensors in zip(*(region_of_pair(p, visual.image_size[0]) for p in pairs), strict=True)
         )
         masks = None if visual.mask_embedding is None else masks.to(device)
-        texts = F.normalize(encode_texts(clip, text(words).to(device)), dim=-1)
+        texts = F.normalize(encode_texts(clip, tokenize(words).to(device)), dim=-1)
         best = (visual(crops.to(device), masks) @ texts.T).argmax(1).tolist()
         right += sum(words[index] == pair.word for index, pair in zip(best, pairs, strict=True))
     return right / len(rows)

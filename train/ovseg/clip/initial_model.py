@@ -12,13 +12,20 @@ from ovseg_demo.models.clip.weights import build_clip
 
 
 def load_initial_clip(name: str) -> open_clip.CLIP:
-    """A CLIP in float32 with a MaskPromptedTower, from a catalogue id or a file. Raises CheckpointError."""
+    """A CLIP in float32 with a MaskPromptedTower.
+
+    Args:
+        name: an id of the catalogue, or the path of a file.
+
+    Raises:
+        CheckpointError: when the weights are missing, damaged, or of an unknown architecture.
+    """
     state = factory.load_clip_state_dict(name)
     return build_clip(factory.clip_architecture(state, name), state, name)
 
 
 def tiny_clip(seed: int) -> open_clip.CLIP:
-    """A CLIP of random weights, which learns something in seconds, with a MaskPromptedTower."""
+    """A tiny CLIP with a MaskPromptedTower and random weights, drawn with `seed`, for smoke runs."""
     torch.manual_seed(seed)
     clip: Any = open_clip.CLIP(
         embed_dim=32,

@@ -2,7 +2,7 @@
 
     python -m train.ovseg.pairs --data DIR --out runs/pairs                     one caption a photo
     python -m train.ovseg.pairs --data DIR --out runs/pairs5 --captions five    all its captions
-    python -m train.ovseg.pairs --data DIR --out runs/named --source masks      masks and names given by people
+    python -m train.ovseg.pairs --data DIR --out runs/named --source masks      masks and class names from annotators
     torchrun --nproc_per_node 2 -m train.ovseg.pairs --data DIR ...             several processes, a shard at a time
     python -m train.ovseg.pairs --data DIR --out runs/smoke --smoke             a few photos, in seconds
 
@@ -31,11 +31,11 @@ from train.ovseg.pairs.nouns import NounParser
 from train.ovseg.pairs.optional_libraries import import_optional
 
 PHOTOS = 100
-"""A shard has the pairs of so many photos, which is what a kill can cost; a few minutes on two CPU cores."""
+"""Photos of a shard: what is lost when a run is killed, a few minutes on two CPU cores."""
 
 SAMPLES = 40
 SMOKE_PHOTOS, SMOKE_SHARD = 4, 2
-COUNTS = {"one": 1, "five": 5}
+CAPTION_COUNTS = {"one": 1, "five": 5}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--source", choices=("captions", "masks"), default="captions", help="default: %(default)s")
-    parser.add_argument("--captions", choices=COUNTS, default="one", help="of each photo (default: %(default)s)")
+    parser.add_argument(
+        "--captions", choices=CAPTION_COUNTS, default="one", help="of each photo (default: %(default)s)"
+    )
     parser.add_argument("--proposals", default="balanced", metavar="MAKER", help=f"{proposals.HELP} (%(default)s)")
     parser.add_argument(
         "--clip", default="mini", metavar="MODEL", help=f"matches words with masks: {factory.MODEL_HELP} (%(default)s)"
@@ -63,11 +65,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     check_at_least(1, limit=arguments.limit)
-    import_optional(shards.WRITER)  # rather now than when a hundred photos are done
+    import_optional(shards.WRITER)  # fails now rather than after a hundred photos
     limit, size = (SMOKE_PHOTOS, SMOKE_SHARD) if arguments.smoke else (arguments.limit, PHOTOS)
-    source, config = _captioned(arguments, limit, state) if arguments.source == "captions" else _named(arguments, limit)
+    source, config = (
+        _caption_source(arguments, limit, state) if arguments.source == "captions" else _label_source(arguments, limit)
+    )
     folder = RunFolder(arguments.out, config | {"photos_a_shard": size})
-    state.wait_for_everyone()  # until the folder is known to be this run's
+    state.wait_for_everyone()  # until the main process has checked that the folder is this run's
     _mine(source, folder, size, state)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -75,32 +79,35 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     return 0
 
 
-def _captioned(arguments: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[PairSource, dict]:
+def _caption_source(arguments: argparse.Namespace, limit: int | None, state: PartialState) -> tuple[PairSource, dict]:
     sets = described_sets(arguments.data, limit, ("captions",))
     if not sets:
         raise DatasetError(f"{arguments.data} holds no folder NAME_train with images/ and captions.json.")
     parser = NounParser()
-    maker = proposals.create_proposal_generator(arguments.proposals, command.device_of(state))
-    matcher = WordMatcher(maker, factory.create_model(arguments.clip, str(command.device_of(state))))
-    config = {"source": "captions", "captions": arguments.captions, "proposals": maker.name}
-    config |= {"clip": describe_weights(arguments.clip), "photos": {each.name: len(each.photos) for each in sets}}
-    return CaptionPairs(sets, COUNTS[arguments.captions], parser, matcher), config
+    generator = proposals.create_proposal_generator(arguments.proposals, command.device_of(state))
+    matcher = WordMatcher(generator, factory.create_model(arguments.clip, str(command.device_of(state))))
+    config = {"source": "captions", "captions": arguments.captions, "proposals": generator.name}
+    config |= {
+        "clip": describe_weights(arguments.clip),
+        "photos": {described.name: len(described.photos) for described in sets},
+    }
+    return CaptionPairs(sets, CAPTION_COUNTS[arguments.captions], parser, matcher), config
 
 
-def _named(arguments: argparse.Namespace, limit: int | None) -> tuple[PairSource, dict]:
+def _label_source(arguments: argparse.Namespace, limit: int | None) -> tuple[PairSource, dict]:
     sets = labelled_sets(arguments.data, limit)
     if not sets:
         raise DatasetError(f"{arguments.data} holds no folder NAME_train with images/, masks/ and classes.json.")
-    return LabelPairs(sets), {"source": "masks", "photos": {each.name: len(each.dataset) for each in sets}}
+    return LabelPairs(sets), {"source": "masks", "photos": {labelled.name: len(labelled.dataset) for labelled in sets}}
 
 
 def _mine(source: PairSource, folder: RunFolder, size: int, state: PartialState) -> None:
     """Write the shards of this process that are missing."""
-    mine = range(state.process_index, -(-len(source) // size), state.num_processes)
-    missing = [number for number in mine if not shards.shard_path(folder, number).exists()]
-    done = size * (len(mine) - len(missing))
+    own_shards = range(state.process_index, -(-len(source) // size), state.num_processes)
+    missing = [number for number in own_shards if not shards.shard_path(folder, number).exists()]
+    done = size * (len(own_shards) - len(missing))
     with tqdm(
-        total=size * len(mine), initial=done, desc="pairs", unit="photo", disable=not state.is_main_process
+        total=size * len(own_shards), initial=done, desc="pairs", unit="photo", disable=not state.is_main_process
     ) as bar:
         for number in missing:
             pairs = {}
@@ -111,9 +118,9 @@ def _mine(source: PairSource, folder: RunFolder, size: int, state: PartialState)
 
 
 def _report(source: PairSource, folder: RunFolder) -> None:
-    found = shards.PairShards(folder.path)
-    counts = folder.config | report.summary(found, len(source))
-    samples = report.sample_photos(found, SAMPLES, lambda photo: open_photo(source.photo(photo)).pixels)
+    pair_shards = shards.PairShards(folder.path)
+    counts = folder.config | report.summary(pair_shards, len(source))
+    samples = report.sample_photos(pair_shards, SAMPLES, lambda photo: open_photo(source.photo(photo)).pixels)
     report.write_report(folder, counts, report.html(counts, samples))
     print(report.markdown(counts))
 

@@ -1,8 +1,8 @@
-"""Mask-word pairs: from captions and mask proposals, matched by a vision-language model, or from labels by people.
+"""Mask-word pairs: from captions and mask proposals, matched by a vision-language model, or from annotated labels.
 
-Liang et al. 2023, section 3.2: take the nouns out of an image's captions, and give each the mask proposal that CLIP
-finds most like it, proposals in the sense of masks that nobody labelled. The paper compares this with masks and names
-from people (table 2, case 1), whose few classes cost CLIP its open vocabulary.
+Liang et al. 2023, section 3.2: take the nouns out of an image's captions, and give each noun the mask proposal that
+is most similar to it according to CLIP. The paper compares this with annotated masks and class names (table 2, case 1):
+they have few classes, and CLIP loses its open vocabulary by training on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,16 @@ _DIGITS = 3
 class PairSource(Protocol):
     """Photos, by number, from which pairs are collected."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of photos."""
+        ...
 
     def photo(self, number: int) -> Path:
-        """The path of a photo."""
+        """The path of the photo with a number, from 0."""
         ...
 
     def pairs(self, number: int) -> list[Pair]:
-        """The pairs of a photo; there may be none. Raises DatasetError when it cannot be read."""
+        """The pairs of a photo; there may be none. Raises DatasetError when the photo or its labels cannot be read."""
         ...
 
 
@@ -41,9 +43,9 @@ class CaptionPairs:
 
     Args:
         sets: photos with captions.
-        count: how many captions of each photo are read, the first ones.
-        parser: finds their nouns.
-        matcher: finds the regions of these.
+        count: the number of captions of each photo that are read, the first ones.
+        parser: finds the nouns of captions.
+        matcher: finds the regions that nouns name.
     """
 
     def __init__(self, sets: Sequence[DescribedSet], count: int, parser: NounParser, matcher: "WordMatcher") -> None:
@@ -67,7 +69,11 @@ class CaptionPairs:
 
 
 class LabelPairs:
-    """Pairs from labels: every class of every photo is a region, as in the released "coco_gt_171cls"."""
+    """Pairs from labels: every class of every photo is a region, as in the released "coco_gt_171cls".
+
+    Args:
+        sets: photos with masks.
+    """
 
     def __init__(self, sets: Sequence[LabelledSet]) -> None:
         self._photos = [(source, sample) for source in sets for sample in source.dataset]
@@ -83,47 +89,55 @@ class LabelPairs:
         pixels, labels = source.load(sample)
         masks = ((index, labels == index) for index in np.unique(labels[labels >= 0]) if source.training_classes[index])
         name = f"{source.name}/{sample.key}"
-        return [_cut(name, pixels, m, source.names[i], "", 1.0) for i, m in masks if m.mean() >= SMALLEST_REGION]
+        return [_crop_pair(name, pixels, m, source.names[i], "", 1.0) for i, m in masks if m.mean() >= SMALLEST_REGION]
 
 
 class WordMatcher:
-    """Finds the region of each of some words.
+    """Finds the region of a photo that is most similar to a word.
 
     Args:
-        maker: of mask proposals.
-        vlm: compares them with the words.
+        generator: generates mask proposals.
+        vlm: compares the regions of the proposals with words.
     """
 
-    def __init__(self, maker: ProposalGenerator, vlm: VisionLanguageModel) -> None:
-        self._maker, self._vlm = maker, vlm
-        self._known: dict[str, torch.Tensor] = {}
+    def __init__(self, generator: ProposalGenerator, vlm: VisionLanguageModel) -> None:
+        self._generator, self._vlm = generator, vlm
+        self._embeddings: dict[str, torch.Tensor] = {}
 
     def pairs(self, photo: str, pixels: np.ndarray, words: Mapping[str, str]) -> list[Pair]:
-        """One pair a word, unless there are no masks; words come with their captions."""
-        masks = [mask for mask in self._maker.propose(pixels, _unheard).masks() if mask.mean() >= SMALLEST_REGION]
+        """A pair for each word; none if the photo has no mask proposal of sufficient size.
+
+        Args:
+            photo: "SET/KEY", the name of the photo.
+            pixels: the photo, uint8 (H, W, 3), RGB.
+            words: the words, each with the caption that it is from.
+        """
+        masks = [
+            mask for mask in self._generator.propose(pixels, _ignore_progress).masks() if mask.mean() >= SMALLEST_REGION
+        ]
         if not masks:
             return []
         proposals = MaskProposals.from_masks(np.stack(masks), np.ones(len(masks)))
-        regions = self._vlm.embed_regions(pixels, proposals, _unheard)
+        regions = self._vlm.embed_regions(pixels, proposals, _ignore_progress)
         scores, best = self._vlm.logits(regions, self._texts(list(words))).max(0)
         return [
-            _cut(photo, pixels, masks[index], word, caption, round(score, _DIGITS))
+            _crop_pair(photo, pixels, masks[index], word, caption, round(score, _DIGITS))
             for (word, caption), index, score in zip(words.items(), best.tolist(), scores.tolist(), strict=True)
         ]
 
     def _texts(self, words: Sequence[str]) -> torch.Tensor:
         """Text embeddings (len(words), D); a word is embedded once."""
         for word in words:
-            if word not in self._known:  # alone: a batch of others would change its last digits
-                self._known[word] = self._vlm.embed_texts([word])[0]
-        return torch.stack([self._known[word] for word in words])
+            if word not in self._embeddings:  # alone, for other words in the batch would change the last digits
+                self._embeddings[word] = self._vlm.embed_texts([word])[0]
+        return torch.stack([self._embeddings[word] for word in words])
 
 
-def _cut(photo: str, pixels: np.ndarray, mask: np.ndarray, word: str, caption: str, score: float) -> Pair:
+def _crop_pair(photo: str, pixels: np.ndarray, mask: np.ndarray, word: str, caption: str, score: float) -> Pair:
     x0, y0, x1, y1 = MaskProposals.from_masks(mask[None], np.ones(1)).boxes()[0].tolist()
-    place = np.s_[y0:y1, x0:x1]
-    return Pair(word, caption, score, photo, (x0, y0, x1, y1), pixels[place], mask[place])
+    box = np.s_[y0:y1, x0:x1]
+    return Pair(word, caption, score, photo, (x0, y0, x1, y1), pixels[box], mask[box])
 
 
-def _unheard(_: float) -> None:
-    """Nobody watches the stages of one photo."""
+def _ignore_progress(_: float) -> None:
+    """The progress within one photo is not shown."""

@@ -17,7 +17,7 @@ PLURALS = (
     *("binoculars", "clothes", "glasses", "goggles", "headphones", "jeans", "overalls", "pajamas", "pants"),
     *("scissors", "shorts", "sunglasses", "tights", "trousers"),
 )
-"""Things whose name is a plural; spaCy would make a singular of it."""
+"""Names that are plurals; spaCy would turn them into singulars."""
 
 PLACES = frozenset(
     (
@@ -27,59 +27,67 @@ PLACES = frozenset(
         *("black", "blue", "brown", "green", "orange", "pink", "purple", "red", "tan", "white", "yellow"),
     )
 )
-"""Nouns that tell where in the picture something is, or of what colour: no mask can be right."""
+"""Nouns that name a position in the picture or a colour, which no mask can show."""
 
 QUANTITIES = frozenset(
     ("bunch", "collection", "couple", "group", "kind", "lot", "number", "pair", "series", "set", "type", "variety")
 )
-"""Left out likewise before "of"; "a couple" alone are people."""
+"""Nouns that are left out before "of", as in "a couple of dogs"; "a couple" alone are people."""
 
 _NOUN = ("NOUN", "PROPN")
 _COMPOUNDS = frozenset(name for name in NOUNS if " " in name)
 
 
 class NounParser:
-    """Reads captions. A few hundred a second on one CPU core. Raises TrainingError where spaCy is not installed."""
+    """Finds the nouns of captions, of a few hundred captions a second on one CPU core.
+
+    Raises:
+        TrainingError: when spaCy or its model is not installed.
+    """
 
     def __init__(self) -> None:
-        self._read = import_optional(_ENGLISH).load(exclude=["ner"])
-        self._read.get_pipe("attribute_ruler").add_patterns(
+        self._pipeline = import_optional(_ENGLISH).load(exclude=["ner"])
+        self._pipeline.get_pipe("attribute_ruler").add_patterns(
             [{"patterns": [[{"LOWER": word}]], "attrs": {"LEMMA": word}} for word in PLURALS]
         )
 
     def words(self, captions: Sequence[str]) -> dict[str, str]:
-        """The different nouns of a photo's captions, in order, each with the first caption that has it.
+        """The different nouns of captions, in order, each with the first caption that has the noun.
 
-        A noun is lower case and singular, with the nouns that it is compounded with ("tank top"), and with adjectives
-        where both together are the name of a thing ("polar bear"; names and concepts of the mini model's anchors).
+        A noun is in lower case and singular. It includes the nouns that it is compounded with ("tank top"), and
+        adjectives where both together name a thing ("polar bear"), that is, are a name or concept of the mini model's
+        anchors.
+
+        Args:
+            captions: captions of a photo.
         """
-        found: dict[str, str] = {}
-        for caption, document in zip(captions, self._read.pipe(captions), strict=True):
+        nouns: dict[str, str] = {}
+        for caption, document in zip(captions, self._pipeline.pipe(captions), strict=True):
             for word in _words(document):
-                found.setdefault(word, caption)
-        return found
+                nouns.setdefault(word, caption)
+        return nouns
 
 
 def _words(document: Doc) -> list[str]:
-    found, first = [], len(document)
+    words, first = [], len(document)
     for token in reversed(document):
         if token.i < first and token.pos_ in _NOUN:
-            first = _first(token)
+            first = _phrase_start(token)
             word = _phrase(token, first)
-            if not _immaterial(token, word):
-                found.append(word)
-    return found[::-1]
+            if not _cannot_be_shown(token, word):
+                words.append(word)
+    return words[::-1]
 
 
-def _immaterial(noun: Token, word: str) -> bool:
-    """Whether no mask could show it."""
+def _cannot_be_shown(noun: Token, word: str) -> bool:
+    """Whether no mask can show the noun."""
     if word in QUANTITIES:
         return noun.i + 1 < len(noun.doc) and noun.nbor().lower_ == "of"
     return word in PLACES or len(word) < 2 or not any(map(str.isalpha, word))
 
 
-def _first(noun: Token) -> int:
-    """Where the phrase of a noun begins."""
+def _phrase_start(noun: Token) -> int:
+    """The index of the first token of a noun's phrase."""
     first = noun.i
     for before in _leftwards(noun):
         hyphen = before.text == "-" and before.i and _compounded(before.nbor(-1), before.i, noun)
@@ -94,6 +102,7 @@ def _first(noun: Token) -> int:
 
 
 def _compounded(before: Token, first: int, noun: Token) -> bool:
+    """Whether the token `before` is a compound part of the phrase from `first` to `noun`."""
     return before.dep_ == "compound" and before.pos_ in _NOUN and first <= before.head.i <= noun.i
 
 

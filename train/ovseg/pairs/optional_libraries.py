@@ -7,7 +7,7 @@ from train.common.run_folder import TrainingError
 
 
 def import_optional(name: str) -> ModuleType:
-    """A module of one of them. Raises TrainingError that says how to install it."""
+    """The module of this name. Raises TrainingError, which says how to install the libraries, when it is missing."""
     try:
         return import_module(name)
     except ImportError as error:

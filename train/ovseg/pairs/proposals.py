@@ -1,4 +1,4 @@
-"""Class-agnostic masks by name: MobileSAM, or a MaskFormer."""
+"""Generators of class-agnostic mask proposals by name: MobileSAM, or a MaskFormer."""
 
 from pathlib import Path
 
@@ -22,15 +22,20 @@ THRESHOLD = 0.5
 
 
 def create_proposal_generator(name: str, device: torch.device) -> ProposalGenerator:
-    """MobileSAM in a search setting, MaskFormer as an OVSeg file of the catalogue has it, or as it was trained here.
+    """MobileSAM with a search setting, a MaskFormer of a released OVSeg file, or one trained by this package.
 
-    Raises CheckpointError when a file is missing, damaged or no such model.
+    Args:
+        name: a key of SETTINGS, an id of the catalogue, or the path of a file of `train.ovseg.maskformer`.
+        device: where the model runs.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or of another kind.
     """
     if name in SETTINGS:
         return SamMaskGenerator(mobile_sam.load_mobile_sam(device=device), name)
-    known = f"maskformer-{describe_weights(name)}"
-    reader = _released(name, device) if name in catalogue.entries() else _trained(Path(name), device)
-    return MaskFormerProposals(reader, known, THRESHOLD)
+    generator_name = f"maskformer-{describe_weights(name)}"
+    predictor = _released(name, device) if name in catalogue.entries() else _trained(Path(name), device)
+    return MaskFormerProposals(predictor, generator_name, THRESHOLD)
 
 
 def _released(checkpoint_id: str, device: torch.device) -> MaskFormerPredictor:

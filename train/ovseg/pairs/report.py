@@ -1,4 +1,4 @@
-"""What was mined: counts for people and programs, and a page to look at."""
+"""Reports on mined pairs: counts as Markdown and JSON, and a page with samples."""
 
 import base64
 import hashlib
@@ -33,8 +33,13 @@ figure { margin: 0; max-width: 200px } figcaption { overflow-wrap: anywhere } sm
 
 
 def summary(shards: PairShards, photos: int) -> dict[str, Any]:
-    """The counts of a run over so many photos."""
-    words = Counter(shards.facts(index)["word"] for index in range(len(shards)))
+    """The counts of a run.
+
+    Args:
+        shards: all pairs of the run.
+        photos: number of photos of the run, with pairs or without.
+    """
+    words = Counter(shards.metadata(index)["word"] for index in range(len(shards)))
     return {
         "photos": photos,
         "photos_with_pairs": len(np.unique(shards.photos)),
@@ -46,7 +51,16 @@ def summary(shards: PairShards, photos: int) -> dict[str, Any]:
 
 
 def write_report(folder: RunFolder, counts: Mapping[str, Any], page: str) -> None:
-    """Write report.md, samples.html and, which says that all is there, report.json."""
+    """Write report.md, samples.html and, last, report.json, which marks the run as finished.
+
+    Args:
+        folder: folder of the run.
+        counts: see `summary`.
+        page: see `html`.
+
+    Raises:
+        TrainingError: when a file cannot be written.
+    """
     files = {
         "report.md": markdown(counts),
         "samples.html": page,
@@ -57,9 +71,13 @@ def write_report(folder: RunFolder, counts: Mapping[str, Any], page: str) -> Non
 
 
 def finished_pairs(folder: Path) -> tuple[PairShards, str]:
-    """The pairs that a whole run has left in a folder, and a digest that differs from that of other pairs.
+    """The pairs of a finished run, and a digest of the pairs.
 
-    Raises TrainingError when the run has not come to its end, or shards are missing or damaged.
+    Args:
+        folder: folder of the run.
+
+    Raises:
+        TrainingError: when the run is not finished, or shards are missing or damaged.
     """
     try:
         content = (folder / _COUNTS).read_bytes()
@@ -78,18 +96,18 @@ def finished_pairs(folder: Path) -> tuple[PairShards, str]:
 
 
 def markdown(counts: Mapping[str, Any]) -> str:
-    """The counts as two tables."""
+    """The counts, see `summary`, as two Markdown tables."""
     rows = [(name.replace("_", " "), str(value)) for name, value in counts.items() if name != "most_frequent"]
     words = [(word, str(count)) for word, count in counts["most_frequent"]]
     return f"{table(('', ''), rows)}\n\n{table(('most frequent', 'pairs'), words)}\n"
 
 
 def html(counts: Mapping[str, Any], samples: Iterable[tuple[np.ndarray, Sequence[Pair]]]) -> str:
-    """A page that needs no other file; words, captions and names may hold anything.
+    """A self-contained HTML page; words, captions and names may hold any characters.
 
     Args:
         counts: see `summary`.
-        samples: photos, uint8 (H, W, 3), with their pairs.
+        samples: photos, uint8 (H, W, 3), RGB, with their pairs.
     """
     rows = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}<td>{escape(str(value))}"
@@ -108,7 +126,13 @@ def html(counts: Mapping[str, Any], samples: Iterable[tuple[np.ndarray, Sequence
 def sample_photos(
     shards: PairShards, count: int, load: Callable[[int], np.ndarray]
 ) -> Iterable[tuple[np.ndarray, list[Pair]]]:
-    """Up to `count` photos with pairs, evenly spread, with all their pairs; `load` reads a photo by its number."""
+    """Photos with all their pairs, evenly spread over the photos that have pairs.
+
+    Args:
+        shards: the pairs.
+        count: the largest number of photos.
+        load: reads a photo, uint8 (H, W, 3), by its number.
+    """
     photos = np.unique(shards.photos)
     for photo in photos[np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)]:
         yield load(int(photo)), [shards[int(index)] for index in np.flatnonzero(shards.photos == photo)]
@@ -134,8 +158,8 @@ def _figure(pixels: np.ndarray, caption: str) -> str:
 def _spotlight(pixels: np.ndarray, pair: Pair) -> np.ndarray:
     """The photo, dark outside the mask, with the mask's outline."""
     x0, y0, x1, y1 = pair.box
-    inside = np.zeros(pixels.shape[:2], bool)
-    inside[y0:y1, x0:x1] = pair.mask
-    shown = np.where(inside[..., None], pixels, pixels * _DIMMED).astype(np.uint8)
-    shown[draw.outlines(inside)] = draw.OUTLINE_COLOUR
-    return shown
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[y0:y1, x0:x1] = pair.mask
+    picture = np.where(mask[..., None], pixels, pixels * _DIMMED).astype(np.uint8)
+    picture[draw.outlines(mask)] = draw.OUTLINE_COLOUR
+    return picture

@@ -1,12 +1,12 @@
 """Mask-word pairs as WebDataset shards: written whole or not at all, streamed by any reader of that format, and read
-here in any order, because the batch of a training step must follow from the step.
+here in random access, because the batch of a training step is a function of the step.
 
     pairs-000000.tar: PHOTO-PAIR.jpg    the tight crop of the region, not filled
                       PHOTO-PAIR.png    its mask, one bit a pixel
                       PHOTO-PAIR.json   word, caption, score, photo, box
 
-Crop and mask lie apart so that the fill is chosen where the pair is used: the released training data is filled with
-ImageNet's mean colour, while the released model fills with CLIP's.
+Crop and mask are separate files, so that the reader of a pair can choose the fill outside the mask: the released
+training data is filled with ImageNet's mean colour, while the released model fills with CLIP's mean colour.
 """
 
 import io
@@ -37,8 +37,8 @@ class Pair:
 
     Attributes:
         word: what the region shows.
-        caption: the sentence that the word is from; empty where a person named the region.
-        score: the matching model's logit, to three digits; 1 where a person named the region.
+        caption: the sentence that the word is from; empty where an annotator named the region.
+        score: the matching model's logit, to three digits; 1 where an annotator named the region.
         photo: "SET/KEY".
         box: x0, y0, x1, y1 of the region in the photo as the models see it; x1 and y1 are exclusive.
         crop: uint8 (h, w, 3), the photo within the box.
@@ -55,17 +55,26 @@ class Pair:
 
 
 def shard_path(folder: RunFolder, number: int) -> Path:
-    """Where a shard lies once it is whole."""
+    """The path of the shard with this number, from 0."""
     return folder.path / f"pairs-{number:06d}.tar"
 
 
 def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pair]]) -> None:
-    """Write a shard of the pairs of some photos, by photo number, in one go. Raises TrainingError."""
+    """Write a shard atomically.
+
+    Args:
+        folder: folder of the run.
+        number: number of the shard, from 0.
+        pairs: the pairs of each photo by the number of the photo.
+
+    Raises:
+        TrainingError: when the shard cannot be written, or webdataset is not installed.
+    """
     writer = import_optional(WRITER).TarWriter
     samples = [
         {"__key__": f"{photo:08d}-{index:03d}", **_encoded(pair)}
-        for photo, found in pairs.items()
-        for index, pair in enumerate(found)
+        for photo, pairs_of_photo in pairs.items()
+        for index, pair in enumerate(pairs_of_photo)
     ]
 
     def write(file: BinaryIO) -> None:
@@ -78,42 +87,46 @@ def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pa
 
 
 class PairShards:
-    """The pairs of all shards of a folder. Only where they lie is kept in memory; processes may share one.
+    """The pairs of all shards of a folder. Only the positions of the files in the shards are kept in memory.
+
+    Args:
+        folder: folder of the shards.
 
     Attributes:
         photos: int64 (N,), the number of the photo of each pair.
-        places: int64 (N, 3, 2), where in its shard each of a pair's files begins, and its size in bytes.
+        places: int64 (N, 3, 2), the offset in its shard and the size of each of a pair's three files, in bytes.
 
-    Raises TrainingError when there are none, or one is damaged.
+    Raises:
+        TrainingError: when there are no shards, or a shard is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._paths = sorted(folder.glob("pairs-*.tar"))
-        found = [_listed(path) for path in self._paths]
-        self.photos = np.concatenate([photos for photos, _ in found] or [np.empty(0, np.int64)])
+        indices = [_index_shard(path) for path in self._paths]
+        self.photos = np.concatenate([photos for photos, _ in indices] or [np.empty(0, np.int64)])
         if not len(self.photos):
             raise TrainingError(f"{folder} holds no pairs.")
-        self.places = np.concatenate([places for _, places in found])
-        self._shards = np.repeat(np.arange(len(found)), [len(photos) for photos, _ in found])
+        self.places = np.concatenate([places for _, places in indices])
+        self._shards = np.repeat(np.arange(len(indices)), [len(photos) for photos, _ in indices])
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Pair:
-        """A pair, read from its shard."""
-        crop, mask, facts = (self._member(index, which) for which in range(len(_SUFFIXES)))
+        """A pair, read from its shard. Raises TrainingError when the shard is damaged."""
+        crop_file, mask_file, metadata = (self._member(index, number) for number in range(len(_SUFFIXES)))
         try:
-            pixels, inside = (np.array(Image.open(io.BytesIO(data))) for data in (crop, mask))
-            return Pair(crop=pixels, mask=inside.astype(bool), **_facts(facts))
+            crop, mask = (np.array(Image.open(io.BytesIO(content))) for content in (crop_file, mask_file))
+            return Pair(crop=crop, mask=mask.astype(bool), **_parse_metadata(metadata))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(self._paths[self._shards[index]]) from error
 
-    def facts(self, index: int) -> dict[str, Any]:
-        """What Pair has of a pair less its pixels."""
-        return _facts(self._member(index, _SUFFIXES.index("json")))
+    def metadata(self, index: int) -> dict[str, Any]:
+        """The attributes of `Pair` without crop and mask."""
+        return _parse_metadata(self._member(index, _SUFFIXES.index("json")))
 
-    def _member(self, index: int, which: int) -> bytes:
-        offset, size = self.places[index, which].tolist()
+    def _member(self, index: int, number: int) -> bytes:
+        offset, size = self.places[index, number].tolist()
         with self._paths[self._shards[index]].open("rb") as file:
             file.seek(offset)
             return file.read(size)
@@ -123,25 +136,25 @@ def _encoded(pair: Pair) -> dict[str, bytes]:
     crop, mask = io.BytesIO(), io.BytesIO()
     Image.fromarray(pair.crop).save(crop, "JPEG", quality=_QUALITY, subsampling=0)
     Image.fromarray(pair.mask).save(mask, "PNG")
-    facts = {name: getattr(pair, name) for name in ("word", "caption", "score", "photo", "box")}
-    return {"jpg": crop.getvalue(), "png": mask.getvalue(), "json": json.dumps(facts).encode()}
+    metadata = {name: getattr(pair, name) for name in ("word", "caption", "score", "photo", "box")}
+    return {"jpg": crop.getvalue(), "png": mask.getvalue(), "json": json.dumps(metadata).encode()}
 
 
-def _facts(content: bytes) -> dict[str, Any]:
-    facts = json.loads(content)
-    return facts | {"box": tuple(facts["box"])}
+def _parse_metadata(content: bytes) -> dict[str, Any]:
+    metadata = json.loads(content)
+    return metadata | {"box": tuple(metadata["box"])}
 
 
-def _listed(shard: Path) -> tuple[np.ndarray, np.ndarray]:
+def _index_shard(shard: Path) -> tuple[np.ndarray, np.ndarray]:
     """Photo numbers, int64 (n,), and the offset and size of each file of each pair, int64 (n, files, 2)."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    files: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with tarfile.open(shard) as tar:
             for member in tar:
                 key, _, suffix = member.name.partition(".")
-                found.setdefault(key, {})[suffix] = (member.offset_data, member.size)
-        places = [[parts[suffix] for suffix in _SUFFIXES] for parts in found.values()]
-        photos = [int(key.partition("-")[0]) for key in found]
+                files.setdefault(key, {})[suffix] = (member.offset_data, member.size)
+        places = [[parts[suffix] for suffix in _SUFFIXES] for parts in files.values()]
+        photos = [int(key.partition("-")[0]) for key in files]
     except (OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise _damaged(shard) from error
     return np.array(photos, np.int64), np.array(places, np.int64).reshape(-1, len(_SUFFIXES), 2)
