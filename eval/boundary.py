@@ -1,8 +1,8 @@
 """Boundary IoU: how well outlines agree, where IoU is dominated by the inside of large regions.
 
 Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation" (CVPR 2021): the IoU of what lies
-inside each mask within a distance d of its contour, d being 2 % of the image diagonal. Here in its semantic form: a
-class's mask is all of its pixels, and counts add up over the images before the ratio is taken, as for IoU.
+inside each mask within a distance d of its contour, d being 2 % of the image diagonal. Here in its semantic form: the
+mask of a class is all of its pixels, and counts are summed over the images before the ratio is taken, as for IoU.
 """
 
 import cv2
@@ -11,19 +11,28 @@ import numpy as np
 from eval.metrics import Counts, mean, ratio
 
 DILATION_RATIO = 0.02
-"""d over the image diagonal; the paper's value."""
+"""d as a share of the image diagonal; the paper's value."""
 
 _INTERSECTION, _TRUTH, _PREDICTION = range(3)
 
 
 class BoundaryCounts(Counts):
-    """Boundary pixels of every class, as counts (C, 3): in both, in the ground truth, in the prediction."""
+    """Boundary pixels of every class, counts (C, 3): of the intersection, of the ground truth, of the prediction.
+
+    Args:
+        classes: C, the number of classes.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes, 3)
 
     def add(self, labels: np.ndarray, prediction: np.ndarray) -> None:
-        """Count one image; arguments as for `Confusion.add`. Ignored pixels belong to no mask on either side."""
+        """Count one image; ignored pixels belong to no mask of the ground truth or the prediction.
+
+        Args:
+            labels: integers (H, W), the ground truth in [0, C); negative where ignored.
+            prediction: integers (H, W); values outside [0, C) are no class.
+        """
         classes = len(self.counts)
         ignored = labels < 0
         truth = np.where(ignored, classes, labels)

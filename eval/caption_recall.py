@@ -1,4 +1,4 @@
-"""How often a caption finds its photo.
+"""Recall of photos by their captions.
 
     python -m eval.caption_recall --root PATH [--vlm mini]
 
@@ -23,33 +23,50 @@ from ovseg_demo.models.base import VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals
 
 DEPTHS = (1, 5, 10)
+"""Values of K."""
 
 
 def read_captions(root: Path) -> dict[str, list[str]]:
-    """Captions by key. Exits with one line when there are none."""
+    """The captions of each photo by its key.
+
+    Args:
+        root: folder with captions.json.
+
+    Raises:
+        SystemExit: with one line, when there are no captions.
+    """
     path = root / "captions.json"
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        found = {str(key): [str(text) for text in texts] for key, texts in table.items() if texts}
+        captions = {str(key): [str(text) for text in texts] for key, texts in table.items() if texts}
     except FileNotFoundError:
         raise SystemExit(f"There is no {path}.") from None
     except (ValueError, AttributeError, TypeError):
         raise SystemExit(f"{path} is not a list of captions by key.") from None
-    if not found:
+    if not captions:
         raise SystemExit(f"{path} has no caption.")
-    return found
+    return captions
 
 
 def caption_ranks(vlm: VisionLanguageModel, root: Path, texts: dict[str, list[str]]) -> Tensor:
-    """For each caption, how many photos are likelier than its own, int64 (captions,)."""
+    """For each caption, the number of photos that are likelier than the caption's own photo, int64 (captions,).
+
+    Args:
+        vlm: compares photos with captions.
+        root: folder with images/.
+        texts: the captions of each photo by its key.
+
+    Raises:
+        ImageError: when a photo cannot be read.
+    """
     photos = []
     for key in tqdm(texts, desc="photos", unit="photo", disable=None):
         pixels = image.load(root / "images" / f"{key}.jpg").pixels
         whole = MaskProposals.from_masks(np.ones((1, *pixels.shape[:2]), bool), np.ones(1))
         photos.append(vlm.embed_regions(pixels, whole, lambda _: None))
-    words = vlm.embed_texts([text for each in texts.values() for text in each])
+    words = vlm.embed_texts([caption for captions in texts.values() for caption in captions])
     logits = vlm.logits(torch.cat(photos), words)
-    own = torch.tensor([photo for photo, each in enumerate(texts.values()) for _ in each], device=logits.device)
+    own = torch.tensor([photo for photo, captions in enumerate(texts.values()) for _ in captions], device=logits.device)
     return (logits > logits.gather(0, own[None])).sum(0)
 
 
@@ -60,11 +77,11 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = read_captions(arguments.root)
     try:
-        found = caption_ranks(factory.create_model(arguments.vlm), arguments.root, texts)
+        ranks = caption_ranks(factory.create_model(arguments.vlm), arguments.root, texts)
     except UserError as error:
         raise SystemExit(str(error)) from None
-    print(f"{arguments.vlm} on {arguments.root.name}: {len(texts)} photos, {len(found)} captions\n")
-    recalls = {f"recall@{depth} %": f"{100 * (found < depth).float().mean():.1f}" for depth in DEPTHS}
+    print(f"{arguments.vlm} on {arguments.root.name}: {len(texts)} photos, {len(ranks)} captions\n")
+    recalls = {f"recall@{depth} %": f"{100 * (ranks < depth).float().mean():.1f}" for depth in DEPTHS}
     print(markdown.table(list(recalls), [list(recalls.values())]))
 
 

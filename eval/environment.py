@@ -1,4 +1,4 @@
-"""What decides a run's numbers, and where it ran."""
+"""The settings that decide the scores of a run, and the machine that it ran on."""
 
 import hashlib
 import json
@@ -18,15 +18,22 @@ from ovseg_demo.weights import catalogue
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "opencv-python-headless", "pillow")
 _CODE = ("ovseg_demo", "eval/datasets", *(f"eval/{name}.py" for name in ("metrics", "boundary", "runner", "journal")))
-_NO_BEARING = {"ui", "render", "__main__.py", "cli.py", "command_line.py", "download.py"}
-"""Parts that no count depends on; changing them costs no finished image."""
+_IRRELEVANT = {"ui", "render", "__main__.py", "cli.py", "command_line.py", "download.py"}
+"""Files and folders that no count depends on; after a change of them finished images stay valid."""
 
 
 def settings(dataset: Dataset, method: str, options: MethodOptions, device: str, threads: int) -> dict[str, Any]:
-    """Everything that the counts of an image depend on; runs with equal settings may share their images.
+    """Everything that the counts of an image depend on; runs with equal settings share their finished images.
 
-    Not the limit on the number of images: raising it must not throw away those that are finished. Nor the content of
-    photos and label files, of which only the paths are looked at: replacing a file asks for another folder.
+    The number of images is no setting, so that finished images stay valid when --limit is raised. Of photos and label
+    files only the paths count, not the contents: after a change of files another folder must be given.
+
+    Args:
+        dataset: the benchmark.
+        method: id of the method.
+        options: options of the method.
+        device: "cpu", "cuda" or "cuda:0".
+        threads: CPU threads of a process.
     """
     return {
         "method": method,
@@ -43,12 +50,17 @@ def settings(dataset: Dataset, method: str, options: MethodOptions, device: str,
 
 
 def digest(content: Any) -> str:
-    """A short name for JSON content."""
+    """A digest of JSON content, 12 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def environment(device: str, processes: int) -> dict[str, Any]:
-    """Where a run runs: what its seconds depend on."""
+    """The machine of a run and its load, on which the measured seconds depend.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:0".
+        processes: number of processes of the run.
+    """
     return {
         "ovseg-demo": ovseg_demo.__version__,
         "python": platform.python_version(),
@@ -66,7 +78,7 @@ def _hash(checkpoint: catalogue.Checkpoint) -> str:
 
 
 def _processor() -> str:
-    """The CPU's model name, as Linux tells it, or whatever Python knows."""
+    """The model name of the CPU on Linux, otherwise the name of its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -75,10 +87,10 @@ def _processor() -> str:
 
 
 def _code() -> str:
-    """Changes with every source file that counts may depend on."""
+    """A digest of every source file that counts may depend on."""
     root = Path(__file__).resolve().parent.parent
-    places = [root / place for place in _CODE]
-    sources = {p.relative_to(root) for place in places for p in (place.rglob("*.py") if place.is_dir() else [place])}
+    paths = [root / name for name in _CODE]
+    sources = {file.relative_to(root) for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])}
     return digest(
-        [[str(p), (root / p).read_text("utf-8")] for p in sorted(sources) if not _NO_BEARING.intersection(p.parts)]
+        [[str(p), (root / p).read_text("utf-8")] for p in sorted(sources) if not _IRRELEVANT.intersection(p.parts)]
     )

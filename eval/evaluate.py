@@ -30,8 +30,8 @@ from ovseg_demo.engine import Engine, check_device
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
 
-_PATIENCE = timedelta(days=7)
-"""How long a process waits for slower ones; the half hour that is usual would end long runs."""
+_TIMEOUT = timedelta(days=7)
+"""How long a process waits for slower processes; the default of half an hour would end long runs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _launched(arguments: argparse.Namespace, command: str) -> int:
     """Run as one of the launcher's processes."""
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)  # accelerate would fall back to the CPU in silence
-    state = PartialState(cpu=not device.startswith("cuda"), timeout=_PATIENCE)
+    check_device(device)  # accelerate would fall back to the CPU without a word
+    state = PartialState(cpu=not device.startswith("cuda"), timeout=_TIMEOUT)
     arguments.device = str(state.device) if device == "cuda" else device
     if state.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
         print("accelerate launch --cpu starts one process only; --multi_gpu starts several.", file=sys.stderr)
@@ -82,47 +82,49 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> int:
     for method in arguments.method:
-        registry.available(method)  # before an hour is spent on the methods named first
+        registry.available(method)  # fails before an hour is spent on other methods
     values = _with_published(command_line.given_values(arguments), arguments.dataset)
     options_of = command_line.options_by_method(arguments.method, values)
     dataset = _part(datasets.open_dataset(arguments.dataset, arguments.root, arguments.vocabulary), arguments.part)
-    wanted = replace(dataset, samples=dataset.samples[: arguments.limit])
-    words = arguments.vocabulary or datasets.DATASETS[arguments.dataset].publisher or "the folder's own"
-    place = environment.environment(arguments.device, state.num_processes)
+    limited = replace(dataset, samples=dataset.samples[: arguments.limit])
+    wording = arguments.vocabulary or datasets.DATASETS[arguments.dataset].publisher or "the folder's own"
+    machine = environment.environment(arguments.device, state.num_processes)
     torch.set_num_threads(arguments.threads)
     reports = []
     for method in dict.fromkeys(arguments.method):
         options = options_of[method]
         settings = environment.settings(dataset, method, options, arguments.device, arguments.threads)
         folder = arguments.out / dataset.name / f"{method}-{environment.digest(settings)}"
-        engine = Engine(arguments.device)  # one a method, so that only one method's models are in memory
+        engine = Engine(arguments.device)  # an engine a method, so that only one method's models are in memory
         longest_side = registry.get(method).longest_side
-        runner.evaluate(engine, wanted, method, options, folder, state.process_index, state.num_processes, longest_side)
+        runner.evaluate(
+            engine, limited, method, options, folder, state.process_index, state.num_processes, longest_side
+        )
         state.wait_for_everyone()
         if state.is_main_process:
-            evaluation = runner.collect(wanted, folder)
+            evaluation = runner.collect(limited, folder)
             description = {
                 **settings,
                 "benchmark": datasets.DATASETS[dataset.name].title,
-                "vocabulary": words,
+                "vocabulary": wording,
                 "part": arguments.part,
                 "limit": arguments.limit,
             }
-            reports.append(report.report_content(evaluation, wanted, description, place, command))
+            reports.append(report.report_content(evaluation, limited, description, machine, command))
             groups = samples_page.select_samples(evaluation.records, arguments.samples)
-            _write(folder, reports[-1], wanted, groups, runner.Predictor(engine, wanted, method, options))
+            _write(folder, reports[-1], limited, groups, runner.Predictor(engine, limited, method, options))
     if not state.is_main_process:
         return 0
     table = report.comparison(reports)
     print(table)
     if len(reports) > 1:
         write_atomically(arguments.out / dataset.name / "comparison.md", f"{table}\n".encode())
-    failed = any(each["failures"] for each in reports)
-    return int(failed and state.num_processes == 1)  # a launcher would take it for a crash and print its stack
+    failed = any(content["failures"] for content in reports)
+    return int(failed and state.num_processes == 1)  # a launcher would take the exit status of a failure for a crash
 
 
 def _part(dataset: Dataset, part: str | None) -> Dataset:
-    """One part of the fixed split, or all. Raises DatasetError for a part without images."""
+    """One part of the fixed split, or the whole dataset for None. Raises DatasetError for a part without images."""
     if part is None:
         return dataset
     samples = tuple(sample for sample in dataset if held_out(sample.key) is PARTS[part])
@@ -143,7 +145,7 @@ def _write(
 
 
 def _with_published(values: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """The typed options; an ensemble that is "published" becomes the weight of CLIP that OVSeg used on the benchmark.
+    """The given options; an ensemble "published" becomes the weight of CLIP that OVSeg used on the benchmark.
 
     Raises DatasetError for a benchmark without such a weight.
     """

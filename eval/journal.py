@@ -1,7 +1,7 @@
-"""What is known of every finished image of a run, kept in the run's folder so that a run can go on where it stopped.
+"""The results of every finished image of a run, kept in the run's folder so that an interrupted run can be resumed.
 
-Each process appends to a file of its own, one line of JSON an image; everyone reads all of them. A line that a kill or
-a full disk tore is no line: its image is evaluated again.
+Each process appends to a file of its own, one line of JSON an image, and reads the files of all processes. A line that
+is incomplete after a kill or on a full disk is ignored: its image is evaluated again.
 """
 
 import json
@@ -26,9 +26,10 @@ class Record:
     """A finished image.
 
     Attributes:
-        key: of its sample.
-        miou: of this image alone, over the classes in its ground truth; None when all of it is ignored.
-        confusion, boundary: its counts.
+        key: key of the sample.
+        miou: mIoU of this image alone over the classes in its ground truth, 0 to 1; None when every pixel is ignored.
+        confusion: the counts of `Confusion`.
+        boundary: the counts of `BoundaryCounts`.
         seconds: wall time by part: "loading" (beside the inference of the image before), "waiting" (for the loading),
             "inference", "metrics".
         stages: seconds by stage of the method.
@@ -44,7 +45,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that could not be evaluated: `error` says why, and `path` which file is to blame."""
+    """An image that could not be evaluated.
+
+    Attributes:
+        key: key of the sample.
+        path: the file that cannot be used.
+        error: the reason, one sentence.
+    """
 
     key: str
     path: str
@@ -52,7 +59,15 @@ class Failure:
 
 
 class Journal:
-    """The file of one process, to append to."""
+    """The journal file of one process.
+
+    Args:
+        folder: folder of the run.
+        process: number of the process, from 0.
+
+    Raises:
+        RunError: when the folder cannot be written.
+    """
 
     def __init__(self, folder: Path, process: int) -> None:
         self._folder = folder
@@ -62,14 +77,18 @@ class Journal:
                 os.truncate(self._path, _entries(self._path.read_bytes())[1])
 
     def append(self, entry: Record | Failure) -> None:
-        """Keep an entry. Raises RunError when it cannot be written; those before it are safe."""
+        """Append an entry. Raises RunError when it cannot be written; earlier entries are kept."""
         line = json.dumps(asdict(entry), separators=(",", ":")) + "\n"
         with writing_into(self._folder), self._path.open("ab") as file:
             file.write(line.encode())
 
 
 def read(folder: Path) -> tuple[dict[str, Record], dict[str, Failure]]:
-    """The finished images of all processes by key, and the failed ones, less those that succeeded since."""
+    """The finished images of all processes by key, and the failed images that did not succeed later, by key.
+
+    Args:
+        folder: folder of the run.
+    """
     records, failures = {}, {}
     for path in sorted(folder.glob("journal-*.jsonl")):
         for fields in _entries(path.read_bytes())[0]:
@@ -82,7 +101,7 @@ def read(folder: Path) -> tuple[dict[str, Record], dict[str, Failure]]:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Makes the folder where it is missing; what the system refuses, a full disk for one, becomes a RunError."""
+    """Make the folder if it is missing; errors of the file system, such as a full disk, become a RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -94,13 +113,13 @@ def writing_into(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one go: it is complete, or as it was before. Raises RunError."""
+    """Write a file atomically: it is complete, or as it was before. Raises RunError when it cannot be written."""
     with writing_into(path.parent):
         files.write_atomically(path, lambda file: file.write(content))
 
 
 def _entries(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The entries before the first torn line, and how many bytes they take."""
+    """The entries before the first incomplete line, and how many bytes their lines take."""
     entries, end = [], 0
     for line in content.splitlines(keepends=True):
         try:

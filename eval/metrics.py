@@ -12,14 +12,16 @@ GROUND_TRUTH = "ground_truth"
 """The mean runs over the classes that occur in the ground truth: detectron2 since July 2022 (its commit f3c1bc19)."""
 
 UNION = "union"
-"""The mean runs over the classes that occur in the ground truth or the prediction; one that is only predicted counts
-as 0. detectron2 until July 2022 and with it OVSeg; mmsegmentation's mean, which skips classes in neither, is equal."""
+"""The mean runs over the classes that occur in the ground truth or the prediction; a class that is only predicted
+counts as 0. detectron2 until July 2022, and so OVSeg; mmsegmentation's mean, which skips classes that occur in neither,
+is equal."""
 
 RULES = (GROUND_TRUTH, UNION)
-"""Papers used both, and on 459 or 847 classes they differ by points, so a score never goes without its rule."""
+"""The rules of the mean. Papers used both, and on 459 or 847 classes the two means differ by several points, so a score
+is never reported without its rule."""
 
 _BAND = 2**18
-"""Pixels counted at a time: their 64-bit copies fit a cache, which on large images is several times as fast."""
+"""Pixels that are counted at a time: their 64-bit copies fit the CPU's cache, which is several times as fast."""
 
 Sparse = list[list[int]]
 """Counts without their zeros: the flat indices, and the count at each."""
@@ -38,19 +40,19 @@ class Counts:
         self.counts = np.zeros(shape, np.int64)
 
     def merge(self, other: "Counts") -> None:
-        """Take in what another has counted. Raises ValueError for another shape."""
+        """Add the counts of `other`. Raises ValueError when the shapes differ."""
         if self.counts.shape != other.counts.shape:
             raise ValueError(f"counts of shape {other.counts.shape} do not add to counts of {self.counts.shape}")
         self.counts += other.counts
 
     def sparse(self) -> Sparse:
-        """The counts that are not zero: of one image a few dozen out of, for 847 classes, 700,000."""
+        """The counts that are not zero: for one image a few dozen, out of 700,000 for 847 classes."""
         flat = self.counts.ravel()
         indices = np.flatnonzero(flat)
         return [indices.tolist(), flat[indices].tolist()]
 
     def add_sparse(self, sparse: Sparse) -> None:
-        """Take in what `sparse` gave."""
+        """Add counts that the method `sparse` returned."""
         indices, counts = sparse
         self.counts.reshape(-1)[indices] += np.array(counts, np.int64)
 
@@ -58,8 +60,11 @@ class Counts:
 class Confusion(Counts):
     """How many pixels of class i were given class j, as counts (C, C + 1).
 
-    The last column holds pixels given no class of the vocabulary. They miss their class, but are no wrong answer for
-    another. Ignored pixels are in no cell.
+    The last column counts pixels that were given no class of the vocabulary: false negatives of their class, but false
+    positives of no class. Ignored pixels are not counted.
+
+    Args:
+        classes: C, the number of classes.
 
     Example:
         >>> confusion = Confusion(2)
@@ -76,9 +81,10 @@ class Confusion(Counts):
 
         Args:
             labels: integers (H, W), the ground truth in [0, C); negative where ignored.
-            prediction: integers (H, W); whatever lies outside [0, C) is no class.
+            prediction: integers (H, W); values outside [0, C) are no class.
 
-        Raises ValueError when the shapes differ or a label lies beyond C.
+        Raises:
+            ValueError: when the shapes differ or a label is C or more.
         """
         classes = len(self.counts)
         if labels.shape != prediction.shape:
@@ -95,7 +101,12 @@ class Confusion(Counts):
             self.counts += cells.reshape(self.counts.shape)
 
     def scores(self, seen: tuple[int, ...] = (), unseen: tuple[int, ...] = ()) -> "Scores":
-        """All scores; those of seen and unseen classes are NaN where no such indices are given."""
+        """All scores.
+
+        Args:
+            seen: indices of the seen classes; their mean is NaN if there are none.
+            unseen: indices of the unseen classes; their mean is NaN if there are none.
+        """
         hits = self.counts.diagonal()
         pixels, predicted = self.counts.sum(1), self.counts[:, :-1].sum(0)
         union = pixels + predicted - hits
@@ -121,9 +132,10 @@ class Means:
     """Means of the IoU under one rule, each in [0, 1], or NaN when it runs over no class.
 
     Attributes:
-        miou: over all classes.
-        seen, unseen: over the classes of the split. Predictions compete among all classes ("generalised" zero-shot).
-        harmonic: hIoU, the harmonic mean of the two.
+        miou: mean over all classes.
+        seen: mean over the seen classes; predictions are among all classes ("generalised" zero-shot).
+        unseen: mean over the unseen classes; predictions are among all classes.
+        harmonic: hIoU, the harmonic mean of `seen` and `unseen`.
     """
 
     miou: float
@@ -133,24 +145,30 @@ class Means:
 
     @classmethod
     def of(cls, iou: np.ndarray, seen: tuple[int, ...], unseen: tuple[int, ...]) -> "Means":
-        """From the IoU of each class (C,), NaN where the rule leaves it out."""
+        """The means of an IoU.
+
+        Args:
+            iou: IoU of each class, float64 (C,), NaN where the rule leaves a class out.
+            seen: indices of the seen classes.
+            unseen: indices of the unseen classes.
+        """
         s, u = mean(iou[list(seen)]), mean(iou[list(unseen)])
         return cls(mean(iou), s, u, 2 * s * u / (s + u) if s + u != 0 else 0.0)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says; every score in [0, 1], or NaN when nothing was counted for it.
+    """The scores of a confusion matrix, in [0, 1], or NaN when nothing was counted for a score.
 
     Attributes:
-        means: of the IoU, by rule of RULES.
+        means: means of the IoU by rule, a key of RULES.
         pixel_accuracy: pAcc (aAcc), share of labelled pixels that are right.
         mean_class_accuracy: mAcc, the mean of `accuracy` over the classes in the ground truth.
         frequency_weighted_iou: fwIoU, the mean of `iou` weighted by `pixels`.
         iou: float64 (C,), NaN for a class in neither ground truth nor prediction.
         accuracy: float64 (C,), share of the class's pixels that are right; NaN for a class not in the ground truth.
-        pixels: int64 (C,), in the ground truth.
-        predicted: int64 (C,), in the prediction.
+        pixels: number of pixels of each class in the ground truth, int64 (C,).
+        predicted: number of pixels of each class in the prediction, int64 (C,).
     """
 
     means: dict[str, Means]

@@ -2,8 +2,8 @@
 
     python -m eval.prepare NAME ROOT [--allow-partial]
 
-ROOT is the folder that holds the benchmark's folder, or that folder itself. Files that are there already are left
-alone, so an interrupted run goes on where it was; a file that cannot be read is reported, and the run goes on.
+ROOT is the folder that holds the benchmark's folder, or that folder itself. Existing files are kept, so an
+interrupted run is resumed by the same command; a file that cannot be read is reported, and the run goes on.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _FORMATS = {
     ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
     ".jpg": {"format": "JPEG"},
 }
-"""JPEG in Pillow's default quality, as the preparations write it whose numbers are published."""
+"""Formats by suffix; JPEG has Pillow's default quality, as in the preparations of the published scores."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Job:
     """One file to write.
 
     Attributes:
-        source, target: what is read and what is written.
+        source: the file that is read.
+        target: the file that is written.
         make: from the source to the pixels of the target. Raises DatasetError when the source cannot be used.
     """
 
@@ -50,12 +51,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a benchmark.
+    """The outcome of a conversion.
 
     Attributes:
-        folder: where its label files are.
-        labels: how many there are now.
-        written, kept: files made by this run, and those that were there before it.
+        folder: folder of the converted label files.
+        labels: number of converted label files.
+        written: number of files that this run has written.
+        kept: number of files that existed before.
         failures: a sentence for each source that could not be used.
     """
 
@@ -69,32 +71,47 @@ class Outcome:
 def prepare(name: str, root: str | Path) -> Outcome:
     """Convert a benchmark's raw annotations under `root`.
 
-    Raises DatasetError when they are not there, with what was looked for, or when a file cannot be written.
+    Args:
+        name: a key of DATASETS.
+        root: the folder that holds the benchmark's folder, or the benchmark's folder.
+
+    Raises:
+        DatasetError: when the raw annotations are missing; it tells what was looked for.
+        UserError: when a file cannot be written.
     """
-    conversion, source = _found(name, Path(root).expanduser())
+    conversion, source = _find_conversion(name, Path(root).expanduser())
     work = list(conversion_jobs(conversion, source))
-    left = [job for job in work if not job.target.exists()]
+    missing = [job for job in work if not job.target.exists()]
     failures = []
-    with tqdm(left, unit="file", desc=name, disable=None) as bar:
+    with tqdm(missing, unit="file", desc=name, disable=None) as bar:
         for job in bar:
             try:
                 _write(job.target, job.make(job.source))
             except DatasetError as error:
                 failures.append(str(error))
                 bar.write(f"error: {error}", file=sys.stderr)
-    made = LayoutAtRoot(conversion.target, source.home, source.images)
+    converted = LayoutAtRoot(conversion.target, source.home, source.images)
     return Outcome(
-        made.labels, len(made.label_files()), len(left) - len(failures), len(work) - len(left), tuple(failures)
+        converted.labels,
+        len(converted.label_files()),
+        len(missing) - len(failures),
+        len(work) - len(missing),
+        tuple(failures),
     )
 
 
 def conversion_jobs(conversion: Conversion, source: LayoutAtRoot) -> Iterator[Job]:
-    """Every file of a conversion, those that are there already too."""
+    """Every file of a conversion, including existing ones.
+
+    Args:
+        conversion: the conversion.
+        source: the raw annotations.
+    """
     target = conversion.target
     convert = partial(_labels, source.layout.decode, label_encoder(target.table), conversion.shorter_side)
     photos = source.photos() if conversion.shorter_side else {}
     for key, path in source.label_files().items():
-        # Side by side with their sources the results are found where those are; elsewhere in one folder.
+        # In the folder of the sources, converted files keep their subfolders; in another folder they have none.
         below = path.parent.relative_to(source.labels) if target.labels == source.layout.labels else "."
         yield Job(path, source.home / target.labels / below / (key + target.label_suffix), convert)
         if conversion.shorter_side:
@@ -103,15 +120,15 @@ def conversion_jobs(conversion: Conversion, source: LayoutAtRoot) -> Iterator[Jo
             yield Job(photo, scaled, partial(_photo, conversion.shorter_side))
 
 
-def _found(name: str, root: Path) -> tuple[Conversion, LayoutAtRoot]:
-    """The conversion whose raw annotations are there."""
+def _find_conversion(name: str, root: Path) -> tuple[Conversion, LayoutAtRoot]:
+    """The conversion whose raw annotations exist, and the raw annotations."""
     conversions = get_spec(name).conversions
     if not conversions:
         raise DatasetError(f"{name} needs no preparation: it is read as it is published.")
     for conversion in conversions:
-        for place in candidates((conversion.source,), root):
-            if place.label_files():
-                return conversion, place
+        for candidate in candidates((conversion.source,), root):
+            if candidate.label_files():
+                return conversion, candidate
     raise not_found_error(
         f"the raw annotation of {name}", candidates([each.source for each in conversions], root), root
     )
@@ -120,12 +137,12 @@ def _found(name: str, root: Path) -> tuple[Conversion, LayoutAtRoot]:
 def _labels(
     decode: Callable[[Path], np.ndarray], encode: Callable[[np.ndarray], np.ndarray], side: int | None, path: Path
 ) -> np.ndarray:
-    """What the target stores for the labels of a file, uint8 or uint16 (H, W)."""
+    """The values that the target stores for the labels of a file, uint8 or uint16 (H, W)."""
     return _scaled(encode(decode(path)), side, cv2.INTER_NEAREST)
 
 
 def _photo(side: int, path: Path) -> np.ndarray:
-    """A photo, uint8 (H, W, 3), scaled down."""
+    """A photo, scaled down to a shorter side of `side` pixels, uint8 (H, W, 3)."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
@@ -137,7 +154,7 @@ def _photo(side: int, path: Path) -> np.ndarray:
 
 
 def _scaled(pixels: np.ndarray, side: int | None, interpolation: int) -> np.ndarray:
-    """Scaled so that the shorter side has `side` pixels, unless it has fewer."""
+    """The pixels scaled down so that the shorter side has `side` pixels, unless it has fewer or `side` is None."""
     shorter = min(pixels.shape[:2])
     if side is None or shorter <= side:
         return pixels
@@ -146,7 +163,7 @@ def _scaled(pixels: np.ndarray, side: int | None, interpolation: int) -> np.ndar
 
 
 def _write(target: Path, pixels: np.ndarray) -> None:
-    """Write an image so that under its name there is either all of it or nothing."""
+    """Write an image atomically. Raises UserError when it cannot be written."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda file: Image.fromarray(pixels).save(file, **_FORMATS[target.suffix]))
@@ -156,7 +173,7 @@ def _write(target: Path, pixels: np.ndarray) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status is 0, or 1 when a file or the count is not as it should be, or 2 for unusable arguments."""
+    """Run the command; the exit status is 0, 1 for a wrong file or number of files, 2 for unusable arguments."""
     parsed = _parser().parse_args(arguments)
     return exit_status(lambda: _run(parsed), "Cancelled; the same command goes on from here.")
 

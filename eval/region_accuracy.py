@@ -4,8 +4,8 @@
 
 PATH holds images/KEY.jpg, masks/KEY.png (class index, 255 = ignore) and classes.json (index -> name). Each class of
 each image is one region. Prints a Markdown table: top-1 and top-5 among all names, and, as people use the demo,
-top-1 in vocabularies of five names that contain the right one. With --only, regions of other classes are not counted,
-but their names still compete.
+top-1 in vocabularies of five names with the right name among them. With --only, regions of other classes are not
+counted, but the names of these classes stay candidates.
 """
 
 import argparse
@@ -44,9 +44,9 @@ class Regions:
     """Every measured region of a set.
 
     Attributes:
-        logits: (N, K) of each region to each name.
-        labels: int64 (N,), the right column.
-        photos: int64 (N,), which image the region is from.
+        logits: logits of each region for each name, (N, K).
+        labels: the right column of each region, int64 (N,).
+        photos: the number of each region's image, int64 (N,).
     """
 
     logits: Tensor
@@ -55,7 +55,14 @@ class Regions:
 
 
 def class_names(root: Path) -> list[str]:
-    """The names of a set. Exits with one line when `root` is no such folder."""
+    """The class names of a labelled set.
+
+    Args:
+        root: folder of the set.
+
+    Raises:
+        SystemExit: with one line, when `root` is no labelled set.
+    """
     for part in ("images", "masks", "classes.json"):
         if not (root / part).exists():
             raise SystemExit(f"{root} is not a labelled set: {part} is missing.")
@@ -66,7 +73,16 @@ def class_names(root: Path) -> list[str]:
 
 
 def labelled_images(root: Path, part: str | None, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images, uint8 (H, W, 3), with their label maps, uint8 (H, W), in the order of their keys."""
+    """Images, uint8 (H, W, 3), RGB, with their label maps, uint8 (H, W), in the order of their keys.
+
+    Args:
+        root: folder of the set.
+        part: a key of PARTS, or None for all images.
+        limit: only the first so many images; None for all.
+
+    Raises:
+        SystemExit: with one line, when an image is missing, or its label map differs in size.
+    """
     paths = sorted((root / "masks").glob("*.png"))
     for path in [path for path in paths if part is None or held_out(path.stem) is PARTS[part]][:limit]:
         photo = root / "images" / f"{path.stem}.jpg"
@@ -86,28 +102,44 @@ def measure_regions(
     part: str | None = None,
     only: Collection[str] = (),
 ) -> Regions:
-    """Logits of every region with a name, of a large enough area. Exits with one line when there is none."""
+    """The logits of every region that has a name and is large enough.
+
+    Args:
+        vlm: compares regions with names.
+        root: folder of the set.
+        names: the candidate names, in the order of the labels.
+        limit: only the first so many images; None for all.
+        part: a key of PARTS, or None for all images.
+        only: the names whose regions are measured; empty for all.
+
+    Raises:
+        SystemExit: with one line, when there is no region.
+    """
     texts = vlm.embed_texts(names)
     logits, labels, photos = [], [], []
     for photo, (image, index) in enumerate(labelled_images(root, part, limit)):
         sizes = np.bincount(index.ravel(), minlength=IGNORE + 1)[: len(names)]
-        found = [c for c in np.flatnonzero(sizes >= max(1, SMALLEST_REGION * index.size)) if names[c] not in NOT_NAMES]
-        found = [c for c in found if not only or names[c] in only]
-        masks = np.stack([index == c for c in found]) if found else np.empty((0, *index.shape), bool)
-        regions = vlm.embed_regions(image, MaskProposals.from_masks(masks, np.ones(len(found))), lambda _: None)
+        large = np.flatnonzero(sizes >= max(1, SMALLEST_REGION * index.size))
+        classes = [c for c in large if names[c] not in NOT_NAMES and (not only or names[c] in only)]
+        masks = np.stack([index == c for c in classes]) if classes else np.empty((0, *index.shape), bool)
+        regions = vlm.embed_regions(image, MaskProposals.from_masks(masks, np.ones(len(classes))), lambda _: None)
         logits.append(vlm.logits(regions, texts).cpu())
-        labels += map(int, found)
-        photos += [photo] * len(found)
+        labels += map(int, classes)
+        photos += [photo] * len(classes)
     if not labels:
         raise SystemExit(f"{root} has no labelled region.")
     return Regions(torch.cat(logits), torch.tensor(labels), torch.tensor(photos))
 
 
 def draw_vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Tensor:
-    """DRAWS vocabularies a region, int64 (N, DRAWS, WORDS), the right name first.
+    """Random vocabularies of each region, int64 (N, VOCABULARIES, VOCABULARY_SIZE), the right name first.
 
-    The others are drawn from `pool`; with `same_photo`, names that are also in the photo come first. A pool of fewer
-    than WORDS names makes shorter vocabularies.
+    A pool of fewer than VOCABULARY_SIZE names makes shorter vocabularies.
+
+    Args:
+        regions: the regions.
+        pool: indices of the names that are drawn.
+        same_photo: whether other names of the same photo are drawn before the rest of the pool.
     """
     rng = random.Random(SEED)
     labels, photos = regions.labels.tolist(), regions.photos.tolist()
@@ -116,29 +148,34 @@ def draw_vocabularies(regions: Regions, pool: list[int], same_photo: bool) -> Te
         present.setdefault(photo, []).append(label)
 
     def draw(label: int, photo: int) -> list[int]:
-        near = [c for c in present[photo] if c != label] if same_photo else []
-        near = rng.sample(near, min(len(near), VOCABULARY_SIZE - 1))
-        far = [c for c in pool if c != label and c not in near]
-        return [label, *near, *rng.sample(far, min(len(far), VOCABULARY_SIZE - 1 - len(near)))]
+        same = [c for c in present[photo] if c != label] if same_photo else []
+        same = rng.sample(same, min(len(same), VOCABULARY_SIZE - 1))
+        rest = [c for c in pool if c != label and c not in same]
+        return [label, *same, *rng.sample(rest, min(len(rest), VOCABULARY_SIZE - 1 - len(same)))]
 
     pairs = zip(labels, photos, strict=True)
     return torch.tensor([[draw(label, photo) for _ in range(VOCABULARIES)] for label, photo in pairs])
 
 
 def accuracy_table(regions: Regions, names: list[str]) -> str:
-    """The Markdown table. Confidence is the mean probability of the chosen name: equal to top-1 if calibrated."""
+    """The Markdown table. Confidence is the mean probability of the likeliest name, equal to top-1 if calibrated.
+
+    Args:
+        regions: the regions.
+        names: the candidate names, in the order of the columns of the logits.
+    """
     pool = [i for i, name in enumerate(names) if name not in NOT_NAMES]
     column = torch.full((len(names),), -1)
     column[pool] = torch.arange(len(pool))
     logits, labels = regions.logits[:, pool], column[regions.labels]
     ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
-    sure = logits.softmax(1).amax(1)
-    rows = [(f"all {len(pool)} names", _share(ranks < 1), _share(ranks < 5), _share(sure))]
+    confidence = logits.softmax(1).amax(1)
+    rows = [(f"all {len(pool)} names", _share(ranks < 1), _share(ranks < 5), _share(confidence))]
     for same_photo, title in ((False, "at random"), (True, "from the same photo first")):
         words = draw_vocabularies(regions, pool, same_photo)
-        picked = regions.logits[:, None].expand(-1, words.shape[1], -1).gather(2, words)
-        right = picked.argmax(2) == 0
-        rows.append((f"{words.shape[2]} names, {title}", _share(right), "", _share(picked.softmax(2).amax(2))))
+        candidates = regions.logits[:, None].expand(-1, words.shape[1], -1).gather(2, words)
+        right = candidates.argmax(2) == 0
+        rows.append((f"{words.shape[2]} names, {title}", _share(right), "", _share(candidates.softmax(2).amax(2))))
     return markdown.table(("vocabulary", "top-1 %", "top-5 %", "confidence %"), rows)
 
 

@@ -1,6 +1,6 @@
-"""The outcome of a run as JSON, as Markdown, and as one row of a table that compares methods.
+"""The report of a run as JSON, as Markdown, and as one row of a table that compares methods.
 
-`content` gathers everything; the other functions only read what it gathered, so a report.json can be rendered again.
+`report_content` collects everything; the other functions read only its result, so a report.json can be rendered again.
 Shares are in [0, 1] in JSON and in percent in Markdown. What was not measured is null, or an en dash.
 """
 
@@ -20,7 +20,7 @@ from eval.runner import Evaluation
 RULE_TITLES = {GROUND_TRUTH: "over classes in the ground truth", UNION: "over classes in ground truth or prediction"}
 
 _WALL = ("waiting", "inference", "metrics")
-"""Parts of an image's wall time. Loading runs beside inference and costs wall time only where it is waited for."""
+"""The parts of an image's wall time. Loading runs in parallel to inference, so only the waiting for it counts."""
 
 _PART_TITLES = {
     "waiting": "waiting for images and labels",
@@ -33,19 +33,19 @@ _PART_TITLES = {
 def report_content(
     evaluation: Evaluation, dataset: Dataset, description: dict[str, Any], environment: dict[str, Any], command: str
 ) -> dict[str, Any]:
-    """Everything there is to report, as JSON content.
+    """The content of report.json.
 
     Args:
-        evaluation: the counts.
+        evaluation: the counts of the run.
         dataset: the benchmark.
-        description: settings of the run; "method" and "options" among them.
-        environment: where it ran.
-        command: what was typed.
+        description: settings of the run, "method" and "options" among them.
+        environment: the machine of the run, see `eval.environment.environment`.
+        command: the command line of the run.
     """
     scores = evaluation.confusion.scores(dataset.seen, dataset.unseen)
     boundary = evaluation.boundary.iou()
-    found = {
-        "miou": {rule: _plain(asdict(scores.means[rule])) for rule in RULES},
+    metrics = {
+        "miou": {rule: _json_value(asdict(scores.means[rule])) for rule in RULES},
         "boundary_iou": evaluation.boundary.mean(),
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_class_accuracy": scores.mean_class_accuracy,
@@ -75,8 +75,8 @@ def report_content(
         },
         "images": len(evaluation.records),
         "failures": [asdict(failure) for failure in evaluation.failures],
-        "scores": _plain(found),
-        "classes": list(map(_plain, classes)),
+        "scores": _json_value(metrics),
+        "classes": list(map(_json_value, classes)),
         "seconds": _seconds(evaluation.records),
         "settings": description,
         "environment": environment,
@@ -84,7 +84,11 @@ def report_content(
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """One run's report."""
+    """The report of one run in Markdown.
+
+    Args:
+        report: content of its report.json.
+    """
     settings, dataset, failures = report["settings"], report["dataset"], report["failures"]
     background = dataset["background"]
     words = f"{dataset['classes']} classes" + (f", '{background}' being what is left unlabelled" if background else "")
@@ -109,7 +113,11 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a row a method; all on one benchmark."""
+    """A Markdown table with a row for each method.
+
+    Args:
+        reports: contents of report.json, at least one, all of the same benchmark.
+    """
     split = bool(reports[0]["dataset"]["unseen"])
     head = ["method", "mIoU", "mIoU (GT or predicted)", "boundary IoU", "pAcc", "mAcc", "fwIoU"]
     head += ["seen", "unseen", "hIoU"] * split
@@ -120,13 +128,13 @@ def comparison(reports: Sequence[dict[str, Any]]) -> str:
         values = [truth["miou"], union["miou"], scores["boundary_iou"], scores["pixel_accuracy"]]
         values += [scores["mean_class_accuracy"], scores["frequency_weighted_iou"]]
         values += [truth[name] for name in ("seen", "unseen", "harmonic")] * split
-        done = [_number(report["seconds"].get("inference", {}).get("median")), str(report["images"])]
-        rows.append([report["settings"]["method"], *map(_percent, values), *done, str(len(report["failures"]))])
+        counts = [_number(report["seconds"].get("inference", {}).get("median")), str(report["images"])]
+        rows.append([report["settings"]["method"], *map(_percent, values), *counts, str(len(report["failures"]))])
     return table([*head, "s / image", "images", "failed"], rows)
 
 
 def _score_table(report: dict[str, Any]) -> str:
-    """Scores that depend on the rule under both; then the others."""
+    """A table of the scores under both rules of the mean, and a table of the scores that do not depend on the rule."""
     scores, split = report["scores"], bool(report["dataset"]["unseen"])
     titles = {"miou": "mIoU", **({"seen": "mIoU, seen", "unseen": "mIoU, unseen", "harmonic": "hIoU"} if split else {})}
     rows = [[title, *(_percent(scores["miou"][rule][name]) for rule in RULES)] for name, title in titles.items()]
@@ -151,9 +159,9 @@ def _time_table(seconds: dict[str, Any]) -> str:
 
 def _class_table(classes: Sequence[dict[str, Any]]) -> str:
     rows = []
-    for c in classes:
-        shares = [_percent(c[key]) for key in ("iou", "accuracy", "boundary_iou")]
-        rows.append([str(c["index"]), c["name"], *shares, f"{c['pixels']:,}", f"{c['predicted']:,}"])
+    for row in classes:
+        shares = [_percent(row[key]) for key in ("iou", "accuracy", "boundary_iou")]
+        rows.append([str(row["index"]), row["name"], *shares, f"{row['pixels']:,}", f"{row['predicted']:,}"])
     return table(["", "class", "IoU, %", "accuracy, %", "boundary IoU, %", "pixels", "predicted"], rows)
 
 
@@ -177,7 +185,7 @@ def _seconds(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 
 
 def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Nested settings one below the other: {"options": {"granularity": 1}} is ("options, granularity", 1)."""
+    """Settings without nesting: {"options": {"granularity": 1}} becomes ("options, granularity", 1)."""
     rows = []
     for name, value in settings.items():
         rows += [(f"{name}, {inner}", v) for inner, v in value.items()] if isinstance(value, dict) else [(name, value)]
@@ -190,10 +198,10 @@ def _setting_text(name: str, value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
+def _json_value(value: Any) -> Any:
+    """The value with None in place of NaN, which JSON lacks."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _json_value(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""One method over one benchmark: every image that is not finished yet, and then the counts of all."""
+"""The evaluation of one method on one benchmark: of every unfinished image, and then the counts of all images."""
 
 import sys
 import time
@@ -25,21 +25,26 @@ from ovseg_demo.vocabulary import Vocabulary
 
 
 class Segmenter(Protocol):
-    """What is asked of `ovseg_demo.engine.Engine`."""
+    """The part of `ovseg_demo.engine.Engine` that evaluation needs."""
 
-    def load(self, method: str) -> Any: ...
+    def load(self, method: str) -> Any:
+        """Load the models of a method."""
+        ...
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, method: str, options: MethodOptions) -> Segmentation: ...
+    def segment(self, photo: Photo, vocabulary: Vocabulary, method: str, options: MethodOptions) -> Segmentation:
+        """Segment a photo."""
+        ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was counted.
+    """The results of a run.
 
     Attributes:
-        confusion, boundary: over all finished images.
-        records: of the finished images, in the order of the benchmark.
-        failures: of the others.
+        confusion: confusion matrix over all finished images.
+        boundary: boundary counts over all finished images.
+        records: records of the finished images, in the order of the benchmark.
+        failures: failures of the other images, in the order of the benchmark.
     """
 
     confusion: Confusion
@@ -49,22 +54,29 @@ class Evaluation:
 
 
 class Predictor:
-    """A method with a benchmark's words, answering in the benchmark's labels."""
+    """A method that is asked for the words of a benchmark and answers in the labels of the benchmark.
+
+    Args:
+        engine: runs the method.
+        dataset: the benchmark.
+        method: id of the method.
+        options: options of the method.
+    """
 
     def __init__(self, engine: Segmenter, dataset: Dataset, method: str, options: MethodOptions) -> None:
         self._engine, self._method, self._options = engine, method, options
         words, rivals = dataset.vocabulary, dataset.rivals
         classes = [c for c in range(len(words)) if c != dataset.background]
-        self._asked = Vocabulary(
+        self._vocabulary = Vocabulary(
             (*(words.names[c] for c in classes), *rivals), (*(words.synonyms[c] for c in classes), *((),) * len(rivals))
         )
-        # One entry more than words, for what a method leaves unlabelled: -1 picks the last.
-        nothing = UNLABELLED if dataset.background is None else dataset.background
-        self._labels = np.array([*classes, *[nothing] * (len(rivals) + 1)], np.int32)
+        # The last entry is for pixels that a method leaves unlabelled, -1.
+        unlabelled = UNLABELLED if dataset.background is None else dataset.background
+        self._labels = np.array([*classes, *[unlabelled] * (len(rivals) + 1)], np.int32)
 
     def __call__(self, photo: Photo) -> tuple[np.ndarray, dict[str, float]]:
-        """The labels of a photo, int32 (H, W) in [0, C) or UNLABELLED, at its original size; and seconds by stage."""
-        result = self._engine.segment(photo, self._asked, self._method, self._options)
+        """The labels of a photo at its original size, int32 (H, W), in [0, C) or UNLABELLED, and seconds by stage."""
+        result = self._engine.segment(photo, self._vocabulary, self._method, self._options)
         return self._labels[result.resized(photo.original_size).labels], dict(result.timings)
 
 
@@ -78,40 +90,44 @@ def evaluate(
     processes: int = 1,
     longest_side: int = image.WORKING_SIDE,
 ) -> None:
-    """Evaluate this process's share of a benchmark, less what the folder's journals hold already.
+    """Evaluate this process's share of a benchmark, without the images that the journals of the folder hold already.
 
-    An image that cannot be evaluated is told, written down, and tried again by the next run. Raises RunError when
-    `folder` cannot be written, and whatever `engine` raises that is no ImageError.
+    An image that cannot be evaluated is reported, entered as a failure, and tried again by the next run.
 
     Args:
         engine: runs the method.
         dataset: every `processes`-th sample from number `process` on is this process's share.
         method: id of the method.
-        options: its settings.
-        folder: of a run with exactly these settings, shared by all processes.
-        process, processes: the number of this process, from 0, and how many there are.
-        longest_side: pixels of the longest side of the photos that the method is given, and so of its results.
+        options: options of the method.
+        folder: folder of a run with exactly these settings, shared by all processes.
+        process: the number of this process, from 0.
+        processes: the number of processes.
+        longest_side: largest longest side, in pixels, of the photos that the method is given.
+
+    Raises:
+        RunError: when `folder` cannot be written.
+        UserError: when the method cannot be used, for example for lack of weights.
     """
     finished, _ = journal.read(folder)
-    own, share = Journal(folder, process), dataset.samples[process::processes]
-    left = [sample for sample in share if sample.key not in finished]
+    own_journal, share = Journal(folder, process), dataset.samples[process::processes]
+    unfinished = [sample for sample in share if sample.key not in finished]
     total = Confusion(len(dataset.vocabulary))
     for sample in dataset:
         if sample.key in finished:
             total.add_sparse(finished[sample.key].confusion)
-    if left:
+    if unfinished:
         engine.load(method)
     predict = Predictor(engine, dataset, method, options)
     with tqdm(
         total=len(share),
-        initial=len(share) - len(left),
+        initial=len(share) - len(unfinished),
         desc=method if processes == 1 else f"{method} (process 1 of {processes})",
         unit="image",
         disable=None if process == 0 else True,
     ) as bar:
-        for sample, loading in _ahead(left, lambda sample: _load(dataset, sample, longest_side)):
-            entry = _evaluated(sample, loading, predict, total)
-            own.append(entry)
+        for sample, loading in _prefetched(unfinished, lambda sample: _load(dataset, sample, longest_side)):
+            entry = _evaluate_sample(sample, loading, predict, total)
+            own_journal.append(entry)
             if isinstance(entry, Failure):
                 bar.write(f"{entry.path}: {entry.error}", file=sys.stderr)
             bar.set_postfix_str(f"mIoU {100 * total.scores().means[GROUND_TRUTH].miou:.2f}", refresh=False)
@@ -119,7 +135,15 @@ def evaluate(
 
 
 def collect(dataset: Dataset, folder: Path) -> Evaluation:
-    """The counts of every image. Raises RunError when some image has neither counts nor a failure."""
+    """The results of all images of a run.
+
+    Args:
+        dataset: the benchmark.
+        folder: folder of the run.
+
+    Raises:
+        RunError: when an image has neither a record nor a failure.
+    """
     records, failures = journal.read(folder)
     confusion, boundary = Confusion(len(dataset.vocabulary)), BoundaryCounts(len(dataset.vocabulary))
     if missing := [s.key for s in dataset if s.key not in records and s.key not in failures]:
@@ -141,25 +165,27 @@ class _Loaded:
     seconds: float
 
 
-def _evaluated(sample: Sample, loading: "Future[_Loaded]", predict: Predictor, total: Confusion) -> Record | Failure:
-    """Evaluate one image, and count it in `total`."""
-    marks = [time.perf_counter()]
+def _evaluate_sample(
+    sample: Sample, loading: "Future[_Loaded]", predict: Predictor, total: Confusion
+) -> Record | Failure:
+    """Evaluate one image, and add its counts to `total`."""
+    times = [time.perf_counter()]
     try:
         loaded = loading.result()
-        marks.append(time.perf_counter())
+        times.append(time.perf_counter())
         prediction, stages = predict(loaded.photo)
     except ImageError as error:
         return Failure(sample.key, str(sample.image), str(error))
     except DatasetError as error:
         return Failure(sample.key, str(sample.labels), str(error))
-    marks.append(time.perf_counter())
+    times.append(time.perf_counter())
     confusion, boundary = Confusion(len(total.counts)), BoundaryCounts(len(total.counts))
     confusion.add(loaded.labels, prediction)
     boundary.add(loaded.labels, prediction)
     total.merge(confusion)
     miou = confusion.scores().means[GROUND_TRUTH].miou
-    marks.append(time.perf_counter())
-    waiting, inference, metrics = np.diff(marks).tolist()
+    times.append(time.perf_counter())
+    waiting, inference, metrics = np.diff(times).tolist()
     return Record(
         sample.key,
         None if np.isnan(miou) else miou,
@@ -171,7 +197,7 @@ def _evaluated(sample: Sample, loading: "Future[_Loaded]", predict: Predictor, t
 
 
 def _load(dataset: Dataset, sample: Sample, longest_side: int) -> _Loaded:
-    """A photo with at most so many pixels on its longest side, and its labels. Raises ImageError or DatasetError."""
+    """A photo, reduced to at most `longest_side` pixels, and its labels. Raises ImageError or DatasetError."""
     start = time.perf_counter()
     labels = dataset.load_labels(sample)
     photo = image.load(sample.image, longest_side)
@@ -186,13 +212,13 @@ def _size(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, reversed(size)))
 
 
-def _ahead(samples: Sequence[Sample], load: Callable[[Sample], Any]) -> Iterator[tuple[Sample, Future]]:
-    """Each sample with its content, which was loaded while the one before was worked on."""
+def _prefetched(samples: Sequence[Sample], load: Callable[[Sample], Any]) -> Iterator[tuple[Sample, Future]]:
+    """Each sample with its content, which is loaded while the sample before is evaluated."""
     with ThreadPoolExecutor(1, thread_name_prefix="loading") as pool:
-        following = pool.submit(load, samples[0]) if samples else None
+        next_content = pool.submit(load, samples[0]) if samples else None
         for number, sample in enumerate(samples):
-            loading = following
+            content = next_content
             if number + 1 < len(samples):
-                following = pool.submit(load, samples[number + 1])
-            assert loading is not None  # there is a sample, so the first was submitted
-            yield sample, loading
+                next_content = pool.submit(load, samples[number + 1])
+            assert content is not None  # there is a sample, so the first was submitted
+            yield sample, content

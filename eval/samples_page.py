@@ -18,7 +18,7 @@ from ovseg_demo.render import draw
 from ovseg_demo.result import UNLABELLED, Segmentation
 
 PICTURES = "samples"
-"""Folder of the page's pictures, beside it. A picture that is there already is not made again."""
+"""Folder of the pictures, beside the page. Existing pictures are not drawn again."""
 
 _SIDE = 400
 _CLASSES_SHOWN = 12
@@ -33,7 +33,15 @@ figure { margin: 1rem 0 2rem } figcaption { overflow-wrap: anywhere } img { max-
 
 
 def select_samples(records: Sequence[Record], count: int) -> dict[str, list[Record]]:
-    """The `count` best, median and worst images by their own mIoU; none is in two groups. Ties go by key."""
+    """The best, median and worst images by the mIoU of each image; no image is in two groups, and ties go by key.
+
+    Args:
+        records: the finished images.
+        count: number of images of a group.
+
+    Returns:
+        The images of the groups "Best", "Median" and "Worst".
+    """
     scored = [(-r.miou, r.key, r) for r in records if r.miou is not None]
     ranked = [record for _, _, record in sorted(scored, key=lambda entry: entry[:2])]
     best, rest = ranked[:count], ranked[count:]
@@ -43,22 +51,40 @@ def select_samples(records: Sequence[Record], count: int) -> dict[str, list[Reco
 
 
 def write_page(folder: Path, title: str, dataset: Dataset, groups: dict[str, list[Record]], predict: Predictor) -> Path:
-    """Write samples.html and its pictures; returns the page's path.
+    """Write samples.html and its pictures; the method runs again for missing pictures.
 
-    Pictures that are missing are made by running the method again. Raises RunError when `folder` cannot be written.
+    Args:
+        folder: folder of the run.
+        title: title of the page.
+        dataset: the benchmark.
+        groups: see `select_samples`.
+        predict: predicts the labels of a photo.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: when `folder` cannot be written.
+        UserError: when a photo or its labels cannot be read.
     """
     samples = {sample.key: sample for sample in dataset}
     for record in (record for group in groups.values() for record in group):
         path = folder / _picture(record)
         if not path.exists():
-            write_atomically(path, _strip(samples[record.key], dataset, predict))
+            write_atomically(path, _draw_pictures(samples[record.key], dataset, predict))
     page = folder / "samples.html"
     write_atomically(page, html(title, dataset, groups).encode("utf-8", "replace"))
     return page
 
 
 def html(title: str, dataset: Dataset, groups: dict[str, list[Record]]) -> str:
-    """The page; names of classes and images may hold anything."""
+    """The HTML of the page; names of classes and images may hold any characters.
+
+    Args:
+        title: title of the page.
+        dataset: the benchmark.
+        groups: see `select_samples`.
+    """
     names = dataset.vocabulary.names
     tints = ["#" + bytes(tint).hex() for tint in draw.colours(names)]
     if dataset.background is not None:
@@ -96,12 +122,12 @@ def _figure(record: Record, names: Sequence[str], tints: Sequence[str]) -> str:
 
 
 def _picture(record: Record) -> Path:
-    """Where the picture lies in the run's folder; keys may hold characters that file names cannot."""
+    """The path of a picture in the run's folder: a digest, for keys may hold characters that file names cannot."""
     return Path(PICTURES, hashlib.blake2b(record.key.encode("utf-8", "replace"), digest_size=8).hexdigest() + ".jpg")
 
 
-def _strip(sample: Sample, dataset: Dataset, predict: Predictor) -> bytes:
-    """The three pictures in a row, as JPEG."""
+def _draw_pictures(sample: Sample, dataset: Dataset, predict: Predictor) -> bytes:
+    """Photo, ground truth and prediction side by side, as JPEG."""
     photo = image.load(sample.image)
     prediction, _ = predict(photo)
     overlays = [
@@ -121,8 +147,8 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 
 
 def _drawable(labels: np.ndarray, dataset: Dataset) -> Segmentation:
-    """Labels as a result, in which whatever is ignored, unlabelled or background shows the photo."""
-    shown = np.where(labels == dataset.background, UNLABELLED, labels)
+    """Labels as a result to draw, in which ignored, unlabelled and background pixels show the photo."""
+    visible = np.where(labels == dataset.background, UNLABELLED, labels)
     none = np.empty((0, *labels.shape), np.float32)
     scores = np.zeros(labels.shape, np.float32)
-    return Segmentation(dataset.vocabulary.names, shown, scores, none.astype(np.int32), none)
+    return Segmentation(dataset.vocabulary.names, visible, scores, none.astype(np.int32), none)

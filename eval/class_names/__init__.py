@@ -1,8 +1,8 @@
 """The class names of the benchmarks, in the wordings that were published.
 
 A variant is "BENCHMARK.PUBLISHER", for example "ade20k_150.sed": the words that SED asks for on ADE20K-150. Each file
-here holds one list, where it is from, and how each publisher that uses it reads a name with commas: as one text, or
-as synonyms. All lists of a benchmark are in the order of its labels, so any of them goes with any copy of its files.
+here holds one list, where it is from, and how each of its publishers reads a name with commas: as one text, or as
+synonyms. All lists of a benchmark are in the order of its labels, so any of them goes with any copy of its files.
 """
 
 import json
@@ -17,20 +17,24 @@ _SYNONYMS = "synonyms"
 
 
 def variants(benchmark: str | None = None) -> tuple[str, ...]:
-    """All variants, or those of one benchmark, sorted; empty for a benchmark without lists."""
+    """The sorted variants of a benchmark, or of all benchmarks for None; empty for a benchmark without lists."""
     return tuple(v for v in sorted(_lists()) if benchmark in (None, v.partition(".")[0]))
 
 
 def load_class_names(variant: str) -> Vocabulary:
     """The names of a variant, in label order.
 
-    Where the publisher takes words parted by commas for synonyms they become such; else the whole text is the name.
+    Where the publisher reads commas as separators of synonyms, names have synonyms; otherwise a name is the whole text.
+
+    Args:
+        variant: "BENCHMARK.PUBLISHER".
 
     Example:
         >>> load("ade20k_847.sed").synonyms[1], load("ade20k_847.ovseg").names[1]
         (('edifice',), 'building, edifice')
 
-    Raises VocabularyError for an unknown variant, with those that there are.
+    Raises:
+        VocabularyError: for an unknown variant; it lists the known ones.
     """
     if variant not in _lists():
         known = variants(variant.partition(".")[0]) or variants()
@@ -42,10 +46,10 @@ def load_class_names(variant: str) -> Vocabulary:
 
 
 def _with_synonyms(classes: list[list[str]]) -> Vocabulary:
-    """A vocabulary of these words, named apart.
+    """A vocabulary in which every class has a name of its own, given the words of each class.
 
-    ADE20K-847 has three classes that begin with "bag". A class is named by its first word unless other classes begin
-    with it too and it has a word that none begins with; the first word is then among its synonyms.
+    ADE20K-847 has three classes whose first word is "bag". A class is named by its first word, unless other classes
+    have the same first word: then by its first word that is no class's first word, if any, the others being synonyms.
     """
     leading = Counter(words[0].casefold() for words in classes)
     names, synonyms = [], []
