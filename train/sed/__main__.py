@@ -73,21 +73,21 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     check_at_least(1, batch=recipe.batch)
     check_at_least(0, workers=arguments.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    found = labelled_batches.find_labelled_sets(
+    sets = labelled_batches.find_labelled_sets(
         arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
     )
     clip = _clip(recipe).to(command.device_of(state))
-    named = recipe if arguments.smoke else replace(recipe, clip=describe_weights(recipe.clip))
-    config = SEDConfig(named, {source.name: len(source.dataset) for source in found})
+    recorded = recipe if arguments.smoke else replace(recipe, clip=describe_weights(recipe.clip))
+    config = SEDConfig(recorded, {source.name: len(source.dataset) for source in sets})
     folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     if command.device_of(state).type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
-    training = _training(recipe, clip, found)
+    training = _training(recipe, clip, sets)
     trained = fit(
         training,
-        labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
+        labelled_batches.LabelledBatches(sets, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
         rates={TOWER: recipe.clip_rate},
@@ -116,9 +116,9 @@ def _clip(recipe: SEDRecipe) -> open_clip.CLIP:
     return initial_model.load_initial_clip(recipe.architecture, recipe.clip)
 
 
-def _training(recipe: SEDRecipe, clip: open_clip.CLIP, found: Sequence[labelled_batches.LabelledSet]) -> SEDTraining:
-    """The model as it begins."""
-    texts = [embed_words(clip, labelled_batches.training_class_names(source), IMAGENET_TEMPLATES) for source in found]
+def _training(recipe: SEDRecipe, clip: open_clip.CLIP, sets: Sequence[labelled_batches.LabelledSet]) -> SEDTraining:
+    """The model with its initial weights, and its losses."""
+    texts = [embed_words(clip, labelled_batches.training_class_names(source), IMAGENET_TEMPLATES) for source in sets]
     torch.manual_seed(recipe.schedule.seed)
     tower: Any = clip.visual  # a TimmModel, for the architecture is a ConvNeXt
     return SEDTraining(tower, Decoder(recipe.sizes), texts, recipe.pooling, recipe.ignore)

@@ -12,16 +12,17 @@ def load_initial_clip(architecture: str, name: str) -> open_clip.CLIP:
     """A CLIP in float32.
 
     Args:
-        architecture: open_clip's name of it.
+        architecture: open_clip's name of the CLIP.
         name: an id of the catalogue, or the path of a file.
 
-    Raises CheckpointError when the weights are missing, damaged, or of another architecture.
+    Raises:
+        CheckpointError: when the weights are missing, damaged, or of another architecture.
     """
     return convnext.build_convnext_clip(architecture, factory.load_clip_state_dict(name), name)
 
 
 def tiny_clip(seed: int) -> open_clip.CLIP:
-    """A CLIP of random weights, which learns something in seconds."""
+    """A tiny CLIP of random weights, drawn with `seed`, for smoke runs."""
     torch.manual_seed(seed)
     return open_clip.CLIP(
         embed_dim=32,

@@ -1,4 +1,4 @@
-"""SED's losses: binary cross entropy of every class at every pixel, for the result and for what precedes it.
+"""SED's losses: binary cross entropy of every class at every pixel, for the result and for earlier logits.
 
 Xie et al., "SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation", CVPR 2024, section 3.4, and the
 published training code.
@@ -24,21 +24,26 @@ def sed_losses(logits: Sequence[Tensor], labels: Tensor, ignore: IgnoreRule = "z
     """The four losses, each a float32 scalar of weight 1: a mean over pixels and classes, at the labels' resolution.
 
     Args:
-        logits: of `Decoder`: before the stages and after each, (B, T, h, w), the last being the result.
+        logits: logits of `Decoder` before its stages and after each stage, (B, T, h, w); the last are the result.
         labels: int64 (B, H, W), from 0 to T - 1; negative where a pixel is of no class, IGNORE where it has no label.
         ignore: how pixels without a label count, see `IgnoreRule`.
     """
     with torch.autocast(labels.device.type, enabled=False):
         return {
-            name: mean_cross_entropy(each.float(), labels, ignore) for name, each in zip(_NAMES, logits, strict=True)
+            name: mean_cross_entropy(stage.float(), labels, ignore) for name, stage in zip(_NAMES, logits, strict=True)
         }
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore: IgnoreRule = "zeros") -> Tensor:
-    """The mean over the pixels that count, and over all classes; 0 where no pixel counts. Arguments as in `losses`.
+    """The binary cross entropy, a mean over the pixels that count and over all classes; 0 where no pixel counts.
 
-    In full resolution the logits of an image may be half a gigabyte: at most those of one image exist at a time, in
-    the backward pass too, which computes them anew.
+    In full resolution the logits of an image may take half a gigabyte. The full logits of only one image exist at a
+    time; the backward pass computes them again.
+
+    Args:
+        logits: (B, T, h, w), which are enlarged bilinearly.
+        labels: int64 (B, H, W), see `sed_losses`.
+        ignore: how pixels without a label count, see `IgnoreRule`.
     """
     counted = labels != IGNORE if ignore == "masked" else torch.ones_like(labels, dtype=torch.bool)
     images = zip(logits, labels, counted, strict=True)

@@ -1,5 +1,5 @@
-"""What SED's two models were trained with (Xie et al. 2024, section 4.1, and the released configurations), and a tiny
-one for trying things out."""
+"""The recipes of SED's two models (Xie et al. 2024, section 4.1, and the released configurations), and a tiny recipe
+for smoke runs."""
 
 from dataclasses import dataclass, replace
 
@@ -17,18 +17,18 @@ _VIEWS = AugmentationSettings(side=768, shortest=(768,), longest=2666)
 
 @dataclass(frozen=True)
 class SEDRecipe:
-    """Everything about a training but its data.
+    """Everything about a training except its data.
 
     Attributes:
-        architecture: of CLIP, open_clip's name, or TINY.
-        clip: the weights it begins with: an id of the catalogue, or the path of a file.
-        sizes: of the decoder.
-        schedule: how long and how fast.
+        architecture: open_clip's name of the CLIP, or TINY.
+        clip: initial weights: an id of the catalogue, or the path of a file.
+        sizes: sizes of the decoder.
+        schedule: how long and how fast to train.
         clip_rate: factor on the image tower's learning rate.
-        pooling: side of the squares over which the decoder's attention averages.
-        views: of the photos.
-        batch: photos a step, over all processes.
-        ignore: what pixels without a label count as, see `losses`.
+        pooling: side, in places, of the squares over which the decoder's attention averages.
+        views: sizes of the augmented photos.
+        batch: photos of a step over all processes.
+        ignore: how pixels without a label count, see `losses.IgnoreRule`.
     """
 
     architecture: str
@@ -67,7 +67,7 @@ RECIPES = {
         schedule=_SCHEDULE,
     ),
 }
-"""By the size of their CLIP."""
+"""The recipes by the size of the ConvNeXt."""
 
 
 def smoke(recipe: SEDRecipe) -> SEDRecipe:

@@ -9,7 +9,7 @@
 
 DIR holds folders NAME_train with images/, masks/ and classes.json, each with a vocabulary of its own; or, with
 --dataset voc_20_train_aug or coco_stuff_171_train, VOC or COCO-Stuff. A run that was interrupted goes on by the same
-command. OUT/tagclip.safetensors has the tensors of a published file that anything reads, and says how it was trained.
+command. OUT/tagclip.safetensors has the tensors of a published file that inference uses, and a record of its training.
 """
 
 import argparse
@@ -104,28 +104,28 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     check_at_least(0, workers=arguments.workers)
     share = command.per_process_batch(recipe.batch, state.num_processes)
     plan = UnseenHandling(arguments.setting == "transductive", arguments.protocol == "strict", recipe.terms)
-    found, seen = _sets(arguments, unseen, plan)
+    sets, seen = _sets(arguments, unseen, plan)
     clip, decoder = _model(recipe, arguments.start)
     tower: Any = clip.visual  # a PromptedTower
     clip.to(command.device_of(state))
     config = TagCLIPConfig(
-        replace(recipe, clip=describe_file(arguments.start) if arguments.start else _named(recipe.clip)),
+        replace(recipe, clip=describe_file(arguments.start) if arguments.start else _recorded(recipe.clip)),
         arguments.setting,
         arguments.protocol,
         unseen,
-        {source.name: len(source.dataset) for source in found},
+        {source.name: len(source.dataset) for source in sets},
     )
     folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     if command.device_of(state).type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as published
-    names = [labelled_batches.training_class_names(source) for source in found]
+    names = [labelled_batches.training_class_names(source) for source in sets]
     texts = [mean_embeddings(embed_words(clip, words, TEMPLATES[recipe.templates])) for words in names]
-    flags = [torch.tensor(each, device=command.device_of(state)) for each in seen]
+    flags = [torch.tensor(is_seen, device=command.device_of(state)) for is_seen in seen]
     trained = fit(
         TagCLIPTraining(tower, decoder, texts, flags, plan),
-        labelled_batches.LabelledBatches(found, recipe.views, share, mixed=False),
+        labelled_batches.LabelledBatches(sets, recipe.views, share, mixed=False),
         recipe.schedule,
         folder,
         decays=decay_all_but(frozenset()),  # norms and biases decay too, as published
@@ -134,17 +134,19 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
         stop_after=arguments.stop_after,
     )
     if state.is_main_process:
-        seen_names = [name for every, known in zip(names, seen, strict=True) for name in compress(every, known)]
-        about = TrainingInfo(
+        seen_names = [
+            name for names_of_set, is_seen in zip(names, seen, strict=True) for name in compress(names_of_set, is_seen)
+        ]
+        info = TrainingInfo(
             tuple(dict.fromkeys(seen_names)), recipe.templates, seen_penalty=arguments.setting == "inductive"
         )
-        save_tagclip(folder, clip, trained.decoder, recipe.sizes, about)
+        save_tagclip(folder, clip, trained.decoder, recipe.sizes, info)
         command.print_file_record(folder.path / FILE)
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises TrainingError for what does not go together."""
+    """Raise TrainingError for options that contradict each other."""
     if (arguments.setting == "transductive") is not (arguments.start is not None):
         raise TrainingError("Transductive training, and no other, goes on from an inductive model: --start FILE.")
     if arguments.setting == "supervised" and (arguments.unseen is not None or arguments.protocol == "strict"):
@@ -185,23 +187,23 @@ def _unseen(arguments: argparse.Namespace) -> tuple[str, ...]:
 def _sets(
     arguments: argparse.Namespace, unseen: Sequence[str], plan: UnseenHandling
 ) -> tuple[list[LabelledSet], list[tuple[bool, ...]]]:
-    """What is learnt from, and of each set which of its classes are seen."""
-    found = labelled_batches.find_labelled_sets(
+    """The sets to train on, and for each set whether each of its classes is seen."""
+    sets = labelled_batches.find_labelled_sets(
         arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
     )
-    seen = seen_classes(found, unseen, all_there=arguments.unseen is not None)
+    seen = seen_classes(sets, unseen, all_there=arguments.unseen is not None)
     if plan.strict:
-        found = [hide_unseen(source, flags, plan.transductive) for source, flags in zip(found, seen, strict=True)]
-    return found, seen
+        sets = [hide_unseen(source, flags, plan.transductive) for source, flags in zip(sets, seen, strict=True)]
+    return sets, seen
 
 
-def _named(clip: str) -> str:
+def _recorded(clip: str) -> str:
     return clip if clip == TINY else describe_weights(clip)
 
 
-def _model(recipe: TagCLIPRecipe, begin: Path | None) -> tuple[open_clip.CLIP, Decoder]:
-    """As they begin. Raises TrainingError for a model to begin with that is not of the recipe."""
-    if begin is None:
+def _model(recipe: TagCLIPRecipe, start: Path | None) -> tuple[open_clip.CLIP, Decoder]:
+    """The CLIP and the decoder with initial weights. Raises TrainingError when `start` does not fit the recipe."""
+    if start is None:
         seed, prompts = recipe.schedule.seed, recipe.prompts
         clip = (
             initial_model.tiny_clip(prompts, seed)
@@ -209,11 +211,11 @@ def _model(recipe: TagCLIPRecipe, begin: Path | None) -> tuple[open_clip.CLIP, D
             else initial_model.load_initial_clip(recipe.clip, prompts, seed)
         )
         return clip, Decoder(recipe.sizes)
-    clip, decoder = initial_model.load_trained(begin, recipe.sizes)
+    clip, decoder = initial_model.load_trained(start, recipe.sizes)
     tower: Any = clip.visual
     prompts = tower.prompt_embeddings.shape[1]
     if prompts != recipe.prompts:
-        raise TrainingError(f"{begin.name} has {prompts} prompts a layer, not {recipe.prompts}; choose another --like.")
+        raise TrainingError(f"{start.name} has {prompts} prompts a layer, not {recipe.prompts}; choose another --like.")
     return clip, decoder
 
 

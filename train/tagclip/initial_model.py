@@ -29,10 +29,11 @@ def load_initial_clip(name: str, prompts: int, seed: int) -> open_clip.CLIP:
 
     Args:
         name: an id of the catalogue, or the path of a file.
-        prompts: how many in every layer.
-        seed: of the prompts.
+        prompts: number of prompts in every layer.
+        seed: seed of the prompts.
 
-    Raises CheckpointError when the weights are missing, damaged, or of another architecture.
+    Raises:
+        CheckpointError: when the weights are missing, damaged, or of another architecture.
     """
     state = factory.load_clip_state_dict(name)
     if factory.clip_architecture(state, name) != _ARCHITECTURE or _POSITIONS not in state:
@@ -47,7 +48,12 @@ def load_initial_clip(name: str, prompts: int, seed: int) -> open_clip.CLIP:
 
 
 def tiny_clip(prompts: int, seed: int) -> open_clip.CLIP:
-    """A CLIP of random weights, which learns something in seconds, with a PromptedTower."""
+    """A tiny CLIP with a PromptedTower and random weights, for smoke runs.
+
+    Args:
+        prompts: number of prompts in every layer.
+        seed: seed of all weights.
+    """
     torch.manual_seed(seed)
     clip = open_clip.CLIP(
         embed_dim=64,
@@ -59,9 +65,14 @@ def tiny_clip(prompts: int, seed: int) -> open_clip.CLIP:
 
 
 def load_trained(path: Path, sizes: DecoderSizes) -> tuple[open_clip.CLIP, Decoder]:
-    """The models of a file that training has left; a trusty token is left out where `sizes` has none.
+    """The CLIP and the decoder of a file that training has written.
 
-    Raises CheckpointError when the file is missing, damaged, or does not fit.
+    Args:
+        path: path of the file.
+        sizes: sizes of the decoder; a trusty token of the file is left out where `sizes` has none.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, or does not fit.
     """
     parts = checkpoint.split_checkpoint(reading.read_weights(path), path.name)
     if not sizes.trusty:

@@ -2,10 +2,10 @@
 
 They differ (docs/training.md). "code": focal and Dice loss of the classes' masks, and focal loss of the trusty map,
 whose target is 1 where a class is unseen. "paper": Dice loss of the trusty map M_A, one minus the model's trusty
-probability, whose target is 1 where a class is seen and 0 elsewhere (equations 9 and 10), and a class loss beside
-(equation 11). Of that loss nothing is known here but its kind, binary cross entropy, and that the published code has
-none. What is computed is the one that needs no layer which the published model does not have: of every class's mask
-at every pixel, normalised as the focal loss is, with weight 1.
+probability, whose target is 1 where a class is seen and 0 elsewhere (equations 9 and 10), and a class loss
+(equation 11). The paper tells of the class loss only its kind, binary cross entropy, and the published code has none.
+Here it is the binary cross entropy of every class's mask at every pixel, for which the published model needs no further
+layer; it is normalised like the focal loss and has weight 1.
 
 ZegCLIP (Zhou et al., CVPR 2023) has the code's losses without the trusty map.
 """
@@ -69,27 +69,27 @@ def tagclip_losses(logits: MaskLogits, labels: Tensor, unseen: Tensor, terms: Lo
     counted = torch.ones_like(unseen) if terms.unlabelled else labels != IGNORE
     trusty = [None] * len(labels) if logits.trusty is None else logits.trusty.float()[:, None]
     with torch.autocast(labels.device.type, enabled=False):
-        # At full size the masks of an image may take a gigabyte: at most one's exist at a time, also going backward.
+        # The masks of an image may take a gigabyte: those of one image exist at a time, in the backward pass too.
         images = zip(logits.classes.float(), trusty, labels, unseen, counted, strict=True)
-        found: list[Any] = [checkpoint(_of_image, *image, terms, use_reentrant=False) for image in images]
-    shown = torch.tensor(float(sum((each.unique() >= 0).sum() for each in labels)), device=labels.device)
-    count = torch.as_tensor(reduce(shown, "mean")).clamp(min=1)
-    return {name: torch.stack([each[name] for each in found]).sum() / count for name in found[0]}
+        sums: list[Any] = [checkpoint(_image_sums, *image, terms, use_reentrant=False) for image in images]
+    present = torch.tensor(float(sum((image.unique() >= 0).sum() for image in labels)), device=labels.device)
+    count = torch.as_tensor(reduce(present, "mean")).clamp(min=1)
+    return {name: torch.stack([image[name] for image in sums]).sum() / count for name in sums[0]}
 
 
-def _of_image(
+def _image_sums(
     classes: Tensor, trusty: Tensor | None, labels: Tensor, unseen: Tensor, counted: Tensor, terms: LossTerms
 ) -> dict[str, Tensor]:
-    """The sums over one image: logits (C, h, w) and (1, h, w), and (H, W) of what pixels show."""
+    """The losses summed over the masks of one image: mask logits (C, h, w), trusty logits (1, h, w), pixels (H, W)."""
     masks = enlarge(classes, labels.shape)
     truth = (labels == torch.arange(len(masks), device=labels.device)[:, None, None]).to(masks)
-    shown = truth.flatten(1).any(1)
-    found = {
+    present = truth.flatten(1).any(1)
+    losses = {
         "masks": terms.masks * _mean(sigmoid_focal_loss(masks, truth, _ALPHA, _GAMMA), counted),
-        "dice": terms.dice * _dice(masks[shown].sigmoid(), truth[shown], counted),
+        "dice": terms.dice * _dice(masks[present].sigmoid(), truth[present], counted),
     }
     if terms.form == "paper":
-        found["classes"] = _mean(F.binary_cross_entropy_with_logits(masks, truth, reduction="none"), counted)
+        losses["classes"] = _mean(F.binary_cross_entropy_with_logits(masks, truth, reduction="none"), counted)
     if trusty is not None:
         trusty = enlarge(trusty, labels.shape)
         if terms.form == "paper":
@@ -97,8 +97,8 @@ def _of_image(
             loss = _dice((-trusty).sigmoid(), known, counted)
         else:
             loss = _mean(sigmoid_focal_loss(trusty, unseen.to(trusty)[None], _ALPHA, _GAMMA), counted)
-        found["trusty"] = terms.trusty * loss
-    return found
+        losses["trusty"] = terms.trusty * loss
+    return losses
 
 
 def _mean(losses: Tensor, counted: Tensor) -> Tensor:

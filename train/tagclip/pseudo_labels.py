@@ -65,13 +65,13 @@ def pseudo_label(logits: Tensor, labels: Tensor, seen: Tensor, strict: bool) -> 
     """
     if seen.all():
         return labels
-    best = [_best(each, labels.shape[1:], seen, among_all=strict) for each in logits.float()]
+    best = [_best(image, labels.shape[1:], seen, among_all=strict) for image in logits.float()]
     hidden = (labels >= 0) & ~seen[labels.clamp(min=0)]
     return torch.where(hidden, torch.stack(best), labels)
 
 
 def _best(logits: Tensor, size: torch.Size, seen: Tensor, among_all: bool) -> Tensor:
-    """The best unseen class of each pixel of one image, int64 (H, W); IGNORE where a seen one is better and counts."""
+    """The best unseen class of each pixel of one image, int64 (H, W); IGNORE where a seen class is better."""
     if among_all:
         masks = enlarge(logits, size).sigmoid() - SEEN_PENALTY * seen[:, None, None]
         best = masks.argmax(0)

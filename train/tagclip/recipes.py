@@ -1,4 +1,4 @@
-"""What TagCLIP and ZegCLIP were trained with (their published configurations), and a tiny one for trying things out."""
+"""The recipes of TagCLIP and ZegCLIP (their published configurations), and a tiny recipe for smoke runs."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,17 +27,17 @@ _VIEWS = AugmentationSettings(
 
 @dataclass(frozen=True)
 class TagCLIPRecipe:
-    """Everything about a training but its data and what it may know of unseen classes.
+    """Everything about a training except its data and the handling of unseen classes.
 
     Attributes:
-        prompts: in every layer of the image tower.
-        templates: the prompts of words.
-        schedule: how long and how fast.
-        clip: the weights it begins with: an id of the catalogue, the path of a file, or TINY.
-        sizes: of the decoder.
-        terms: of the loss.
-        views: of the photos.
-        batch: photos a step, over all processes.
+        prompts: number of prompts in every layer of the image tower.
+        templates: the templates of words.
+        schedule: how long and how fast to train.
+        clip: initial weights: an id of the catalogue, the path of a file, or TINY.
+        sizes: sizes of the decoder.
+        terms: terms of the loss.
+        views: sizes of the augmented photos.
+        batch: photos of a step over all processes.
     """
 
     prompts: int
@@ -68,9 +68,14 @@ _RECIPES: dict[Benchmark, TagCLIPRecipe] = {
 
 
 def published(benchmark: Benchmark, setting: TrainingSetting, model: ModelName) -> TagCLIPRecipe:
-    """The recipe by which a model was trained for VOC or COCO-Stuff.
+    """The published recipe of a model for VOC or COCO-Stuff.
 
     Self-training has half of the steps. For VOC only inductive training has the trusty token.
+
+    Args:
+        benchmark: "voc" or "coco".
+        setting: "inductive", "transductive" (self-training) or "supervised".
+        model: "tagclip" or "zegclip".
     """
     recipe = _RECIPES[benchmark]
     if setting == "transductive":

@@ -12,11 +12,22 @@ FILE = "tagclip.safetensors"
 
 
 def save_tagclip(
-    folder: RunFolder, clip: open_clip.CLIP, decoder: Decoder, sizes: DecoderSizes, about: TrainingInfo
+    folder: RunFolder, clip: open_clip.CLIP, decoder: Decoder, sizes: DecoderSizes, info: TrainingInfo
 ) -> None:
-    """Write FILE into the folder of a run."""
+    """Write FILE into the folder of a run.
+
+    Args:
+        folder: folder of the run.
+        clip: the CLIP with the trained prompts.
+        decoder: the trained decoder.
+        sizes: sizes of the decoder.
+        info: record of the training.
+
+    Raises:
+        TrainingError: when the file cannot be written.
+    """
     towers = clip.state_dict()
     del towers["logit_scale"]  # no file of this kind has it, and nothing reads it
     state = checkpoint.join_checkpoint(checkpoint.ReleasedModel(towers, decoder.state_dict(), sizes))
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    folder.replace(FILE, lambda file: file.write(serialised(tensors, {METADATA_KEY: about.to_json()})))
+    folder.replace(FILE, lambda file: file.write(serialised(tensors, {METADATA_KEY: info.to_json()})))

@@ -1,4 +1,4 @@
-"""TagCLIP with its losses against the texts of its vocabularies: what the loop trains."""
+"""The module that is trained: TagCLIP with its losses against the text embeddings of its vocabularies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ class UnseenHandling:
 
 
 class TagCLIPTraining(nn.Module):
-    """The image tower, of which only the prompts learn, the decoder, and the texts of each set.
+    """The image tower, of which only the prompts are trained, the decoder, and the text embeddings of each set.
 
     Args:
         visual: the image tower.
-        decoder: with a trusty token or without.
-        texts: of each set the unit vectors (C, D) of its classes; they stay as they are.
-        seen: of each set bool (C,), whose masks are shown; all of them for supervised training.
-        plan: what to do about the others.
+        decoder: the decoder, with a trusty token or without.
+        texts: for each set the text embeddings of its classes, unit vectors (C, D), which are not trained.
+        seen: for each set whether each class is seen, bool (C,); all true for supervised training.
+        plan: how unseen classes are treated.
     """
 
     texts: Tensor
@@ -56,14 +56,14 @@ class TagCLIPTraining(nn.Module):
             parameter.requires_grad_("prompt" in name)
         self.visual, self.decoder = visual, decoder
         self._plan = plan
-        self._sizes = [len(each) for each in texts]
+        self._sizes = [len(classes) for classes in texts]
         self.register_buffer("texts", torch.cat(list(texts)), persistent=False)
         self.register_buffer("seen", torch.cat(list(seen)), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch of `labelled_batches.LabelledBatches` whose photos are all of one set."""
         plan, labels = self._plan, batch["labels"]
-        texts, seen = (torch.split(each, self._sizes)[batch["sets"][0]] for each in (self.texts, self.seen))
+        texts, seen = (torch.split(values, self._sizes)[batch["sets"][0]] for values in (self.texts, self.seen))
         prompted = self._prompted_classes(labels, seen)
         logits = self.decoder(self.visual(normalise(batch["images"], IMAGENET_MEAN, IMAGENET_STD)), texts[prompted])
         labels = relabel(labels, prompted, len(seen))

@@ -57,7 +57,7 @@ def test_a_run_leaves_shards_a_report_and_a_page(whole):
 def test_five_captions_have_all_that_one_has(whole, data, tmp_path):
     assert run(data, tmp_path, "--captions", "five") == 0
     one, five = (
-        {(p["photo"], p["word"], *p["box"]) for p in map(s.facts, range(len(s)))}
+        {(p["photo"], p["word"], *p["box"]) for p in map(s.metadata, range(len(s)))}
         for s in map(PairShards, (whole, tmp_path))
     )
     assert one < five

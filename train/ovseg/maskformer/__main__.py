@@ -71,21 +71,21 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
             f"{arguments.backbone} begins with trained weights, for its batch norms learn nothing; give --init."
         )
     share = command.per_process_batch(recipe.batch, state.num_processes)
-    found = labelled_batches.find_labelled_sets(
+    sets = labelled_batches.find_labelled_sets(
         arguments.data, arguments.dataset, SMOKE_PHOTOS if arguments.smoke else None
     )
     config = MaskFormerConfig(
         replace(recipe, clip=describe_weights(recipe.clip)),
         arguments.init and describe_file(arguments.init),
-        {source.name: len(source.dataset) for source in found},
+        {source.name: len(source.dataset) for source in sets},
     )
-    training = _training(recipe, found, arguments.init, command.device_of(state))
+    training = _training(recipe, sets, arguments.init, command.device_of(state))
     folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
         print(folder.text())
     trained = fit(
         training,
-        labelled_batches.LabelledBatches(found, recipe.views, share),
+        labelled_batches.LabelledBatches(sets, recipe.views, share),
         recipe.schedule,
         folder,
         rates={"model.backbone": recipe.backbone_rate},
@@ -107,16 +107,16 @@ def _recipe(arguments: argparse.Namespace) -> MaskFormerRecipe:
 
 
 def _training(
-    recipe: MaskFormerRecipe, found: Sequence[labelled_batches.LabelledSet], init: Path | None, device: torch.device
+    recipe: MaskFormerRecipe, sets: Sequence[labelled_batches.LabelledSet], init: Path | None, device: torch.device
 ) -> MaskFormerTraining:
-    """The model as it begins."""
+    """The model with its initial weights, and its losses."""
     embed = create_class_embedder(recipe.clip, device)
-    texts = [embed(labelled_batches.training_class_names(source)) for source in found]
+    texts = [embed(labelled_batches.training_class_names(source)) for source in sets]
     torch.manual_seed(recipe.schedule.seed)
     training = MaskFormerTraining(recipe.architecture.build(texts[0].shape[1]), texts)
     if init is not None:
         initialise(training.model, init)
-        for part in recipe.frozen:  # without weights to keep, nothing is frozen
+        for part in recipe.frozen:  # frozen only where trained weights are given
             training.model.backbone.get_submodule(part).requires_grad_(False)
     return training
 

@@ -19,7 +19,7 @@ def create_class_embedder(clip: str, device: torch.device) -> Embed:
 
     Args:
         clip: "mini", an id of the catalogue, or the path of a file of weights.
-        device: where it runs.
+        device: device of the text tower.
 
     Raises CheckpointError when the weights are missing, damaged or of an unknown architecture.
     """

@@ -2,9 +2,10 @@
 
     python -m train.ovseg.maskformer.evaluate --weights runs/maskformer/maskformer.safetensors --data DIR/coco_train
 
-DIR/coco_train holds images/, masks/ and classes.json. Prints a Markdown table: how many of the ground truth's segments
-(each class of each photo) some query's mask overlaps with an IoU of 0.5 and of 0.75, whatever its class; and the mIoU
-of the label maps of MaskFormer alone (OVSeg's P = A, Liang et al. 2023, section 3.1). Background is not counted.
+DIR/coco_train holds images/, masks/ and classes.json. Prints a Markdown table: the share of the ground truth's
+segments (one for each class of each photo) that any query's mask, of any class, overlaps with an IoU of 0.5 and of
+0.75; and the mIoU of the label maps of MaskFormer alone (OVSeg's P = A, Liang et al. 2023, section 3.1). Background is
+not counted.
 """
 
 import argparse
@@ -100,16 +101,16 @@ def best_overlaps(masks: Tensor, labels: Tensor) -> Tensor:
         labels: integers (H, W); pixels with negative labels are in no segment and are not counted in the masks.
     """
     known = labels >= 0
-    found = masks[:, known].float()
+    masks_of_known = masks[:, known].float()
     classes = labels[known].unique()
     segments = (labels[known] == classes[:, None]).float()
-    common = found @ segments.T
-    union = found.sum(1)[:, None] + segments.sum(1) - common
+    common = masks_of_known @ segments.T
+    union = masks_of_known.sum(1)[:, None] + segments.sum(1) - common
     return (common / union.clamp(min=1)).amax(0)
 
 
 def results_table(measured: Measurement) -> str:
-    """The Markdown table, in percent."""
+    """A measurement as a Markdown table, in percent."""
     cells = {f"recall at IoU {level}": measured.recall(level) for level in LEVELS}
     cells |= {f"mIoU ({rule})": measured.scores.means[rule].miou for rule in (UNION, GROUND_TRUTH)}
     cells |= {"pixel accuracy": measured.scores.pixel_accuracy}

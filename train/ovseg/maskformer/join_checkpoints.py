@@ -1,9 +1,9 @@
-"""Put a trained MaskFormer and an adapted CLIP together into one file, as OVSeg's are.
+"""Join a trained MaskFormer and an adapted CLIP into one file, as released by OVSeg.
 
     python -m train.ovseg.maskformer.join_checkpoints --maskformer FILE --clip FILE --out ovseg.safetensors
 
 The MaskFormer is from `train.ovseg.maskformer` with `--backbone r101c` or `swinb`; the CLIP has mask prompts. The
-outcome is read as a released file is.
+joined file is loaded in the same way as a released file.
 """
 
 import argparse
@@ -31,13 +31,14 @@ _CLASSES = 171
 
 
 def join_checkpoints(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an OVSeg file, also those that a released one has and nothing reads.
+    """The tensors of an OVSeg file, including tensors of released files that no code reads.
 
     Args:
-        maskformer: as `saving.save_tagclip` writes it.
-        clip: under OpenAI's names, with mask prompts.
+        maskformer: state dict of a file that `trained_model.save_maskformer` wrote.
+        clip: state dict under OpenAI's names, with mask prompts.
 
-    Raises CheckpointError when either is not what a released file has.
+    Raises:
+        CheckpointError: when tensors are missing, unexpected or of other shapes than in a released file.
     """
     if MASK_PROMPTS not in clip:
         raise CheckpointError("This CLIP has no mask prompts, which an OVSeg file holds; train them first.")

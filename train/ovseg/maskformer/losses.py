@@ -38,12 +38,16 @@ class Segments:
         return cls(classes, labels == classes[:, None, None])
 
     def shrunk(self, size: Sequence[int]) -> Tensor:
-        """The masks at another size, by nearest neighbour, bool (N, h, w)."""
+        """The masks resized by nearest neighbour to `size`, (h, w), bool (N, h, w)."""
         return F.interpolate(self.masks[:, None].byte(), tuple(size), mode="nearest")[:, 0].bool()
 
 
 def mask_count(segments: Sequence[Segments]) -> Tensor:
-    """The divisor of the mask losses, a scalar: the mean number of segments of a process, at least 1."""
+    """The divisor of the mask losses, a scalar: the mean number of segments of a process, at least 1.
+
+    Args:
+        segments: ground truth of each image of this process.
+    """
     count = torch.tensor(float(sum(len(s.classes) for s in segments)), device=segments[0].masks.device)
     return torch.as_tensor(reduce(count, "mean")).clamp(min=1)
 
@@ -59,13 +63,13 @@ def layer_losses(
         segments: ground truth of each image.
         count: divisor of the mask losses, from `mask_count`.
     """
-    small = [each.shrunk(masks.shape[2:]) for each in segments]
+    small = [truth.shrunk(masks.shape[2:]) for truth in segments]
     pairs = [
-        match_queries(own, predicted, wanted.classes, shrunk)
-        for own, predicted, wanted, shrunk in zip(logits, masks, segments, small, strict=True)
+        match_queries(image_logits, image_masks, truth.classes, small_masks)
+        for image_logits, image_masks, truth, small_masks in zip(logits, masks, segments, small, strict=True)
     ]
-    predicted = torch.cat([own[queries] for own, (queries, _) in zip(masks, pairs, strict=True)])
-    wanted = torch.cat([own.masks[targets] for own, (_, targets) in zip(segments, pairs, strict=True)])
+    predicted = torch.cat([image_masks[queries] for image_masks, (queries, _) in zip(masks, pairs, strict=True)])
+    wanted = torch.cat([truth.masks[targets] for truth, (_, targets) in zip(segments, pairs, strict=True)])
     mask_loss, dice_loss = mask_losses(predicted, wanted, count)
     return {
         "classes": CLASS_WEIGHT * class_loss(logits, _wanted_classes(logits, segments, pairs)),
@@ -82,9 +86,9 @@ def class_loss(logits: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
         classes: target class of each query of each image, int64 (Q,).
     """
     losses, weights = [], []
-    for scores, own in zip(logits, classes, strict=True):
-        losses.append(F.cross_entropy(scores, own, reduction="none"))
-        weights.append(torch.where(own == scores.shape[1] - 1, VOID_WEIGHT, 1.0))
+    for image_logits, targets in zip(logits, classes, strict=True):
+        losses.append(F.cross_entropy(image_logits, targets, reduction="none"))
+        weights.append(torch.where(targets == image_logits.shape[1] - 1, VOID_WEIGHT, 1.0))
     weight = torch.cat(weights)
     return torch.dot(torch.cat(losses), weight) / weight.sum()
 
@@ -106,10 +110,10 @@ def mask_losses(predicted: Tensor, wanted: Tensor, count: Tensor) -> tuple[Tenso
 def _wanted_classes(
     logits: Sequence[Tensor], segments: Sequence[Segments], pairs: Sequence[tuple[Tensor, Tensor]]
 ) -> list[Tensor]:
-    """The class of each query of each image, int64 (Q,): its segment's, or "no object"."""
-    found = []
-    for scores, own, (queries, targets) in zip(logits, segments, pairs, strict=True):
-        classes = torch.full((len(scores),), scores.shape[1] - 1, device=scores.device)
-        classes[queries] = own.classes[targets]
-        found.append(classes)
-    return found
+    """The target class of each query of each image, int64 (Q,): the class of its segment, or "no object"."""
+    wanted = []
+    for image_logits, truth, (queries, targets) in zip(logits, segments, pairs, strict=True):
+        classes = torch.full((len(image_logits),), image_logits.shape[1] - 1, device=image_logits.device)
+        classes[queries] = truth.classes[targets]
+        wanted.append(classes)
+    return wanted

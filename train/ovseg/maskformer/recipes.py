@@ -1,5 +1,5 @@
-"""What OVSeg trained its two MaskFormers with (Liang et al. 2023, section 4.1, and the released configurations), and a
-small one for trying things out."""
+"""The recipes of OVSeg's two MaskFormers (Liang et al. 2023, section 4.1, and the released configurations), and the
+recipe of a small model for experiments."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,11 +12,12 @@ from train.common.schedule import Schedule
 
 @dataclass(frozen=True)
 class Architecture:
-    """A MaskFormer by its sizes.
+    """The sizes of a MaskFormer.
 
     Attributes:
-        backbone: as in BACKBONES.
-        backbone_sizes, head_sizes: keyword sizes of the backbone and of MaskFormer; those left out are the released.
+        backbone: a key of BACKBONES.
+        backbone_sizes: keyword arguments of the backbone; sizes that are left out are as released.
+        head_sizes: keyword arguments of MaskFormer; sizes that are left out are as released.
     """
 
     backbone: str
@@ -24,23 +25,23 @@ class Architecture:
     head_sizes: dict[str, Any] = field(default_factory=dict)
 
     def build(self, text_width: int) -> MaskFormer:
-        """With fresh weights, for a text space of that many dimensions."""
+        """A MaskFormer of random weights for text embeddings of `text_width` dimensions."""
         return MaskFormer(BACKBONES[self.backbone](**self.backbone_sizes), text_width, **self.head_sizes)
 
 
 @dataclass(frozen=True)
 class MaskFormerRecipe:
-    """Everything about a training but its data and its texts.
+    """Everything about a training except its data.
 
     Attributes:
         architecture: what is trained.
-        schedule: how long and how fast.
+        schedule: how long and how fast to train.
         backbone_rate: factor on the backbone's learning rate.
-        frozen: parts of the backbone that keep the weights they begin with, where they are given any.
-        views: of the photos.
-        batch: photos a step, over all processes.
-        shown: the shorter side of photos in evaluation, and the most their longer side may have.
-        clip: whose texts, as `class_embeddings.create_class_embedder` takes them.
+        frozen: parts of the backbone that keep their initial weights, if initial weights are given.
+        views: sizes of the augmented photos.
+        batch: photos of a step over all processes.
+        shown: the shorter side of photos in evaluation, and the largest longer side, in pixels.
+        clip: the CLIP of the text embeddings, as `class_embeddings.create_class_embedder` takes them.
     """
 
     architecture: Architecture
@@ -129,7 +130,13 @@ def smoke(recipe: MaskFormerRecipe) -> MaskFormerRecipe:
 
 
 def shortened(recipe: MaskFormerRecipe, steps: int | None, batch: int | None) -> MaskFormerRecipe:
-    """With another number of steps, the warm-up being a tenth of them at most, and another batch; None leaves each."""
+    """A recipe with another number of steps or another batch.
+
+    Args:
+        recipe: the recipe.
+        steps: number of steps, of which the warm-up takes a tenth at most; None leaves the schedule.
+        batch: photos of a step over all processes; None leaves the recipe's.
+    """
     if steps is not None:
         recipe = replace(recipe, schedule=recipe.schedule.shortened(steps))
     return recipe if batch is None else replace(recipe, batch=batch)

@@ -1,4 +1,4 @@
-"""The file that training leaves: a MaskFormer under OVSeg's names, with what is needed to use it."""
+"""The file that training writes: a MaskFormer under OVSeg's names, with its sizes and the name of its CLIP."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from train.ovseg.maskformer.training import MaskFormerTraining
 
 FILE = "maskformer.safetensors"
 
-_ABOUT = "ovseg-demo"
+_METADATA_KEY = "ovseg-demo"
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class TrainedMaskFormer:
 
     Attributes:
         model: in evaluation mode, on the CPU.
-        non_object: (1, D), the embedding of "no object", not normalised.
-        clip: whose texts it was trained with.
-        shortest, longest: the size at which photos are shown to it.
+        non_object: the embedding of "no object", (1, D), not normalised.
+        clip: the CLIP whose text embeddings it was trained with.
+        shortest: the shorter side of photos at inference, in pixels.
+        longest: the largest longer side of photos at inference, in pixels.
     """
 
     model: MaskFormer
@@ -40,22 +41,38 @@ class TrainedMaskFormer:
 
 
 def save_maskformer(folder: RunFolder, training: MaskFormerTraining, recipe: MaskFormerRecipe) -> None:
-    """Write FILE into the folder of a run."""
+    """Write FILE into the folder of a run.
+
+    Args:
+        folder: folder of the run.
+        training: the trained model.
+        recipe: the recipe that it was trained with.
+
+    Raises:
+        TrainingError: when the file cannot be written.
+    """
     state = training.model.state_dict() | {NON_OBJECT: training.non_object}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    about = {"architecture": asdict(recipe.architecture), "clip": recipe.clip, "shown": recipe.shown}
-    folder.replace(FILE, lambda file: file.write(serialised(tensors, {_ABOUT: json.dumps(about)})))
+    metadata = {"architecture": asdict(recipe.architecture), "clip": recipe.clip, "shown": recipe.shown}
+    folder.replace(FILE, lambda file: file.write(serialised(tensors, {_METADATA_KEY: json.dumps(metadata)})))
 
 
 def load_trained_maskformer(path: Path) -> TrainedMaskFormer:
-    """What `save_maskformer` has written. Raises CheckpointError for another file."""
+    """The model of a file that `save_maskformer` has written.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or of another kind.
+    """
     state = reading.read_weights(path)
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[_ABOUT])
+            metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
     except (SafetensorError, KeyError) as error:
         raise CheckpointError(f"{path.name} was not written by train.ovseg.maskformer.") from error
     non_object = state.pop(NON_OBJECT)
-    model = Architecture(**about["architecture"]).build(non_object.shape[1])
+    model = Architecture(**metadata["architecture"]).build(non_object.shape[1])
     loading.load_strict(model, state, path.name)
-    return TrainedMaskFormer(model.eval(), non_object, about["clip"], *about["shown"])
+    return TrainedMaskFormer(model.eval(), non_object, metadata["clip"], *metadata["shown"])

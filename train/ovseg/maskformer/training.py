@@ -1,4 +1,4 @@
-"""MaskFormer with its losses against the texts of its vocabularies: what the loop trains."""
+"""The module that is trained: MaskFormer with its losses against the text embeddings of its vocabularies."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -20,11 +20,11 @@ _TABLES = "relative_position_bias_table"
 
 
 class MaskFormerTraining(nn.Module):
-    """A model, the learned embedding of "no object", and the texts of each set.
+    """A MaskFormer, the learned embedding of "no object", and the text embeddings of each set.
 
     Args:
-        model: what is trained.
-        texts: of each set the unit vectors (K, D) of its taught classes; they stay as they are.
+        model: the MaskFormer.
+        texts: for each set the text embeddings of its training classes, unit vectors (K, D), which are not trained.
     """
 
     texts: Tensor
@@ -36,30 +36,30 @@ class MaskFormerTraining(nn.Module):
         self.model = model
         width = texts[0].shape[1]
         self.non_object = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        self._sizes = [len(each) for each in texts]
+        self._sizes = [len(classes) for classes in texts]
         self.register_buffer("texts", torch.cat(list(texts)).clone(), persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `LabelledBatches`: of the last decoder layer one by one, of the others together."""
+        """The losses of a batch of `LabelledBatches`: three of the last decoder layer, one of all earlier layers."""
         layers = self.model((batch["images"] - self.mean) / self.std)
         segments = [Segments.of(labels) for labels in batch["labels"]]
         count = mask_count(segments)
         vocabularies = self._vocabularies()
         with torch.autocast(self.mean.device.type, enabled=False):
-            found = []
+            losses_of_layers = []
             for layer in layers:
                 logits = [
                     class_logits(embeddings, vocabularies[number])
                     for embeddings, number in zip(layer.class_embeddings.float(), batch["sets"], strict=True)
                 ]
-                found.append(layer_losses(logits, layer.mask_logits.float(), segments, count))
-        *earlier, last = found
+                losses_of_layers.append(layer_losses(logits, layer.mask_logits.float(), segments, count))
+        *earlier, last = losses_of_layers
         return last | {"earlier layers": torch.stack([reduce(add, losses.values()) for losses in earlier]).sum()}
 
     def _vocabularies(self) -> list[Tensor]:
-        """Of each set the unit vectors (K + 1, D) of its classes and, last, of "no object"."""
+        """For each set the unit vectors (K + 1, D) of its classes and, last, of "no object"."""
         none = F.normalize(self.non_object, dim=-1)
         return [torch.cat([texts, none]) for texts in torch.split(self.texts, self._sizes)]
 
