@@ -16,13 +16,15 @@ class DeclaredOptions(MethodOptions):
     """Options of all kinds; "granularity" is declared otherwise than OVSeg's."""
 
     shade: Annotated[Literal["dark", "light"] | None, Radio(nothing="as it is", live=True)] = Field(
-        None, title="Shade", description="Of 100 % of the photo."
+        default=None, title="Shade", description="Of 100 % of the photo."
     )
-    flipped: Annotated[bool, Checkbox(live=True)] = Field(False, title="Flipped", description="Upside down.")
-    rows: Annotated[int, Slider(live=True)] = Field(2, ge=1, le=9, title="Rows", description="How many rows.")
-    fewest: Annotated[int | None, SwitchedNumber("at least", 5, live=True)] = Field(None, title="Fewest", ge=1)
-    softness: Annotated[float | None, Slider(automatic="By itself")] = Field(None, ge=0, le=1, title="Softness")
-    granularity: Annotated[Literal["fine", "coarse"], Radio()] = Field("fine", title="Grain", description="Of a film.")
+    flipped: Annotated[bool, Checkbox(live=True)] = Field(default=False, title="Flipped", description="Upside down.")
+    rows: Annotated[int, Slider(live=True)] = Field(default=2, ge=1, le=9, title="Rows", description="How many rows.")
+    fewest: Annotated[int | None, SwitchedNumber("at least", 5, live=True)] = Field(default=None, title="Fewest", ge=1)
+    softness: Annotated[float | None, Slider(automatic="By itself")] = Field(default=None, ge=0, le=1, title="Softness")
+    granularity: Annotated[Literal["fine", "coarse"], Radio()] = Field(
+        default="fine", title="Grain", description="Of a film."
+    )
 
 
 class Declared:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ovseg_demo.engine import Engine
 from ovseg_demo.errors import Cancelled, MethodError, UserError
 from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import MethodSpec
@@ -15,13 +16,17 @@ from ovseg_demo.ui import comparison, gallery
 from ovseg_demo.ui.comparison import Board, MethodUpdate
 from ovseg_demo.ui.page_request import PageRequest
 from ovseg_demo.ui.session import Answer
+from tests.helpers.building import never_built
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 THREE = ["first", "second", "third"]
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Answers with a result of one label; the second method fails."""
+
+    def __init__(self):
+        pass  # no device and no models
 
     def segment(self, photo, vocabulary, method, options, listener):
         listener(Progress("Working", 0.5))
@@ -38,7 +43,7 @@ def result(size, names, **known) -> Segmentation:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    fakes = {name: MethodSpec(name, name.title(), "", (), lambda _: None) for name in [*THREE, "fourth", "fifth"]}
+    fakes = {name: MethodSpec(name, name.title(), "", (), never_built) for name in [*THREE, "fourth", "fifth"]}
     fakes["third"] = replace(fakes["third"], options=SamOptions)
     monkeypatch.setattr(registry, "REGISTRY", fakes)
 

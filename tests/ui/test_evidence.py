@@ -1,15 +1,16 @@
 import base64
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg_demo import image
+from ovseg_demo import image, vocabulary
+from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.ui import evidence
+from ovseg_demo.ui.session import Answer, Request
 
 NAMES = ("cat", "<b>dog</b>", "sky")
 LABELS = np.array([[2, 2], [2, 0]], np.int32)
@@ -27,9 +28,15 @@ def result(*steps: Evidence, labels: np.ndarray = LABELS) -> Segmentation:
     )
 
 
+def available_maps(*steps: Evidence, labels: np.ndarray = LABELS) -> dict:
+    available = evidence.available_maps(result(*steps, labels=labels))
+    assert available is not None
+    return available
+
+
 def maps_of(steps, word, size=(100, 50)) -> list[dict]:
     photo = image.from_array(np.zeros((*size, 3), np.uint8))
-    answer = SimpleNamespace(request=SimpleNamespace(photo=photo), result=result(*steps))
+    answer = Answer(Request(photo, vocabulary.parse("cat"), "sed-mini", MethodOptions()), result(*steps))
     found = evidence.draw_word_maps(answer, 7, word)
     assert (found["id"], found["word"]) == (7, word)
     json.dumps(found, allow_nan=False)
@@ -41,16 +48,16 @@ def decoded(url: str) -> np.ndarray:
 
 
 def test_the_maps_of_the_largest_class_are_shown_first():
-    available = evidence.available_maps(result(*STEPS))
+    available = available_maps(*STEPS)
     assert available["words"] == [[0, "cat"], [1, "<b>dog</b>"], [2, "sky"]]
     assert available["first"] == 2
-    assert evidence.available_maps(result(*STEPS))["id"] > available["id"]
+    assert available_maps(*STEPS)["id"] > available["id"]
     json.dumps(available)
 
 
 @pytest.mark.parametrize("labels", [np.full((2, 2), -1, np.int32), np.full((2, 2), 2, np.int32)])
 def test_a_word_that_was_not_found_has_maps_too(labels):
-    assert evidence.available_maps(result(Evidence("Cost map", COST[:1], (1,)), labels=labels))["first"] == 1
+    assert available_maps(Evidence("Cost map", COST[:1], (1,)), labels=labels)["first"] == 1
 
 
 def test_a_result_without_evidence_has_no_maps():
@@ -81,7 +88,7 @@ def test_a_rejected_word_says_where_and_only_once():
 
 def test_maps_of_the_image_belong_to_no_word():
     steps = (Evidence("Trusty", COST[:2], None),)
-    available = evidence.available_maps(result(*steps))
+    available = available_maps(*steps)
     assert (available["words"], available["first"]) == ([], None)
     assert [panel["title"] for panel in maps_of(steps, None)] == ["Trusty", "Trusty"]
 
@@ -89,7 +96,7 @@ def test_maps_of_the_image_belong_to_no_word():
 def test_a_map_of_the_image_stands_among_those_of_any_word():
     trusty = Evidence("Trusty map", COST[1:2], None, (0.0, 1.0))
     steps = (STEPS[1], trusty, STEPS[2])
-    assert evidence.available_maps(result(*steps))["words"] == [[0, "cat"], [2, "sky"]]
+    assert available_maps(*steps)["words"] == [[0, "cat"], [2, "sky"]]
     panels = maps_of(steps, 2)
     assert [panel["title"] for panel in panels] == ["After stage 1", "Trusty map", "After stage 2"]
     assert panels[1]["caption"] == "0 to 1, highest 0.50"

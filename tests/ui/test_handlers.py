@@ -5,6 +5,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from ovseg_demo.engine import Engine
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.ovseg.options import SamOptions
@@ -15,6 +16,7 @@ from ovseg_demo.runtime.stages import Progress, ignore_progress
 from ovseg_demo.ui import gallery
 from ovseg_demo.ui.handlers import Handlers
 from ovseg_demo.ui.page_request import PageRequest
+from tests.helpers.building import never_built
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 SOMEONE = "someone"
@@ -32,7 +34,7 @@ def page(*methods: str, photo: str | None = PIZZA, words: str = NOW[1], **moved)
     return PageRequest(photo, words, methods, VALUES | moved)
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Records its requests; chooses AUTOMATIC where granularity is left to the method."""
 
     def __init__(self):
@@ -157,7 +159,7 @@ def test_each_task_says_what_has_changed_since_its_result(handlers):
 
 
 def test_a_comparison_is_sent_piece_by_piece(handlers, monkeypatch):
-    entries = {name: MethodSpec(name, name.title(), "", (), None) for name in ("one", "fails", "two")}
+    entries = {name: MethodSpec(name, name.title(), "", (), never_built) for name in ("one", "fails", "two")}
     monkeypatch.setattr("ovseg_demo.methods.registry.REGISTRY", entries)
     sent = list(handlers.compare(page(*entries), SOMEONE))
     states = [[panel["state"] for panel in value["panels"]] for _, value, _, _ in sent]
@@ -200,7 +202,7 @@ def test_a_request_that_another_replaces_leaves_its_status_to_it_or_says_that_it
 @pytest.mark.parametrize(
     ("method", "moved", "wanted"),
     [
-        (SED, {"rejection": 5}, SEDOptions(rejection=5)),
+        (SED, {"rejection": 5}, SEDOptions(rejection=(5, 5, 5))),
         (SED, {}, SEDOptions()),
         (MASKS, {"rejection": 5, "seen": ("horse",), "trusty": False}, SamOptions(proposals="fast")),
         (TAGCLIP, {"seen": ("horse",)}, TagCLIPOptions(seen=("horse",))),

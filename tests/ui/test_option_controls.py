@@ -19,7 +19,9 @@ def values_of(controls: OptionControls, words: str = "cat, sofa|couch, sky", **m
     data = {part: part.value for part in controls.components}
     for name, value in moved.items():
         control = controls.by_key[name.removesuffix("_switch")]
-        data[control.switch if name.endswith("_switch") else control.main] = value
+        part = control.switch if name.endswith("_switch") else control.main
+        assert part is not None
+        data[part] = value
     return controls.values(data, words)
 
 

@@ -28,7 +28,7 @@ class OVSegOptions(MethodOptions):
     granularity: Annotated[
         float | None, BeforeValidator(_auto), Slider(step=0.01, automatic="Automatic", live=True)
     ] = Field(
-        0.8,
+        default=0.8,
         ge=0,
         le=1,
         title="Granularity",
@@ -44,7 +44,7 @@ class SamOptions(OVSegOptions):
     """
 
     proposals: Annotated[Literal["fast", "balanced", "thorough"], Radio()] = Field(
-        "balanced", title="Mask search", description="How many points of the photo are asked for masks."
+        default="balanced", title="Mask search", description="How many points of the photo are asked for masks."
     )
 
 
@@ -58,7 +58,7 @@ class MaskFormerOptions(OVSegOptions):
     """
 
     ensemble: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         title="Ensemble",

@@ -45,13 +45,13 @@ class SEDOptions(MethodOptions):
         BeforeValidator(_k_of_each_stage, json_schema_input_type=int | tuple[int, int, int] | str | None),
         SwitchedNumber("keep each place's best", _PUBLISHED_K),
     ] = Field(
-        None,
+        default=None,
         title="Early rejection",
         description="Before each stage of the decoder, only the words stay that are among the k best somewhere in the "
         "photo: one k, or three parted by commas (published: 8).",
     )
     keep_aspect: bool = Field(
-        False, title="Keep the aspect ratio", description="Keep the photo's aspect ratio instead of a square."
+        default=False, title="Keep the aspect ratio", description="Keep the photo's aspect ratio instead of a square."
     )
 
 

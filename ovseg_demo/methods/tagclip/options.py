@@ -29,17 +29,17 @@ class TagCLIPOptions(MethodOptions):
         BeforeValidator(_words, json_schema_input_type=str | list[str] | None),
         WordMarks("As trained", "Words that the model was trained with count as seen, all others as new."),
     ] = Field(
-        None,
+        default=None,
         title="Seen words",
         description="These words count as seen in training, all others as new.",
     )
     trusty: Annotated[bool, Checkbox()] = Field(
-        True,
+        default=True,
         title="Trusty weighting",
         description="Where a region looks new to the model, new words gain and seen ones lose.",
     )
     recipe: Literal["code", "paper"] = Field(
-        "code", title="Recipe", description="Whether 0.1 is taken off seen words, as the published code does."
+        default="code", title="Recipe", description="Whether 0.1 is taken off seen words, as the published code does."
     )
 
 
