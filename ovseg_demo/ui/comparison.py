@@ -107,7 +107,7 @@ class Board:
         elif isinstance(outcome, Answer):
             panel.state, panel.layer = "done", layer(outcome.result)
             panel.line, panel.detail = _summary(outcome.result), _stages(outcome.result)
-            panel.reason = " ".join(choice.reason for choice in outcome.result.chosen.values())
+            panel.reasons = _reasons(outcome)
         else:
             panel.state, panel.line = "failed", outcome
         return panel.state != before
@@ -120,7 +120,7 @@ class Board:
 
     def value(self) -> dict:
         """The comparison so far, ready for JSON. gradio sends what has changed since the last value."""
-        shown = ("title", "state", "line", "detail", "reason", "layer")
+        shown = ("title", "state", "line", "detail", "reasons", "layer")
         return {**self._frame, "panels": [{name: getattr(panel, name) for name in shown} for panel in self.panels]}
 
 
@@ -139,3 +139,9 @@ def _stages(result: Segmentation) -> str:
     return ", ".join(
         f"{stage} {f'{seconds:.2f} s' if seconds else 'cached'}" for stage, seconds in result.timings.items()
     )
+
+
+def _reasons(answer: Answer) -> tuple[tuple[str, str], ...]:
+    """The label of each option that was left to the method, with the reason of the choice."""
+    declared = answer.request.options.declared()
+    return tuple((declared[name].label, choice.reason) for name, choice in answer.result.chosen.items())

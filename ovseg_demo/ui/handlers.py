@@ -63,7 +63,8 @@ class ShownResult:
     def of(cls, answer: Answer, page: PageRequest) -> "ShownResult":
         """The shown result of an answer to what the controls said, `page`."""
         keys = option_keys(answer.request.method)
-        return cls(answer.request, page, {keys[name]: choice for name, choice in answer.result.chosen.items()})
+        chosen = {keys[name]: choice for name, choice in answer.result.chosen.items() if name in keys}
+        return cls(answer.request, page, chosen)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class Panel:
         state: "waiting", "running", "done", "failed" or "cancelled".
         line: a few words on the state.
         detail: the seconds of each stage.
-        reason: why the values of its options were chosen; empty where a person set all of them.
+        reasons: for each option that was left to the method, its label and why the method chose the value.
         progress: the latest progress of the running stage.
         layer: the result as the browser gets it.
     """
@@ -23,6 +23,6 @@ class Panel:
     state: str = "waiting"
     line: str = "Waiting"
     detail: str = ""
-    reason: str = ""
+    reasons: tuple[tuple[str, str], ...] = ()
     progress: Progress | None = None
     layer: dict | None = None

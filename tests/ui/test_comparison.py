@@ -111,9 +111,9 @@ def test_an_automatic_granularity_is_shown_with_its_reason():
     requests = requests_of()
     board = Board(requests)
     chosen = result((4, 4), ("pizza", "horse"), chosen={"granularity": Choice(0.37, "Most stable there.")})
-    board.record(MethodUpdate(0, Answer(requests[0], chosen)))
-    assert board.panels[0].line.endswith("granularity 0.37")
-    assert board.panels[0].reason == "Most stable there."
+    board.record(MethodUpdate(2, Answer(requests[2], chosen)))
+    assert board.panels[2].line.endswith("granularity 0.37")
+    assert board.panels[2].reasons == (("Granularity", "Most stable there."),)
 
 
 def test_a_layer_keeps_its_number_and_a_new_comparison_has_a_higher_one():

@@ -88,9 +88,9 @@ function tell(panel, number) {
   const badge = make("b", "badge", BADGES[number]);
   const name = make("span", "panel-title", title);
   name.title = title;
-  const told = make("span", "panel-line", state === "done" ? line : "");
-  told.title = detail;
-  panel.head.replaceChildren(badge, name, told);
+  const summary = make("span", "panel-line", state === "done" ? line : "");
+  summary.title = detail;
+  panel.head.replaceChildren(badge, name, summary);
   panel.message.textContent = state === "done" ? "" : line;
   panel.message.dataset.state = state;
 }
@@ -116,7 +116,7 @@ function differStyle() {
   return {
     looks: DIFFER_TINTS.map((tint) => (tint ? [tint, 0.3 + 0.7 * opacity] : [UNLABELLED_TINT, 0])),
     lookOf: (i) => differing.counts[i],
-    dimmedAt: (i) => highlighted !== null && !labels.some((each) => each[i] === highlighted),
+    dimmedAt: (i) => highlighted !== null && !labels.some((plane) => plane[i] === highlighted),
   };
 }
 
@@ -264,11 +264,13 @@ function fillLegend() {
   find("tbody").replaceChildren(...rows.map(([index, shares]) => legendRow(index, shares)));
   const found = new Set(rows.map(([index]) => index));
   const absent = done().length ? picture.names.filter((_, i) => !found.has(i)) : [];
-  const told = new Set(absent.length ? [`Not found: ${someOf(absent)}`] : []);
-  for (const [i, { sent }] of panels.entries()) if (sent.reason) told.add(`Granularity of ${BADGES[i]}: ${sent.reason}`);
-  for (const note of done().flatMap(({ sent }) => sent.layer.notes)) told.add(note);
-  told.add(HINT);
-  find(".compare-notes").replaceChildren(...[...told].map((note) => make("p", "", note)));
+  const notes = new Set(absent.length ? [`Not found: ${someOf(absent)}`] : []);
+  for (const [i, { sent }] of panels.entries()) {
+    for (const [option, reason] of sent.reasons) notes.add(`${option} of ${BADGES[i]}: ${reason}`);
+  }
+  for (const note of done().flatMap(({ sent }) => sent.layer.notes)) notes.add(note);
+  notes.add(HINT);
+  find(".compare-notes").replaceChildren(...[...notes].map((note) => make("p", "", note)));
 }
 
 function legendRow(index, shares) {
@@ -301,10 +303,10 @@ function fillDifferences() {
   const key = [[1, "agree"]];
   if (count === 2) key.push([2, "disagree"]);
   else for (let labels = 2; labels <= count; labels++) key.push([labels, `${labels} labels`]);
-  const told = percents(key.map(([labels]) => differing.shares[labels]));
+  const shares = percents(key.map(([labels]) => differing.shares[labels]));
   const items = key.map(([labels, word], i) => {
     const item = make("li");
-    item.append(swatch(labels > 1 ? `rgb(${DIFFER_TINTS[labels]})` : "#9a9a9a"), `${word} ${told[i]}`);
+    item.append(swatch(labels > 1 ? `rgb(${DIFFER_TINTS[labels]})` : "#9a9a9a"), `${word} ${shares[i]}`);
     return item;
   });
   find(".differ-key").replaceChildren(...items);

@@ -1,29 +1,29 @@
 // Look inside: the heat maps by which a method decided, of one word at a time. Runs once inside gr.HTML, as viewer.js
-// does. With a result Python sends what there is to look at; the maps come when they are asked for, while this is open.
+// does. With a result Python sends which maps there are; it draws the maps of a word on request, while this is open.
 
 const panels = find(".evidence-panels");
-let offered = null; // { id, words: pairs of a class index and its name, first: the index to begin with }
-let wanted = null; // the index of the word that is looked at
+let available = null; // { id, words: pairs of a class index and its name, first: the index to begin with }
+let word = null; // the index of the word whose maps are shown
 let picked = null; // the name that the person chose last: the next result begins with it too
 
 const keyOf = (id, word) => `${id} ${word}`;
 
-function ask() {
-  if (!offered || !find(".evidence").open || panels.dataset.shown === keyOf(offered.id, wanted)) return;
+function request() {
+  if (!available || !find(".evidence").open || panels.dataset.shown === keyOf(available.id, word)) return;
   panels.setAttribute("aria-busy", "true");
-  trigger("select", { id: offered.id, word: wanted });
+  trigger("select", { id: available.id, word });
 }
 
 function begin(sent) {
-  offered = sent;
+  available = sent;
   const select = find("select");
-  select.replaceChildren(...offered.words.map(([index, name]) => new Option(name, index)));
-  find(".evidence-word").hidden = !offered.words.length;
-  wanted = offered.words.find(([, name]) => name === picked)?.[0] ?? offered.first;
-  if (wanted !== null) select.value = wanted;
+  select.replaceChildren(...available.words.map(([index, name]) => new Option(name, index)));
+  find(".evidence-word").hidden = !available.words.length;
+  word = available.words.find(([, name]) => name === picked)?.[0] ?? available.first;
+  if (word !== null) select.value = word;
   panels.replaceChildren();
   panels.removeAttribute("aria-busy");
-  ask();
+  request();
 }
 
 function panelOf({ title, picture, caption }) {
@@ -34,28 +34,28 @@ function panelOf({ title, picture, caption }) {
     image.alt = title;
     node.append(image);
   }
-  const told = make("figcaption");
-  told.append(make("strong", "", title), make("span", "", caption));
-  node.append(told);
+  const text = make("figcaption");
+  text.append(make("strong", "", title), make("span", "", caption));
+  node.append(text);
   return node;
 }
 
 function show(sent) {
-  if (!sent) offered = null;
+  if (!sent) available = null;
   else if (sent.words) begin(sent);
-  else if (sent.id === offered?.id && sent.word === wanted) {
+  else if (sent.id === available?.id && sent.word === word) {
     panels.replaceChildren(...sent.panels.map(panelOf));
     panels.dataset.shown = keyOf(sent.id, sent.word);
     panels.removeAttribute("aria-busy");
   }
-  find(".evidence").hidden = !offered;
+  find(".evidence").hidden = !available;
 }
 
-find(".evidence").addEventListener("toggle", ask);
+find(".evidence").addEventListener("toggle", request);
 find("select").addEventListener("change", ({ target }) => {
   picked = target.selectedOptions[0].textContent;
-  wanted = Number(target.value);
-  ask();
+  word = Number(target.value);
+  request();
 });
 show(props.value);
 watch("value", () => show(props.value));

@@ -1,5 +1,5 @@
-// The tabs of the page: what is shown for one task only follows from the body's data-task (style.css). The server is
-// told, because it knows which settings the task's methods use.
+// The tabs of the page: what is shown for one task only follows from the body's data-task (style.css). The server
+// gets an event, because it knows which options the task's methods have.
 
 const tasks = findAll("[data-task]");
 

@@ -4,8 +4,8 @@ import { clamp } from "./numbers.js";
 import { cornerOf, panned, pixelUnder, scaleOf, WHOLE, within, zoomed } from "./geometry.js";
 
 // `stage` holds the panes, nodes of the class "pane" and of one size, each with canvases of the size that `sizeOf()`
-// tells: { width, height }, or null while there is none. `told` hears of { point, tap, leave, moved }.
-function linkPanes(stage, sizeOf, told) {
+// returns: { width, height }, or null while there is none. `handlers` are functions: { point, tap, leave, moved }.
+function linkPanes(stage, sizeOf, handlers) {
   let view = WHOLE; // as of geometry.js
 
   const panes = () => [...stage.querySelectorAll(".pane")];
@@ -25,7 +25,7 @@ function linkPanes(stage, sizeOf, told) {
       }
     }
     stage.classList.toggle("zoomed", view.zoom > 1);
-    told.moved(view.zoom);
+    handlers.moved(view.zoom);
   }
 
   // Zooms by a factor; what lies `dx`, `dy` screen pixels from the middle of a pane stays there.
@@ -112,20 +112,20 @@ function linkPanes(stage, sizeOf, told) {
 
   stage.addEventListener("pointermove", (event) => {
     const before = down.get(event.pointerId);
-    if (!before) return told.point(event);
+    if (!before) return handlers.point(event);
     const [dx, dy] = [event.clientX - before.clientX, event.clientY - before.clientY];
     travelled += Math.hypot(dx, dy);
     const other = [...down.values()].find(({ pointerId }) => pointerId !== event.pointerId);
     if (other) pinch(event, before, other);
     else if (travelled > 4) {
-      told.leave();
+      handlers.leave();
       panBy(dx, dy);
     }
     down.set(event.pointerId, event);
   });
 
   stage.addEventListener("pointerup", (event) => {
-    if (down.delete(event.pointerId) && travelled <= 4) told.tap(event);
+    if (down.delete(event.pointerId) && travelled <= 4) handlers.tap(event);
   });
   stage.addEventListener("pointercancel", (event) => down.delete(event.pointerId));
   stage.addEventListener("dblclick", reset);
