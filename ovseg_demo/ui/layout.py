@@ -81,7 +81,7 @@ class Download:
     Attributes:
         kind: a kind of `export.FILE_SUFFIXES`.
         make: the button that a person presses; the file is only then written.
-        file: the hidden button that hands the file over, and its id.
+        file: the hidden button that hands the file over.
         file_id: the id of the hidden button's element.
     """
 

@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from ovseg_demo.methods.options import Option, Radio, Slider, SwitchedNumber, WordMarks
 from ovseg_demo.ui.components import component, script
-from ovseg_demo.ui.page_request import class_names, keys_of, shown_options
+from ovseg_demo.ui.page_request import class_names, control_keys, shown_options
 from ovseg_demo.vocabulary import MAX_CLASSES
 
 ONLY_SEGMENT, ONLY_COMPARE = "only-segment", "only-compare"
@@ -89,7 +89,7 @@ class OptionControls:
     """
 
     def __init__(self, words: str, methods: Sequence[str]) -> None:
-        visible = keys_of(methods)
+        visible = control_keys(methods)
         self.by_key = {key: _control(key, option, words, key in visible) for key, option in shown_options().items()}
 
     @property
@@ -128,7 +128,7 @@ class OptionControls:
 
     def visibility(self, methods: Sequence[str]) -> list[gr.Column]:
         """Updates of `groups`: a group is visible where one of the methods, given by id, has its option."""
-        keys = keys_of(methods)
+        keys = control_keys(methods)
         return [gr.Column(visible=control.key in keys) for control in self.all]
 
     def word_boxes(self, words: str) -> list[gr.HTML]:

@@ -78,7 +78,7 @@ def option_keys(method: str) -> dict[str, str]:
     return {option.name: key for key, option in shown_options().items() if option in declared}
 
 
-def keys_of(methods: Iterable[str]) -> set[str]:
+def control_keys(methods: Iterable[str]) -> set[str]:
     """The keys of the controls that change something for at least one of the methods."""
     return {key for method in methods for key in option_keys(method).values()}
 

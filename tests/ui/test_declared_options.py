@@ -10,7 +10,7 @@ from ovseg_demo.ui import gallery
 from ovseg_demo.ui.handlers import Handlers
 from ovseg_demo.ui.option_controls import OptionControls
 from ovseg_demo.ui.page import build
-from ovseg_demo.ui.page_request import PageRequest, keys_of, option_keys
+from ovseg_demo.ui.page_request import PageRequest, control_keys, option_keys
 from tests.helpers.declared_options import ABSENT, DECLARED, DeclaredOptions
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
@@ -36,7 +36,7 @@ def help_text(capsys) -> str:
 
 
 def test_every_declaration_has_a_control_whether_the_weights_are_here_or_not(controls, spec):
-    assert keys_of([spec.id]) == KEYS
+    assert control_keys([spec.id]) == KEYS
     assert {control.key for control in controls.all if control.group.visible} == KEYS
 
 

@@ -5,7 +5,7 @@ import pytest
 from ovseg_demo.errors import UserError
 from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.methods.registry import REGISTRY
-from ovseg_demo.ui.page_request import PageRequest, class_names, keys_of, option_keys
+from ovseg_demo.ui.page_request import PageRequest, class_names, control_keys, option_keys
 
 SHOWN = PageRequest("cat.jpg", "cat, sofa", ("ovseg-sam-mini",), {"granularity": 0.8, "proposals": "fast"})
 MOVED = {"granularity": 0.1, "proposals": "thorough", "rejection": 5, "seen": (), "trusty": False}
@@ -62,7 +62,7 @@ def test_a_value_out_of_range_is_one_sentence():
 def test_options_that_the_page_does_not_show_have_no_key():
     assert option_keys("sed-convnext-b") == {"rejection": "rejection"}
     assert option_keys("tagclip-own") == {"seen": "seen", "trusty": "trusty"}
-    assert keys_of(["mini-dense", "sed-own", "ovseg-maskformer-own"]) == {"rejection", "granularity"}
+    assert control_keys(["mini-dense", "sed-own", "ovseg-maskformer-own"]) == {"rejection", "granularity"}
 
 
 def test_a_text_that_cannot_be_used_holds_no_names():
