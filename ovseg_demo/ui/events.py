@@ -1,6 +1,6 @@
 """What happens when a person uses the page: which event calls what, with the values of which components."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from ovseg_demo.ui import fragments, gallery
 from ovseg_demo.ui.comparison import MIN_METHODS
 from ovseg_demo.ui.handlers import Handlers, LiveUpdate
 from ovseg_demo.ui.layout import Layout, available_methods
-from ovseg_demo.ui.option_controls import OptionControl
+from ovseg_demo.ui.option_controls import OptionComponent, OptionControl
 from ovseg_demo.ui.page_request import PageRequest
 
 Values = Mapping[Component, Any]
@@ -104,28 +104,26 @@ class PageEvents:
 
     def _connect_option_controls(self) -> None:
         """Show at once what a live control changes; a slider that is moved is no longer left to the method."""
-        for control in self._options.all:
-            live = control in self._options.live
-            switch = control.switch if control.chosen is not None else None
-            if live and switch is not None:
-                self._connect_live_automatic(control, switch)
-            elif live:
-                for component in control.components:
-                    # The word marks are a gr.HTML, whose script only ever tells a change, and only a person's.
-                    moved = component.change if isinstance(component, gr.HTML) else component.input
-                    moved(**self._live_update, trigger_mode="always_last").then(**self._outdated_update)
-            elif switch is not None and not isinstance(control.main, gr.HTML):
-                control.main.input(None, None, switch, js=_SWITCH_OFF, **_AT_ONCE)
+        for control in self._options.automatic:
+            # In the browser: a switch that the server moves late would undo what a person has done since.
+            _moved(control.main)(None, None, control.switch, js=_SWITCH_OFF, **_AT_ONCE)
+        for control in self._options.live:
+            if control.chosen is not None:
+                self._connect_live_automatic(control)
+                continue
+            for component in control.components:
+                _moved(component)(**self._live_update, trigger_mode="always_last").then(**self._outdated_update)
 
-    def _connect_live_automatic(self, control: OptionControl, switch: gr.Checkbox) -> None:
+    def _connect_live_automatic(self, control: OptionControl) -> None:
         """The events of a live slider whose value may be left to the method."""
+        assert control.switch is not None
 
         def update_moved(data: Values, request: gr.Request) -> list:
-            return [False, *self._update_live(data, request, moved=control)]
+            return self._update_live(data, request, moved=control)
 
-        moved = {**self._live_update, "fn": update_moved, "outputs": [switch, *self._live_update["outputs"]]}
-        control.main.input(**moved, trigger_mode="always_last").then(**self._outdated_update)
-        switched = switch.input(**self._live_update, trigger_mode="always_last")
+        moved = {**self._live_update, "fn": update_moved}
+        _moved(control.main)(**moved, trigger_mode="always_last").then(**self._outdated_update)
+        switched = control.switch.input(**self._live_update, trigger_mode="always_last")
         _show_chosen(switched, control).then(**self._outdated_update)
 
     def _connect_outdated_marks(self) -> None:
@@ -224,6 +222,12 @@ def _tab(request: gr.Request) -> str:
     """The id of the browser tab that an event comes from."""
     assert request.session_hash is not None, "an event of the page comes from a browser tab"
     return request.session_hash
+
+
+def _moved(component: OptionComponent) -> Callable[..., Dependency]:
+    """The event that a person, and not the server, has set the value of a component."""
+    # The word marks are a gr.HTML, whose script only ever tells a change, and only a person's.
+    return component.change if isinstance(component, gr.HTML) else component.input
 
 
 def _show_chosen(event: Dependency, control: OptionControl) -> Dependency:

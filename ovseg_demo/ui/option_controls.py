@@ -22,10 +22,14 @@ _NOTHING = ""
 """What gradio's radio buttons say for None, which cannot be the value of a choice."""
 
 
+OptionComponent = gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML
+"""What gives the value of an option, or switches it."""
+
+
 class _Parts(NamedTuple):
     """The components of an option, see `OptionControl`."""
 
-    main: gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML
+    main: OptionComponent
     switch: gr.Checkbox | None = None
     chosen: gr.Number | None = None
     reason: gr.HTML | None = None
@@ -48,13 +52,13 @@ class OptionControl:
     key: str
     option: Option
     group: gr.Column
-    main: gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML
+    main: OptionComponent
     switch: gr.Checkbox | None = None
     chosen: gr.Number | None = None
     reason: gr.HTML | None = None
 
     @property
-    def components(self) -> list[gr.Slider | gr.Checkbox | gr.Radio | gr.Number | gr.HTML]:
+    def components(self) -> list[OptionComponent]:
         """The components that the value is read from."""
         return [self.main] if self.switch is None else [self.main, self.switch]
 
