@@ -18,6 +18,7 @@ from ovseg_demo.methods import registry
 from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.proposals.cells import cut_cells
 from ovseg_demo.proposals.sam.mask_generator import SETTINGS
 from ovseg_demo.runtime import memory
 
@@ -98,9 +99,7 @@ def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurem
         scores = stage("score", score)
         stage(
             "fuse",
-            lambda p=proposals, s=scores: fusion.fuse_masks(
-                fusion.cut_cells(p), s, parsed.names, SamOptions().granularity
-            ),
+            lambda p=proposals, s=scores: fusion.fuse_masks(cut_cells(p), s, parsed.names, SamOptions().granularity),
         )
         run.seconds.append(seconds)
         run.proposals.append(proposals)

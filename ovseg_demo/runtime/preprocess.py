@@ -57,6 +57,24 @@ def scaled_size(size: tuple[int, int], shortest: int, longest: int) -> tuple[int
     return max(1, int(sides[0] * shrink + 0.5)), max(1, int(sides[1] * shrink + 0.5))
 
 
+def window_starts(length: int, side: int, stride: int) -> list[int]:
+    """Where the windows along one axis of an image begin, in pixels, ascending.
+
+    mmsegmentation's sliding window: the last window is shifted back into the image.
+
+    Args:
+        length: of the axis, at least `side`.
+        side: of the windows.
+        stride: from one window to the next, at most `side`.
+
+    Example:
+        >>> window_starts(400, side=224, stride=112)
+        [0, 112, 176]
+    """
+    last = length - side
+    return [min(start, last) for start in range(0, last + stride, stride)]
+
+
 def resize_smoothed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image, uint8 (H, W, 3), at another `size` (height, width), by Pillow's bilinear filter.
 

@@ -8,7 +8,8 @@ one that agrees best with the map without masks) were no better than one fixed v
 
 import numpy as np
 
-from ovseg_demo.methods.ovseg.fusion import Cells, select_masks
+from ovseg_demo.methods.ovseg.fusion import select_masks
+from ovseg_demo.proposals.cells import Cells
 from ovseg_demo.result import Choice
 
 VALUES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)

@@ -16,6 +16,7 @@ from ovseg_demo.methods.ovseg.granularity import choose_granularity
 from ovseg_demo.methods.ovseg.options import OVSegOptions, SamOptions
 from ovseg_demo.models.base import DenseModel, VisionLanguageModel
 from ovseg_demo.proposals.base import MaskProposals, ProposalGenerator
+from ovseg_demo.proposals.cells import cut_cells
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
@@ -89,7 +90,7 @@ def name_masks(
         dense_model: as of `OVSegWithProposals`.
     """
     source = photo.key, masks.generator
-    cells = stages.cached("Cutting cells", ("cells", *source), lambda _: fusion.cut_cells(masks.proposals))
+    cells = stages.cached("Cutting cells", ("cells", *source), lambda _: cut_cells(masks.proposals))
     regions = stages.cached(
         "Reading regions",
         ("regions", *source, vlm.name),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.proposals.base import Report
+from ovseg_demo.runtime.preprocess import window_starts
 
 Origin = tuple[int, int]
 """(top, left) of a window in pixels of the resized photo."""
@@ -72,17 +73,10 @@ class WindowEncoder(TextEncoder, Protocol):
 def window_origins(size: tuple[int, int], side: int, stride: int) -> tuple[Origin, ...]:
     """The origins of square windows that cover a photo, in reading order.
 
-    Windows at the far borders are shifted back into the photo, as in mmsegmentation's sliding window.
-
     Args:
         size: (H, W) of the photo, neither less than `side`.
         side: of every window, in pixels.
         stride: pixels from the origin of a window to that of the next, at most `side`.
     """
-    rows, columns = (_starts(length, side, stride) for length in size)
+    rows, columns = (window_starts(length, side, stride) for length in size)
     return tuple((top, left) for top in rows for left in columns)
-
-
-def _starts(length: int, side: int, stride: int) -> list[int]:
-    last = length - side
-    return [min(start, last) for start in range(0, last + stride, stride)]

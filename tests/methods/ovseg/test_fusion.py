@@ -5,6 +5,7 @@ import torch
 from ovseg_demo import result
 from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.proposals.cells import cut_cells
 
 
 def proposals(*rows: str) -> MaskProposals:
@@ -14,7 +15,7 @@ def proposals(*rows: str) -> MaskProposals:
 
 
 def painted(masks: MaskProposals, scores: list, granularity: float, names=("a", "b")):
-    return fusion.fuse_masks(fusion.cut_cells(masks), np.array(scores, np.float32), names, granularity)
+    return fusion.fuse_masks(cut_cells(masks), np.array(scores, np.float32), names, granularity)
 
 
 def test_selection_at_one_keeps_the_best_mask_of_each_class():
@@ -68,7 +69,7 @@ def test_the_rival_selects_nothing_and_is_never_drawn():
 
 def test_no_proposals_leave_everything_unlabelled():
     empty = MaskProposals.from_masks(np.zeros((0, 2, 3), bool), np.zeros(0))
-    result = fusion.fuse_masks(fusion.cut_cells(empty), np.zeros((0, 2), np.float32), ("a", "b"), 0.8)
+    result = fusion.fuse_masks(cut_cells(empty), np.zeros((0, 2), np.float32), ("a", "b"), 0.8)
     assert (result.labels == -1).all()
     assert result.labels.shape == (2, 3)
 
@@ -107,7 +108,7 @@ def halves(left: float, right: float) -> torch.Tensor:
 def test_places_name_what_no_mask_covers():
     masks = np.zeros((1, 8, 16), bool)
     masks[0, :, :8] = True
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
     scores = np.array([[0.9, 0.1]], np.float32)
     found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.8, 0.3))
     assert (found.labels[:, :8] == 0).all()
@@ -119,7 +120,7 @@ def test_places_name_what_no_mask_covers():
 
 def test_masks_and_places_share_the_decision_by_their_geometric_mean():
     masks = np.ones((1, 8, 16), bool)
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
     scores = np.array([[0.6, 0.4]], np.float32)
     found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.1, 0.1))
     odds = (0.4 * 0.9 / (0.6 * 0.1)) ** 0.5
@@ -131,7 +132,7 @@ def test_a_cell_between_the_places_keeps_the_opinion_of_its_masks():
     masks = np.zeros((2, 8, 16), bool)
     masks[0] = True
     masks[1, 0, 0] = True
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(2)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(2)))
     scores = np.array([[0.2, 0.8], [0.9, 0.1]], np.float32)
     found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.0, halves(0.5, 0.5))
     assert np.isclose(found.scores[0, 0], 0.55)
@@ -140,7 +141,7 @@ def test_a_cell_between_the_places_keeps_the_opinion_of_its_masks():
 
 
 def test_a_rival_may_win_a_place():
-    cells = fusion.cut_cells(MaskProposals.from_masks(np.zeros((0, 8, 16), bool), np.zeros(0)))
+    cells = cut_cells(MaskProposals.from_masks(np.zeros((0, 8, 16), bool), np.zeros(0)))
     found = fusion.fuse_masks(cells, np.zeros((0, 2), np.float32), ("a",), 0.8, halves(0.9, 0.2))
     assert (found.labels[:, :6] == 0).all()
     assert (found.labels[:, 10:] == -1).all()
@@ -151,7 +152,7 @@ def test_another_size_interpolates_the_sums_of_the_painted_masks(random, size):
     masks = random.random((12, 17, 23)) < 0.2
     masks[:, :6, 9:] = False
     scores = random.dirichlet(np.ones(4), 12).astype(np.float32)
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(12)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(12)))
     found = fusion.fuse_masks(cells, scores, ("a", "b", "c", "d"), 0.8, size=size)
 
     kept = fusion.select_masks(scores, 0.8)
@@ -168,7 +169,7 @@ def test_another_size_interpolates_the_sums_of_the_painted_masks(random, size):
 def test_dense_scores_name_what_no_mask_covers_at_another_size_too():
     masks = np.zeros((1, 4, 8), bool)
     masks[0, :, :4] = True
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(1)))
     scores = np.array([[0.9, 0.1]], np.float32)
     found = fusion.fuse_masks(cells, scores, ("a", "b"), 0.8, halves(0.8, 0.3), size=(8, 16))
     assert (found.labels[:, :8] == 0).all()
@@ -190,7 +191,7 @@ def test_a_thousand_classes_are_enlarged_in_blocks(random, monkeypatch):
     monkeypatch.setitem(result._BLOCK, "cpu", 50_000)
     masks = random.random((5, 40, 60)) < 0.5
     scores = random.dirichlet(np.ones(1000), 5).astype(np.float32)
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(5)))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(5)))
     found = fusion.fuse_masks(cells, scores, tuple(map(str, range(1000))), 0.8, size=(400, 500))
     assert found.size == (400, 500)
     assert len(largest) > 1

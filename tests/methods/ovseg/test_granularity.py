@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ovseg_demo.methods.ovseg import fusion, granularity
+from ovseg_demo.methods.ovseg import granularity
 from ovseg_demo.proposals.base import MaskProposals
+from ovseg_demo.proposals.cells import cut_cells
 from ovseg_demo.result import Choice
 
 
@@ -12,7 +13,7 @@ def chosen(widths: list[int], scores: list[float]) -> Choice:
     masks = np.zeros((len(widths), 1, 100), bool)
     for number, (start, width) in enumerate(zip(np.cumsum([0, *widths])[:-1], widths, strict=True)):
         masks[number, 0, start : start + width] = True
-    cells = fusion.cut_cells(MaskProposals.from_masks(masks, np.ones(len(widths))))
+    cells = cut_cells(MaskProposals.from_masks(masks, np.ones(len(widths))))
     a = np.array(scores, np.float32)
     return granularity.choose_granularity(cells, np.stack([a, 1 - a], 1), 1)
 
