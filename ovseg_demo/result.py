@@ -124,7 +124,11 @@ class Segmentation:
 
     @classmethod
     def from_scores(
-        cls, names: tuple[str, ...], class_scores: Tensor, size: tuple[int, int], independent: bool = False
+        cls,
+        names: tuple[str, ...],
+        class_scores: "Tensor | SampledScores",
+        size: tuple[int, int],
+        independent: bool = False,
     ) -> "Segmentation":
         """The best class of each pixel of an image of size (H, W); see `filled`."""
         kept = min(TOP, len(names))

@@ -1,7 +1,7 @@
 """Published numbers and texts, written out once more: a slip in any of them would change results without any error.
 
-They were read from the released code and configurations of OVSeg, SED, TagCLIP and ZegCLIP. Long lists stand as the
-beginning of the SHA-256 of their lines.
+They were read from the released code and configurations of OVSeg, SED, TagCLIP, ZegCLIP and NACLIP. Long lists stand
+as the beginning of the SHA-256 of their lines.
 """
 
 import hashlib
@@ -14,6 +14,10 @@ from timm.layers import DropPath
 
 from eval import class_names
 from ovseg_demo import image
+from ovseg_demo.methods.dense import model as dense_model
+from ovseg_demo.methods.dense import pamr, strategies, windows
+from ovseg_demo.methods.dense import scores as dense_scores
+from ovseg_demo.methods.dense.options import DenseClipOptions
 from ovseg_demo.methods.ovseg import maskformer
 from ovseg_demo.methods.sed import cost_maps
 from ovseg_demo.methods.sed import decoder as sed_decoder
@@ -149,6 +153,17 @@ def test_tagclip():
         "voc": ("6229321e93d45ce8", "574684881ecc87cd"),
         "coco": ("e3ea3e091a14ed76", "533ffb0b4f97cc16"),
     }
+
+
+def test_naclip():
+    assert dense_scores.LOGIT_SCALE == 40
+    assert strategies.NEIGHBOURHOOD_STD == 5
+    assert (windows.WINDOW, windows.LONGEST) == (224, 2048)
+    assert (pamr.ITERATIONS, pamr.DILATIONS) == (10, (8, 16))
+    assert (pamr._CONTRAST, pamr._SMALLEST) == (0.1, 1e-8)
+    options = DenseClipOptions()
+    assert (options.strategy, options.short_side, options.stride, options.pamr) == ("naclip", 336, 112, True)
+    assert (len(dense_model.BACKGROUND_WORDS), digest(dense_model.BACKGROUND_WORDS)) == (26, "bcfdf1a3178c1702")
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from typing import Any
 
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods.base import MethodSpec
-from ovseg_demo.methods.dense.spec import DENSE
+from ovseg_demo.methods.dense.spec import DENSE, DENSE_CLIP
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.methods.ovseg.spec import OVSEG, OVSEG_MINI
 from ovseg_demo.methods.sed.spec import SED, SED_MINI
 from ovseg_demo.methods.tagclip.spec import TAGCLIP, TAGCLIP_MINI
 
-_SPECS = (*OVSEG_MINI, *DENSE, *SED_MINI, *TAGCLIP_MINI, *OVSEG, *SED, *TAGCLIP)
+_SPECS = (*OVSEG_MINI, *DENSE, *SED_MINI, *TAGCLIP_MINI, *DENSE_CLIP, *OVSEG, *SED, *TAGCLIP)
 """In the order of the page: what works without a download comes first."""
 
 REGISTRY: dict[str, MethodSpec] = {spec.id: spec for spec in _SPECS}

@@ -1,0 +1,91 @@
+"""Dense CLIP as a method of the demo: every patch of a photo is compared with the words, without any training.
+
+NACLIP (Hajimiri et al., "Pay Attention to Your Neighbours", WACV 2025), and by the strategy of the last block also
+MaskCLIP, SCLIP and plain CLIP.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_demo import image
+from ovseg_demo.image import Photo
+from ovseg_demo.methods import class_texts
+from ovseg_demo.methods.dense.model import DenseClipEncoder
+from ovseg_demo.methods.dense.options import DenseClipOptions
+from ovseg_demo.methods.dense.ranking import Ranking, refined_ranking
+from ovseg_demo.methods.dense.scores import PixelScores
+from ovseg_demo.methods.dense.votes import vote
+from ovseg_demo.methods.dense.windows import WindowLayout
+from ovseg_demo.proposals.base import ProposalGenerator
+from ovseg_demo.proposals.cells import Cells, cut_cells
+from ovseg_demo.result import Segmentation
+from ovseg_demo.runtime.stages import Stages
+from ovseg_demo.vocabulary import Vocabulary
+
+
+class DenseClip:
+    """Segments by the cosines of CLIP's patches with words.
+
+    Args:
+        encoder: embeds photos and words.
+        generator: finds the masks for the option `masks`.
+        longest: longest side, in pixels, of the photos that the encoder is given.
+    """
+
+    def __init__(
+        self, encoder: DenseClipEncoder, generator: ProposalGenerator, longest: int = image.WORKING_SIDE
+    ) -> None:
+        self._encoder, self._generator, self._longest = encoder, generator, longest
+
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: DenseClipOptions, stages: Stages) -> Segmentation:
+        """Segment a photo.
+
+        A pixel's confidence is the probability of its class, renormalised over the classes. A vocabulary of one class
+        competes with background words.
+        """
+        encoder, pixels = self._encoder, photo.pixels_for(self._longest)
+        height, width = photo.pixels.shape[:2]
+        layout = WindowLayout.of(pixels.shape[:2], options.short_side, options.stride, encoder.patch)
+        read = (photo.key, encoder.name, options.short_side, options.stride)
+        tokens = stages.cached(
+            "Reading the photo",
+            ("window tokens", *read),
+            lambda report: encoder.read_windows(pixels, layout, report),
+        )
+        features = stages.cached(
+            "Relating patches",
+            ("dense features", *read, options.strategy),
+            lambda _: encoder.features(tokens, options.strategy),
+        )
+        texts = class_texts.embed_vocabulary(encoder, vocabulary, stages, encoder.slow_texts)
+        scores = PixelScores(features, texts, (height, width))
+        cells = self._cells(photo, stages) if options.masks else None
+        ranking: Ranking | None = None
+        if options.pamr:
+            ranking = stages.cached(
+                "Refining outlines",
+                ("refined ranking", *read, options.strategy, tuple(vocabulary.words())),
+                lambda report: refined_ranking(
+                    scores, self._guide(photo, layout).to(scores.device), len(vocabulary), report
+                ),
+            )
+        with stages.timed("Naming pixels"), torch.inference_mode():
+            if ranking is None:
+                result = Segmentation.from_scores(vocabulary.names, scores, (height, width))
+            else:
+                result = ranking.segmentation(vocabulary.names)
+            return result if cells is None else vote(result, scores, cells)
+
+    def _cells(self, photo: Photo, stages: Stages) -> Cells:
+        """The cut of the photo by its masks; the keys are those of OVSeg, which shares them."""
+        known = photo.key, self._generator.name
+        proposals = stages.cached(
+            "Finding masks", ("masks", *known), lambda report: self._generator.propose(photo.pixels, report)
+        )
+        return stages.cached("Cutting cells", ("cells", *known), lambda _: cut_cells(proposals))
+
+    def _guide(self, photo: Photo, layout: WindowLayout) -> Tensor:
+        """What PAMR compares colours in, (3, H, W): the resized photo, enlarged again, as published."""
+        resized = self._encoder.preprocess(photo.pixels_for(self._longest), layout)
+        return F.interpolate(resized[None], photo.pixels.shape[:2], mode="bilinear", align_corners=False)[0]
