@@ -1,13 +1,13 @@
 """Speed and memory, printed as Markdown tables.
 
-    python -m eval.benchmark interactive   first result, slider and new words, beside segment-anything's generator
+    python -m eval.benchmark interactive   first result, slider and new words, compared with segment-anything
     python -m eval.benchmark memory        the serving process after many large photos
     python -m eval.benchmark methods       every method against the number of classes, with a plot
-    python -m eval.benchmark regions       reading regions by CLIP, beside the way of OVSeg's release
-    python -m eval.benchmark sed           SED against the number of classes, beside the way of its release
+    python -m eval.benchmark regions       embedding of regions by CLIP, compared with OVSeg's release
+    python -m eval.benchmark sed           SED against the number of classes, compared with its release
     python -m eval.benchmark tagclip       TagCLIP and ZegCLIP, likewise
 
-Figures are ratios and medians of the machine they ran on; nothing in the tests asserts a time. Needs Linux.
+The figures depend on the machine that the benchmark runs on; no test asserts a time. Needs Linux.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eval.benchmark import interactive, memory, regions, sed, tagclip
-from eval.benchmark import methods as by_classes
+from eval.benchmark import methods as methods_benchmark
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
 from ovseg_demo.ui import gallery
@@ -61,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument(
         "--classes",
         nargs="+",
-        type=_between(1, len(by_classes.NAMES)),
-        default=by_classes.CLASSES,
+        type=_between(1, len(methods_benchmark.NAMES)),
+        default=methods_benchmark.CLASSES,
         metavar="N",
-        help=f"of ADE20K-847 (default {' '.join(map(str, by_classes.CLASSES))})",
+        help=f"of ADE20K-847 (default {' '.join(map(str, methods_benchmark.CLASSES))})",
     )
     every.add_argument("--photos", type=photo_count, default=2, help="how many gallery photos (default %(default)s)")
     command_line.add_options(every)
@@ -115,7 +115,7 @@ def _methods(arguments: argparse.Namespace) -> str:
     entries = [registry.get(name) for name in dict.fromkeys(arguments.methods)]
     options = command_line.options_by_method([spec.id for spec in entries], command_line.given_values(arguments))
     counts = sorted(set(arguments.classes))
-    return by_classes.report(entries, counts, _photos(arguments.photos), options, arguments.out)
+    return methods_benchmark.report(entries, counts, _photos(arguments.photos), options, arguments.out)
 
 
 def _regions(arguments: argparse.Namespace) -> str:
@@ -138,6 +138,8 @@ def _photos(count: int) -> list[Path]:
 
 
 def _between(least: int, most: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`, both included."""
+
     def number(text: str) -> int:
         if not least <= (value := int(text)) <= most:
             raise argparse.ArgumentTypeError(f"{value} does not lie between {least} and {most}")

@@ -34,7 +34,16 @@ class BrowserClient:
     def segment(self, photo: Path, words: str, method: str) -> float:
         """Upload a photo and press Segment, all other controls being as the page opens.
 
-        Returns the seconds from pressing to the complete answer. Raises RuntimeError when it fails.
+        Args:
+            photo: path of the photo.
+            words: text of the vocabulary field.
+            method: id of the method.
+
+        Returns:
+            The seconds from pressing the button to the complete answer.
+
+        Raises:
+            RuntimeError: when the server answers with an error.
         """
         with photo.open("rb") as file:
             uploaded = self._http.post("/gradio_api/upload", files={"files": (photo.name, file)})
@@ -43,7 +52,7 @@ class BrowserClient:
         return self.change_words(words, method)
 
     def change_words(self, words: str, method: str) -> float:
-        """Press Segment again with other words; seconds to the complete answer. Raises RuntimeError when it fails."""
+        """Press Segment with other words for the same photo; arguments, result and errors as for `segment`."""
         self._set("words", words)
         self._set("method", method)
         start = time.perf_counter()
@@ -58,7 +67,17 @@ class BrowserClient:
         raise RuntimeError("the server closed the stream without an answer")
 
     def move_granularity(self, value: float) -> float:
-        """Move the slider; seconds to the complete answer."""
+        """Move the granularity slider.
+
+        Args:
+            value: value of the slider, 0 to 1.
+
+        Returns:
+            The seconds to the complete answer.
+
+        Raises:
+            RuntimeError: when no photo is shown in this session.
+        """
         self._set("granularity", value)
         start = time.perf_counter()
         body = self._body("granularity", "input")
@@ -71,7 +90,7 @@ class BrowserClient:
         self._values[self._ids[elem_id]] = value
 
     def _body(self, elem_id: str, event: str) -> dict[str, Any]:
-        """What the page's script sends for an event: the values of all its inputs, in the order the page asks for."""
+        """The request that the page sends for an event: the values of the event's inputs, in the order of the page."""
         dependency = self._events[self._ids[elem_id], event]
         data = [self._values[number] for number in dependency["inputs"]]
         return {"data": data, "fn_index": dependency["id"], "session_hash": self._session}

@@ -29,7 +29,7 @@ IMPLEMENTATIONS = (*SETTINGS, *STOCK)
 
 STAGES = ("encode", "propose", "score", "fuse")
 MATCH = 0.8
-"""IoU from which a mask of the reference counts as recalled."""
+"""IoU from which a mask of the stock generator counts as recalled."""
 
 OTHER_WORDS = ("dog", "bus", "river", "kite", "lamp", "pizza", "shirt", "boat", "cloud", "rabbit", "mirror", "guitar")
 
@@ -49,11 +49,18 @@ class InteractiveMeasurement:
     proposals: list[MaskProposals]
 
     def total(self, photo: int) -> float:
+        """The seconds of all stages for the photo with this number."""
         return sum(self.seconds[photo].values())
 
 
 def report(photos: Sequence[Path], moves: int, skip: Sequence[str]) -> str:
-    """The tables of `python -m eval.benchmark interactive`."""
+    """The tables of `python -m eval.benchmark interactive`.
+
+    Args:
+        photos: paths of the photos.
+        moves: slider moves a photo.
+        skip: names of IMPLEMENTATIONS that are left out.
+    """
     runs: dict[str, InteractiveMeasurement] = {}
     for name in IMPLEMENTATIONS:
         if name in skip:
@@ -65,11 +72,16 @@ def report(photos: Sequence[Path], moves: int, skip: Sequence[str]) -> str:
 
 
 def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurement:
-    """Measure a setting of ours, or the stock generator, in this process, after a warm-up on a small picture."""
+    """Measure an implementation in this process, after a warm-up on a small picture.
+
+    Args:
+        name: a name of IMPLEMENTATIONS.
+        photos: paths of the photos.
+    """
     from ovseg_demo.models.mini.model import MiniModel
 
     if name not in STOCK:
-        memory.configure_allocator()  # as the demo does; the generator runs as people find it
+        memory.configure_allocator()  # as the demo does, but not for the stock generator, which runs as published
     vlm, small = MiniModel(), np.zeros((64, 64, 3), np.uint8)
     parsed = vocabulary.parse(WORDS)
     run = InteractiveMeasurement([], dict.fromkeys(STAGES, 0.0), [])
@@ -107,11 +119,16 @@ def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurem
     return run
 
 
-def recall(reference: MaskProposals, found: MaskProposals) -> float:
-    """The share of the reference's masks that `found` has at an IoU of at least MATCH."""
-    wanted, ours = (p.masks().reshape(len(p), -1).astype(np.float32) for p in (reference, found))
-    common = wanted @ ours.T
-    overlap = common / (wanted.sum(1)[:, None] + ours.sum(1) - common)
+def recall(reference: MaskProposals, proposals: MaskProposals) -> float:
+    """The share of reference masks that overlap with a proposal with an IoU of at least MATCH.
+
+    Args:
+        reference: the reference masks.
+        proposals: the proposals, of the same photo.
+    """
+    wanted, given = (p.masks().reshape(len(p), -1).astype(np.float32) for p in (reference, proposals))
+    common = wanted @ given.T
+    overlap = common / (wanted.sum(1)[:, None] + given.sum(1) - common)
     return float((overlap.max(1, initial=0) >= MATCH).mean())
 
 
@@ -142,7 +159,7 @@ def _latencies(photos: Sequence[Path], moves: int) -> str:
             first.append(visitor.segment(path, WORDS, registry.DEFAULT))
             slider += [visitor.move_granularity(v) for v in np.linspace(0, 1, moves)]
             for new in OTHER_WORDS:
-                # The page's address in the cache is the word, so each photo needs its own to be new.
+                # Text embeddings are cached by word, so each photo needs words of its own.
                 word.append(visitor.change_words(f"{WORDS}, {new} {path.stem}", registry.DEFAULT))
     rows = [
         [label, *(f"{1000 * np.percentile(values, p):.0f}" for p in (50, 95)), str(len(values))]
@@ -186,8 +203,8 @@ def _proposer(name: str) -> tuple[Callable[[np.ndarray], MaskProposals], list[fl
 
     model = mobile_sam.load_mobile_sam()
     model.encode = timed(model.encode)
-    maker = SamMaskGenerator(model, name)
-    return lambda pixels: maker.propose(pixels, lambda _: None), encoding
+    generator = SamMaskGenerator(model, name)
+    return lambda pixels: generator.propose(pixels, lambda _: None), encoding
 
 
 def _pooled_recall(reference: InteractiveMeasurement, run: InteractiveMeasurement) -> float:

@@ -15,7 +15,7 @@ from ovseg_demo.ui import gallery
 
 
 def report(photos: int) -> str:
-    """The table of `python -m eval.benchmark memory`."""
+    """The table of `python -m eval.benchmark memory`, after `photos` large photos."""
     with tempfile.TemporaryDirectory() as folder, server() as (url, process):
         visitor, rows = BrowserClient(url), []
         for number, path in enumerate(large_photos(photos, Path(folder)), 1):
@@ -27,7 +27,15 @@ def report(photos: int) -> str:
 
 
 def large_photos(count: int, folder: Path) -> Iterator[Path]:
-    """Different 4000 x 3000 JPEGs: gallery photos enlarged, each turned to another tint."""
+    """Write different JPEGs of 4000 x 3000 pixels: enlarged gallery photos, each with a tint of its own.
+
+    Args:
+        count: number of photos.
+        folder: folder that they are written into.
+
+    Returns:
+        The path of each photo, written when it is asked for.
+    """
     examples = gallery.examples()
     for number in range(count):
         with Image.open(examples[number % len(examples)].path) as opened:

@@ -1,8 +1,8 @@
 """Seconds and memory per image against the number of classes: the figure of SED (Xie et al., CVPR 2024).
 
-Each method runs in a process of its own. Its image stages start from nothing, while the words are known, as when a
-vocabulary is used for many images; what reading the words costs once is told separately. Methods whose weights are not
-here run on random ones, and every table and figure says so.
+Each method runs in a process of its own. Image stages are computed for every photo, while text embeddings are cached,
+as when a vocabulary is used for many images; the seconds for computing the text embeddings once are a separate number.
+Methods whose weights are missing run on random weights, and every table and figure says so.
 """
 
 import json
@@ -36,20 +36,21 @@ from ovseg_demo.vocabulary import Vocabulary
 
 NAMES = class_names.load_class_names("ade20k_847.ovseg").names
 CLASSES = (10, 20, 59, 150, 459, len(NAMES))
-"""A handful, then the vocabularies of VOC, PASCAL-Context, ADE20K, and the large ones of the last two."""
+"""A handful of classes, then the vocabulary sizes of VOC, PASCAL-Context and ADE20K, and of the large vocabularies of
+PASCAL-Context and ADE20K."""
 
 _PROBE_STEP = 8
 
 
 @dataclass(frozen=True)
 class Point:
-    """A method with one number of classes.
+    """The measurement of a method with one number of classes.
 
     Attributes:
-        classes: how many.
-        seconds: of each photo, from its pixels to its labels, the words being known.
-        stages: of each photo, the part of these seconds in each named stage.
-        words: seconds to read the words, once.
+        classes: the number of classes.
+        seconds: for each photo the seconds from pixels to labels, with cached text embeddings.
+        stages: for each photo the part of these seconds in each named stage.
+        words: seconds for computing the text embeddings once.
         megabytes: peak resident memory of the process over the photos, the model included.
     """
 
@@ -65,7 +66,7 @@ class Point:
         return statistics.median(self.seconds)
 
     def parts(self) -> dict[str, float]:
-        """Median seconds by stage, and of what lies outside all stages."""
+        """Median seconds by stage, and the median of the seconds outside all stages."""
         rests = [total - sum(stages.values()) for total, stages in zip(self.seconds, self.stages, strict=True)]
         medians = {name: statistics.median(stages[name] for stages in self.stages) for name in self.stages[0]}
         return {**medians, "the rest": statistics.median(rests)}
@@ -73,7 +74,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A method over the numbers of classes; `random` names its weight files that were replaced by random ones."""
+    """The measurements of a method with several numbers of classes.
+
+    Attributes:
+        method: id of the method.
+        random: names of the weight files that were replaced by random weights.
+        points: a measurement for each number of classes.
+    """
 
     method: str
     random: list[str]
@@ -81,6 +88,7 @@ class Curve:
 
     @property
     def label(self) -> str:
+        """The name of the method in the legend."""
         return f"{self.method} (random weights)" if self.random else self.method
 
 
@@ -93,12 +101,23 @@ def report(
 ) -> str:
     """Measure, write methods.md, methods.json and methods.png into `out`, and return the Markdown.
 
-    The files are written anew after every method, so that an interruption costs one method only. A method that cannot
-    be measured is told and left out. Raises BenchmarkError when all are, ImageError when `out` cannot be written.
+    The files are written again after every method, so that an interruption costs one method only. A method that cannot
+    be measured is reported and left out.
+
+    Args:
+        entries: the methods.
+        counts: numbers of classes.
+        photos: paths of the photos.
+        options: options of each method by its id.
+        out: folder of the files.
+
+    Raises:
+        BenchmarkError: when no method can be measured.
+        ImageError: when `out` cannot be written.
     """
     export.check_writable(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    about = {
+    conditions = {
         "photos": [path.name for path in photos],
         "options": {method: of_method.given() for method, of_method in options.items()},
         "threads": torch.get_num_threads(),
@@ -113,8 +132,8 @@ def report(
             print(f"{entry.id} is left out: {error}", file=sys.stderr, flush=True)
             skipped[entry.id] = str(error)
         if curves:
-            text = markdown(curves, skipped, about)
-            write(out, text, curves, skipped, about)
+            text = markdown(curves, skipped, conditions)
+            write(out, text, curves, skipped, conditions)
     if not curves:
         raise BenchmarkError(f"No method could be measured. {' '.join(skipped.values())}")
     return text
@@ -123,72 +142,110 @@ def report(
 def curve(
     entry: MethodSpec, counts: Sequence[int], photos: Sequence[Path], options: MethodOptions, device: str
 ) -> Curve:
-    """Measure a method in a fresh process. Raises CheckpointError or BenchmarkError when it cannot be."""
+    """Measure a method in a fresh process.
+
+    Args:
+        entry: the method.
+        counts: numbers of classes.
+        photos: paths of the photos.
+        options: options of the method.
+        device: "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: when a missing weight file cannot be replaced.
+        BenchmarkError: when the process was killed.
+    """
     missing = [checkpoint.file for checkpoint in entry.missing()]
     with random_weights.completed(entry) as folder:
-        # Words are kept on disk as well: what random weights make of them must not get among a person's own.
-        there = {random_weights.VARIABLE: str(folder), text_cache.CACHE_VARIABLE: str(folder / "words")}
-        return Curve(entry.id, missing, alone(measure, entry.id, counts, photos, options, device, environment=there))
+        # Text embeddings are cached on disk too; those of random weights must not get into the user's cache.
+        variables = {random_weights.VARIABLE: str(folder), text_cache.CACHE_VARIABLE: str(folder / "words")}
+        return Curve(
+            entry.id, missing, alone(measure, entry.id, counts, photos, options, device, environment=variables)
+        )
 
 
 def measure(
     method: str, counts: Sequence[int], photos: Sequence[Path], options: MethodOptions, device: str
 ) -> list[Point]:
-    """Measure a method in this process, after loading it."""
+    """Measure a method in this process, after loading it; arguments as for `curve`, with the id of the method."""
     engine, pictures = Engine(device), [image.load(path) for path in photos]
     engine.load(method)
-    _segmented(engine, _probe(pictures[0]), prefix(1), method, options)  # warms up what is set up at first use
+    _segmented(engine, _probe(pictures[0]), prefix(1), method, options)  # a warm-up
     return [_point(engine, pictures, prefix(n), method, options) for n in tqdm(counts, desc=method, disable=None)]
 
 
 def prefix(count: int) -> Vocabulary:
-    """The first classes of ADE20K-847, a text each."""
+    """A vocabulary of the first `count` classes of ADE20K-847, without synonyms."""
     return Vocabulary(NAMES[:count], ((),) * count)
 
 
-def markdown(curves: Sequence[Curve], skipped: dict[str, str], about: dict[str, Any]) -> str:
-    """A row for each method and number of classes, and how they came about."""
+def markdown(curves: Sequence[Curve], skipped: dict[str, str], conditions: dict[str, Any]) -> str:
+    """The conditions, and a table with a row for each method and number of classes.
+
+    Args:
+        curves: the measurements of each method.
+        skipped: why a method is left out, by its id.
+        conditions: the conditions of the measurements, as in methods.json.
+    """
     rows = []
-    for each in curves:
-        for point in each.points:
+    for measured in curves:
+        for point in measured.points:
             parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in point.parts().items())
-            row = [each.method, "random weights" if each.random else "real", str(point.classes), f"{point.median:.2f}"]
+            row = [
+                measured.method,
+                "random weights" if measured.random else "real",
+                str(point.classes),
+                f"{point.median:.2f}",
+            ]
             rows.append([*row, f"{point.words:.2f}", f"{point.megabytes:.0f}", parts])
     head = ["method", "weights", "classes", "s / image", "words once, s", "peak memory, MB", "of the seconds"]
     left_out = [f"- {method} is left out: {why}" for method, why in skipped.items()]
-    return "\n\n".join([_circumstances(about), table(head, rows), *(["\n".join(left_out)] if left_out else [])])
+    return "\n\n".join([_circumstances(conditions), table(head, rows), *(["\n".join(left_out)] if left_out else [])])
 
 
-def figure(curves: Sequence[Curve], about: dict[str, Any]) -> Figure:
-    """Seconds an image, seconds for the words and memory, each against the number of classes."""
+def figure(curves: Sequence[Curve], conditions: dict[str, Any]) -> Figure:
+    """Three plots against the number of classes: seconds per image, seconds for text embeddings, and memory.
+
+    Args:
+        curves: the measurements of each method.
+        conditions: the conditions of the measurements, as in methods.json.
+    """
     drawn = Figure(figsize=(14, 5.5), layout="constrained")
     panels = {
         "seconds per image, words known": lambda point: point.median,
         "seconds to read the words, once": lambda point: point.words,
         "peak memory of the process on the host, MB": lambda point: point.megabytes,
     }
-    counts = sorted({point.classes for each in curves for point in each.points})
+    counts = sorted({point.classes for measured in curves for point in measured.points})
     grid = drawn.subplots(1, len(panels))
     for axes, (title, value) in zip(grid, panels.items(), strict=True):
-        for each in curves:
-            style = {"linestyle": "--" if each.random else "-", "marker": "o", "label": each.label}
-            axes.plot([p.classes for p in each.points], [value(p) for p in each.points], **style)
+        for measured in curves:
+            style = {"linestyle": "--" if measured.random else "-", "marker": "o", "label": measured.label}
+            axes.plot([p.classes for p in measured.points], [value(p) for p in measured.points], **style)
         axes.set(title=title, xlabel="classes", xscale="log")
         axes.set_xticks(counts, map(str, counts))
         axes.minorticks_off()
-        axes.set_ylim(0, 1.08 * max(value(point) for each in curves for point in each.points))
+        axes.set_ylim(0, 1.08 * max(value(point) for measured in curves for point in measured.points))
         axes.grid(alpha=0.3)
-    drawn.suptitle(_circumstances(about), fontsize="medium")
+    drawn.suptitle(_circumstances(conditions), fontsize="medium")
     drawn.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(curves)))
     return drawn
 
 
-def write(out: Path, text: str, curves: Sequence[Curve], skipped: dict[str, str], about: dict[str, Any]) -> None:
-    """Write methods.md, methods.json and methods.png."""
-    content = {**about, "methods": [asdict(each) for each in curves], "skipped": skipped}
+def write(out: Path, text: str, curves: Sequence[Curve], skipped: dict[str, str], conditions: dict[str, Any]) -> None:
+    """Write methods.md, methods.json and methods.png.
+
+    Args:
+        out: folder of the files.
+        text: see `markdown`.
+        curves: the measurements of each method.
+        skipped: why a method is left out, by its id.
+        conditions: the conditions of the measurements.
+    """
+    content = {**conditions, "methods": [asdict(measured) for measured in curves], "skipped": skipped}
     (out / "methods.md").write_text(f"{text}\n", encoding="utf-8")
     (out / "methods.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    figure(curves, about).savefig(out / "methods.png", dpi=120)
+    figure(curves, conditions).savefig(out / "methods.png", dpi=120)
 
 
 def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method: str, options: MethodOptions) -> Point:
@@ -198,7 +255,7 @@ def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method:
     reset_peak()
     runs = [_segmented(engine, picture, words, method, options) for picture in pictures]
     megabytes = peak()
-    # What the probe had to make and no photo after it is what depends on the words alone.
+    # Stages that run for the probe and for no photo after it depend on the words alone.
     once = {stage for stage in first if not any(stages.get(stage) for stages, _ in runs)}
     return Point(
         classes=len(words),
@@ -212,22 +269,22 @@ def _point(engine: Engine, pictures: Sequence[Photo], words: Vocabulary, method:
 def _segmented(
     engine: Engine, photo: Photo, words: Vocabulary, method: str, options: MethodOptions
 ) -> tuple[dict[str, float], float]:
-    """Seconds by stage, and of all."""
+    """The seconds of each stage, and the seconds of the whole segmentation."""
     start = time.perf_counter()
     result = engine.segment(photo, words, method, options)
     return dict(result.timings), time.perf_counter() - start
 
 
 def _probe(photo: Photo) -> Photo:
-    """A small picture that is quickly segmented but has something in it."""
+    """A small version of a photo, which is segmented quickly."""
     return image.from_array(photo.pixels[::_PROBE_STEP, ::_PROBE_STEP])
 
 
-def _circumstances(about: dict[str, Any]) -> str:
-    """One sentence."""
-    place, options = about["environment"], about["options"]
-    where = place["accelerator"] or f"{place['processor']}, {about['threads']} threads"
-    photos = f"{len(about['photos'])} photo{'s' * (len(about['photos']) > 1)}"
+def _circumstances(conditions: dict[str, Any]) -> str:
+    """The conditions of the measurements in one sentence."""
+    place, options = conditions["environment"], conditions["options"]
+    where = place["accelerator"] or f"{place['processor']}, {conditions['threads']} threads"
+    photos = f"{len(conditions['photos'])} photo{'s' * (len(conditions['photos']) > 1)}"
     searches = dict.fromkeys(of_method["proposals"] for of_method in options.values() if "proposals" in of_method)
     search = f", proposals '{' and '.join(searches)}'" if searches else ""
     return f"Medians over {photos}{search}, on {where}."

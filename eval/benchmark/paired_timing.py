@@ -1,4 +1,4 @@
-"""Timing of two implementations of the same model: the computation of its release, and ours."""
+"""Timing of two implementations of the same model: the implementation of its release, and this project's."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ from ovseg_demo.models.clip.optimised import native_precision
 from ovseg_demo.runtime import memory
 
 RELEASED = "as published"
-"""The implementation of the release; every other name is a precision in which ours computes."""
+"""The implementation of the release; every other name is a precision of this project's implementation."""
 
 Features = TypeVar("Features")
 Output = TypeVar("Output")
@@ -38,16 +38,17 @@ class Timings:
 
     @property
     def median(self) -> float:
+        """The median of `seconds`."""
         return statistics.median(self.seconds)
 
 
 def implementations() -> list[str]:
-    """Names of the implementations: RELEASED, and ours in float32 and in the processor's fastest precision."""
+    """Names of the implementations: RELEASED, float32, and the processor's fastest precision."""
     return list(dict.fromkeys((RELEASED, "float32", native_precision(torch.device("cpu")))))
 
 
 def describe_conditions(repeats: int) -> str:
-    """The number of repeats, the processor and its threads, for the caption of a table."""
+    """The number of repeats, the processor and the number of threads, for the caption of a table."""
     processor = environment.environment("cpu", 1)["processor"]
     return f"medians of {repeats}, on {processor}, {torch.get_num_threads()} threads"
 

@@ -1,4 +1,4 @@
-"""Processes: a fresh one for each measurement, what memory they take, and the running demo."""
+"""Processes of benchmarks: a fresh process for each measurement, the memory of processes, and the running demo."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ from ovseg_demo.errors import UserError
 from ovseg_demo.methods import registry
 
 WORDS = "cat, person, tree, car, table"
-"""What a visitor of the demo types."""
+"""The words that a visitor of the demo types."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FAREWELL_SECONDS = 10
@@ -36,14 +36,17 @@ class BenchmarkError(UserError):
 
 
 def alone(work: Callable[..., Result], *arguments: Any, environment: Mapping[str, str] | None = None) -> Result:
-    """What `work(*arguments)` returns in a fresh process, which inherits no memory and no warm cache.
+    """The result of `work(*arguments)` in a fresh process, which inherits no memory and no warm cache.
 
-    The process ends with this call, an interrupted one too. Raises what `work` raises, and BenchmarkError when the
-    process was killed.
+    The process ends with this call, even if the call is interrupted.
 
     Args:
-        work: a function of a module; it, `arguments` and the result must pickle.
-        environment: variables that the process has beside ours, before its first import.
+        work: a function of a module; an exception that it raises is raised here.
+        arguments: its arguments; they and the result must be picklable.
+        environment: additional environment variables of the process.
+
+    Raises:
+        BenchmarkError: when the process was killed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -69,17 +72,25 @@ def alone(work: Callable[..., Result], *arguments: Any, environment: Mapping[str
 
 
 def reset_peak() -> None:
-    """Let `peak` of this process start again from now."""
+    """Start a new measurement of the peak memory of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> float:
-    """The most resident memory of this process since `reset_peak`, in megabytes."""
+    """The peak resident memory of this process since `reset_peak`, in megabytes."""
     return status("self", "VmHWM")
 
 
 def status(process: int | str, field: str) -> float:
-    """A memory field of /proc/PROCESS/status in megabytes. Raises KeyError when there is none of that name."""
+    """A memory field of /proc/PROCESS/status in megabytes.
+
+    Args:
+        process: id of the process, or "self".
+        field: name of the field, for example "VmRSS".
+
+    Raises:
+        KeyError: when there is no such field.
+    """
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / 1000
@@ -88,9 +99,10 @@ def status(process: int | str, field: str) -> float:
 
 @contextmanager
 def server() -> Iterator[tuple[str, subprocess.Popen]]:
-    """The demo in a process of its own, with its model loaded: its address, and the process.
+    """The demo in a process of its own, with its model loaded: the address of the page, and the process.
 
-    Raises BenchmarkError when it does not start.
+    Raises:
+        BenchmarkError: when the demo does not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,7 +134,7 @@ def _await(url: str, process: subprocess.Popen) -> None:
 
 
 def _answer(sender: Connection, work: Callable, arguments: tuple) -> None:
-    """Send (result, None) or (None, what was raised)."""
+    """Send (result, None), or (None, exception) when `work` raises an exception."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; ours is ended by `alone`
     try:
         sender.send((work(*arguments), None))
@@ -133,7 +145,7 @@ def _answer(sender: Connection, work: Callable, arguments: tuple) -> None:
 
 @contextmanager
 def _exported(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started meanwhile."""
+    """Set environment variables for the processes that are started within the context."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:

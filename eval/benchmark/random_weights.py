@@ -1,7 +1,7 @@
-"""Random weights in place of weight files that are not here.
+"""Random weights in place of missing weight files.
 
-Seconds and memory depend on the shapes of weights; on their values only where a method skips work by what it finds.
-They are written to a file and read back by the method's own loading code, so that nothing else differs. A file whose
+Seconds and memory depend on the shapes of weights; they depend on the values only where a method skips work. Random
+weights are written to a file and read by the method's own loading code, so that nothing else differs. A file whose
 size or sha256 is catalogued cannot be replaced: loading it would rightly fail.
 """
 
@@ -26,7 +26,12 @@ VARIABLE = "OVSEG_CHECKPOINTS"
 
 
 def clip(architecture: str, prompts: bool = False) -> dict[str, Tensor]:
-    """A CLIP, with mask prompts or without, in half precision as the published files are."""
+    """The state dict of a CLIP in half precision, like the published files.
+
+    Args:
+        architecture: open_clip's name of the CLIP.
+        prompts: whether it has mask prompts.
+    """
     import open_clip
 
     from ovseg_demo.models.clip.mask_prompts import DEPTH
@@ -109,27 +114,33 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
         for setting in ("", "-transductive", "-supervised")
     },
 }
-"""By checkpoint id: makes the tensors that its file would hold, named as there, untrained."""
+"""For each checkpoint id a function that makes random tensors with the names and shapes of its file."""
 
 
-def _about_tagclip() -> dict[str, str]:
+def _tagclip_metadata() -> dict[str, str]:
     from ovseg_demo.methods.tagclip.training_info import METADATA_KEY, published_training_info
 
     return {METADATA_KEY: published_training_info("coco", "inductive").to_json()}
 
 
-_METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _about_tagclip}
-"""By checkpoint id: what its file would say of itself beside its tensors."""
+_METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _tagclip_metadata}
+"""For each checkpoint id a function that makes the metadata of its file."""
 
 
 @contextmanager
 def completed(entry: MethodSpec) -> Iterator[Path]:
-    """A folder in which `entry` misses no weights, if VARIABLE names it; it is removed in the end.
+    """A temporary folder with all weight files of a method, for VARIABLE to name.
 
-    It links the files that are here and holds random ones in place of the others. Raises CheckpointError for a file
-    that cannot be replaced.
+    The folder links existing files and holds random weights in place of missing files.
+
+    Args:
+        entry: the method.
+
+    Raises:
+        CheckpointError: when a missing file cannot be replaced.
     """
-    needed = [each for each in map(catalogue.get, entry.checkpoints) if not each.bundled or not each.present]
+    checkpoints = map(catalogue.get, entry.checkpoints)
+    needed = [checkpoint for checkpoint in checkpoints if not (checkpoint.bundled and checkpoint.present)]
     for checkpoint in needed:
         if not checkpoint.present:
             _check_replaceable(checkpoint)
@@ -144,22 +155,24 @@ def completed(entry: MethodSpec) -> Iterator[Path]:
 
 
 def _check_replaceable(checkpoint: Checkpoint) -> None:
-    why = None
+    reason = None
     if checkpoint.bundled:
-        why = "it ships with the demo and is read from there only"
+        reason = "it ships with the demo and is read from there only"
     elif checkpoint.published:
-        why = "its catalogued hash or size would not match"
+        reason = "its catalogued hash or size would not match"
     elif checkpoint.id not in BUILDERS:
-        why = "its architecture is not in the benchmark's table"
-    if why:
-        raise CheckpointError(f"{checkpoint.file} is not here, and random weights cannot replace it: {why}.")
+        reason = "its architecture is not in the benchmark's table"
+    if reason:
+        raise CheckpointError(f"{checkpoint.file} is not here, and random weights cannot replace it: {reason}.")
 
 
 def write(build: Callable[[], dict[str, Tensor]], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write what `build_maskformer` makes from the same random numbers each time.
+    """Write random weights, always from the same random numbers.
 
     Args:
-        metadata: what a file of safetensors says of itself.
+        build: makes the tensors by name.
+        path: the file that is written, safetensors or a pickle of torch by its suffix.
+        metadata: metadata of a safetensors file.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """Seconds and memory of embedding regions by CLIP, compared with the implementation of OVSeg's release.
 
-The release puts all masks of a photo, at most 100, through the stock image tower in one float32 batch. That is done
-here with open_clip's own layers, with the same weights and crops as ours. The weights are random: seconds and memory
-do not depend on them; how far bfloat16 moves the embeddings of trained weights may.
+The release puts all masks of a photo, at most 100, through the stock image tower in one float32 batch. This is done
+here with open_clip's own layers, and with the weights and crops of this project's implementation. The weights are
+random: seconds and memory do not depend on them, but the difference that bfloat16 makes to embeddings may.
 """
 
 import statistics
@@ -31,13 +31,13 @@ from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import reading
 
 ARCHITECTURES = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
-"""open_clip's names of what OVSeg is published with."""
+"""open_clip's names of the CLIPs of OVSeg's published models."""
 
 RELEASED = "as released"
 """The implementation that embeds all regions in one float32 batch of open_clip's own layers."""
 
 MOST = 100
-"""Regions in the batch of the release, which has as many queries."""
+"""Regions in the batch of the release, the number of its queries."""
 
 Embed = Callable[[np.ndarray, MaskProposals], torch.Tensor]
 
@@ -58,7 +58,15 @@ class RegionMeasurement:
 
 
 def report(architecture: str, count: int, repeats: int, prompts: bool, photo: Path) -> str:
-    """The table of `python -m eval.benchmark regions`."""
+    """The table of `python -m eval.benchmark regions`.
+
+    Args:
+        architecture: open_clip's name of the CLIP.
+        count: number of regions.
+        repeats: how often the regions are embedded.
+        prompts: whether the CLIP has mask prompts.
+        photo: path of a photo.
+    """
     names = [RELEASED, "float32"]
     if native_precision(torch.device("cpu")) == "bfloat16":
         names.append("bfloat16")
@@ -75,7 +83,13 @@ def report(architecture: str, count: int, repeats: int, prompts: bool, photo: Pa
 
 
 def write_weights(architecture: str, prompts: bool, path: Path) -> None:
-    """A file of random weights."""
+    """Write a file of random weights.
+
+    Args:
+        architecture: open_clip's name of the CLIP.
+        prompts: whether the CLIP has mask prompts.
+        path: the file.
+    """
     random_weights.write(partial(random_weights.clip, architecture, prompts), path)
 
 
@@ -85,7 +99,7 @@ def run_implementation(
     """Measure one implementation in this process, after a warm-up.
 
     Args:
-        name: RELEASED, or the precision of ours.
+        name: RELEASED, or a precision of this project's implementation.
         architecture: open_clip's name of the CLIP.
         weights: the file of `write_weights`.
         photo: path of a photo.
@@ -106,7 +120,7 @@ def run_implementation(
 
 
 def ellipses(count: int, size: tuple[int, int]) -> MaskProposals:
-    """As many ellipses of all sizes within an image of (H, W), always the same."""
+    """`count` ellipses of all sizes within an image of size (H, W), always the same."""
     rng = np.random.default_rng(0)
     rows, columns = np.ogrid[: size[0], : size[1]]
     centres, radii = rng.uniform(0, size, (count, 2)), rng.uniform(4, np.array(size) / 2, (count, 2))
@@ -163,7 +177,7 @@ def _released(architecture: str, weights: Path) -> Embed:
     @torch.no_grad()
     def embed(pixels: np.ndarray, proposals: MaskProposals) -> torch.Tensor:
         batches = masked_crops_and_masks(pixels, proposals, size=size, mean=CLIP_MEAN, std=CLIP_STD, batch_size=MOST)
-        read = [clip.visual(crops, masks) if prompted else clip.encode_image(crops) for crops, masks in batches]
-        return F.normalize(torch.cat(read), dim=-1)
+        embeddings = [clip.visual(crops, masks) if prompted else clip.encode_image(crops) for crops, masks in batches]
+        return F.normalize(torch.cat(embeddings), dim=-1)
 
     return embed

@@ -1,13 +1,13 @@
 """Seconds and memory of SED against the number of classes, compared with the implementation of its release.
 
 The release decodes all classes at once in float32, repeating image features for every class. Its early rejection first
-makes the cost map's part of every stage for all classes, then drops classes. Both are done here with plain layers and
-the same (random) weights; what is compared goes from a photo's pixels to probabilities, the words being known.
+computes the cost map's part of every stage for all classes, then drops classes. Both are done here with plain layers
+and the same (random) weights; the seconds are from a photo's pixels to probabilities, with cached text embeddings.
 
 How much early rejection saves depends on how many classes it keeps, and with weights that are random all through it
 keeps nearly all: a random image tower finds any two places of a photo as different as two photos. Here the gain of its
 last norm is small and its bias is random, so that the cosines of a photo with words are spread as a trained CLIP's:
-0.2 +- 0.04, by word more than by place. The table tells how many classes were kept.
+0.2 +- 0.04, by word more than by place. The table has the number of classes that were kept.
 """
 
 import statistics
@@ -49,7 +49,7 @@ from ovseg_demo.runtime import memory
 from ovseg_demo.weights import reading
 
 MODELS = {"sed-convnext-b": "convnext_base_w_320", "sed-convnext-l": "convnext_large_d_320"}
-"""By catalogue id, open_clip's name of the CLIP."""
+"""For each id of the catalogue open_clip's name of the CLIP."""
 
 COUNTS = (20, 150, 459, 847)
 REJECTION = (8, 8, 8)
@@ -69,7 +69,7 @@ class Implementation:
     """An implementation of SED.
 
     Attributes:
-        variant: RELEASED, or the precision of ours.
+        variant: RELEASED, or a precision of this project's implementation.
         rejection: whether it uses category early rejection.
     """
 
@@ -78,6 +78,7 @@ class Implementation:
 
     @property
     def name(self) -> str:
+        """The name in tables and figures."""
         return f"{self.variant}, early rejection" if self.rejection else self.variant
 
 
@@ -116,10 +117,10 @@ def report(model: str, counts: Sequence[int], repeats: int, photo: Path, out: Pa
             implementation = Implementation(variant, rejection)
             print(f"{implementation.name} …", file=sys.stderr, flush=True)
             runs[implementation] = alone(run_implementation, implementation, model, folder, photo, counts, repeats)
-    about = f"{model}, random weights, {photo.name} at 768 x 768, {describe_conditions(repeats)}."
-    text = f"{about}\n\n{comparison_table(runs)}"
+    caption = f"{model}, random weights, {photo.name} at 768 x 768, {describe_conditions(repeats)}."
+    text = f"{caption}\n\n{comparison_table(runs)}"
     (out / "sed.md").write_text(f"{text}\n", encoding="utf-8")
-    figure(runs, about).savefig(out / "sed.png", dpi=120)
+    figure(runs, caption).savefig(out / "sed.png", dpi=120)
     return text
 
 
@@ -140,12 +141,12 @@ def run_implementation(
     """Measure one implementation in this process, after a warm-up.
 
     Args:
-        implementation: which.
+        implementation: the implementation.
         model: a key of MODELS.
         folder: holds the files of `write_weights`.
         photo: path of a photo.
         counts: numbers of classes.
-        repeats: how often each is computed.
+        repeats: how often the output is computed for each number of classes.
 
     Returns:
         By number of classes.
@@ -201,13 +202,18 @@ def comparison_table(runs: Runs) -> str:
     return table([*head, "difference", "same label"], rows)
 
 
-def figure(runs: Runs, about: str) -> Figure:
-    """Seconds an image against the number of classes, of all implementations and, larger, of ours."""
-    drawn = Figure(figsize=(12, 5.5), layout="constrained")
+def figure(runs: Runs, caption: str) -> Figure:
+    """Seconds per image against the number of classes: of all implementations, and of this project's alone.
+
+    Args:
+        runs: the measurements.
+        caption: the title.
+    """
+    plot = Figure(figsize=(12, 5.5), layout="constrained")
     ours = {implementation: by_count for implementation, by_count in runs.items() if implementation.variant != RELEASED}
     by_colour = list(dict.fromkeys(implementation.variant for implementation in runs))
-    for axes, shown in zip(drawn.subplots(1, 2), (runs, ours), strict=True):
-        for implementation, by_count in shown.items():
+    for axes, plotted in zip(plot.subplots(1, 2), (runs, ours), strict=True):
+        for implementation, by_count in plotted.items():
             style = {
                 "color": f"C{by_colour.index(implementation.variant)}",
                 "linestyle": "--" if implementation.rejection else "-",
@@ -218,8 +224,8 @@ def figure(runs: Runs, about: str) -> Figure:
         axes.set_ylim(0)
         axes.grid(alpha=0.3)
         axes.legend()
-    drawn.suptitle(about, fontsize="medium")
-    return drawn
+    plot.suptitle(caption, fontsize="medium")
+    return plot
 
 
 def _weights(model: str) -> dict[str, Tensor]:
@@ -275,19 +281,18 @@ def _decode_with_rejection(decoder: Decoder, cost: Tensor, skips: Sequence[Tenso
 
 
 def _run(read: Read, decode: Decode, pixels: Tensor, texts: Tensor, repeats: int) -> SEDMeasurement:
-    def decoded(photo: HierarchicalFeatures) -> tuple[Tensor, DecoderOutput]:
-        made = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
-        found = made.logits[-1].sigmoid()
-        probabilities = found.new_zeros(len(texts), *found.shape[1:])
-        probabilities[made.kept_classes[-1]] = found
-        return probabilities, made
+    def decode_features(photo: HierarchicalFeatures) -> tuple[Tensor, DecoderOutput]:
+        output = decode(cost_map(photo.dense, texts)[0], [skip[0] for skip in photo.skips])
+        of_kept = output.logits[-1].sigmoid()
+        probabilities = of_kept.new_zeros(len(texts), *of_kept.shape[1:])
+        probabilities[output.kept_classes[-1]] = of_kept
+        return probabilities, output
 
-    def kept(found: tuple[Tensor, DecoderOutput]) -> tuple[tuple[int, ...], np.ndarray]:
-        probabilities, made = found
-        return tuple(map(len, made.kept_classes)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
+    def sample(result: tuple[Tensor, DecoderOutput]) -> tuple[tuple[int, ...], np.ndarray]:
+        probabilities, output = result
+        return tuple(map(len, output.kept_classes)), probabilities[:, ::_STEP, ::_STEP].numpy().copy()
 
-    times, sample = time_repeats(lambda: read(pixels), decoded, kept, repeats)
-    kept_classes, probabilities = sample
+    times, (kept_classes, probabilities) = time_repeats(lambda: read(pixels), decode_features, sample, repeats)
     return SEDMeasurement(times.reading, times.seconds, times.megabytes, kept_classes, probabilities)
 
 

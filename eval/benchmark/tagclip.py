@@ -1,9 +1,9 @@
 """Seconds and memory of TagCLIP and ZegCLIP by number of classes, compared with the releases' implementation.
 
 The releases compute all layers in float32, enlarge the mask logits of all classes to the window's pixels, and there
-take sigmoids and weight them. That is done here with plain layers and the same (random) weights; only what the last
-decoder layer makes beside its masks, which nothing reads, is left out of both. What is compared goes from the pixels of
-one window to its labels, the words being known.
+take sigmoids and weight them. This is done here with plain layers and the same (random) weights; only the
+unused outputs of the last decoder layer are left out of both implementations. The seconds are from the pixels of one
+window to its labels, with cached text embeddings.
 
 With weights that are random all through, every place looks alike and one class wins them all. Here the last layer takes
 off what all places of the photo have in common and makes the rest large, so that there are as many labels to agree on,
@@ -41,7 +41,7 @@ from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ovseg_demo.weights import reading
 
 MODELS = ("tagclip-own", "zegclip-coco", "zegclip-voc")
-"""By catalogue id."""
+"""Ids of the catalogue."""
 
 COUNTS = (20, 171)
 """Classes of PASCAL VOC and of COCO-Stuff."""
@@ -82,8 +82,8 @@ def report(model: str, counts: Sequence[int], repeats: int, photo: Path) -> str:
         for variant in implementations():
             print(f"{variant} …", file=sys.stderr, flush=True)
             runs[variant] = alone(run_implementation, variant, weights, photo, counts, repeats)
-    about = f"{model}, random weights, {photo.name} at {SIDE} x {SIDE}, {describe_conditions(repeats)}."
-    return f"{about}\n\n{comparison_table(runs)}"
+    caption = f"{model}, random weights, {photo.name} at {SIDE} x {SIDE}, {describe_conditions(repeats)}."
+    return f"{caption}\n\n{comparison_table(runs)}"
 
 
 def write_weights(model: str, photo: Path, path: Path) -> None:
@@ -97,11 +97,11 @@ def run_implementation(
     """Measure one implementation in this process, after a warm-up.
 
     Args:
-        variant: RELEASED, or the precision of ours.
+        variant: RELEASED, or a precision of this project's implementation.
         weights: the file of `write_weights`.
         photo: path of a photo.
         counts: numbers of classes.
-        repeats: how often each is computed.
+        repeats: how often the output is computed for each number of classes.
 
     Returns:
         By number of classes.
@@ -187,9 +187,9 @@ def _released(released: ReleasedModel) -> tuple[Read, Score]:
 
     def score(images: ImageEmbeddings, texts: Tensor, rule: ScoreRule) -> Tensor:
         logits, seen = decoder(images, texts), torch.tensor(rule.seen)
-        every = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
-        (found,) = F.interpolate(every, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
-        masks, unseen = found[: len(seen)], found[-1]
+        all_logits = logits.classes if logits.trusty is None else torch.cat([logits.classes, logits.trusty[:, None]], 1)
+        (probabilities,) = F.interpolate(all_logits, (SIDE, SIDE), mode="bilinear", align_corners=False).sigmoid()
+        masks, unseen = probabilities[: len(seen)], probabilities[-1]
         masks[seen] -= rule.seen_penalty
         if rule.trusty_weighting:
             masks[seen] *= 1 - unseen
@@ -212,12 +212,12 @@ def _run(
     seen = tuple(index < _SEEN_SHARE * count for index in range(count))
     rule = ScoreRule(seen, SEEN_PENALTY, sizes.trusty)
 
-    def labels(images: ImageEmbeddings) -> tuple[Tensor, Tensor]:
-        best, found = score(images, texts, rule).max(0)
-        return found, best
+    def decode(images: ImageEmbeddings) -> tuple[Tensor, Tensor]:
+        best, labels = score(images, texts, rule).max(0)
+        return labels, best
 
-    def kept(found: tuple[Tensor, Tensor]) -> list[np.ndarray]:
-        return [each.numpy() for each in found]
+    def sample(output: tuple[Tensor, Tensor]) -> list[np.ndarray]:
+        return [tensor.numpy() for tensor in output]
 
-    times, found = time_repeats(lambda: read(pixels), labels, kept, repeats)
-    return TagCLIPMeasurement(*astuple(times), *found)
+    times, labels_and_best = time_repeats(lambda: read(pixels), decode, sample, repeats)
+    return TagCLIPMeasurement(*astuple(times), *labels_and_best)
