@@ -83,7 +83,8 @@ def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurem
     if name not in STOCK:
         memory.configure_allocator()  # as the demo does, but not for the stock generator, which runs as published
     vlm, small = MiniModel(), np.zeros((64, 64, 3), np.uint8)
-    parsed = vocabulary.parse(WORDS)
+    parsed, granularity = vocabulary.parse(WORDS), SamOptions().granularity
+    assert granularity is not None  # None is automatic, which is not the default
     run = InteractiveMeasurement([], dict.fromkeys(STAGES, 0.0), [])
     propose, encoding = _proposer(name)
     propose(small)
@@ -111,7 +112,7 @@ def run_implementation(name: str, photos: Sequence[Path]) -> InteractiveMeasurem
         scores = stage("score", score)
         stage(
             "fuse",
-            lambda p=proposals, s=scores: fusion.fuse_masks(cut_cells(p), s, parsed.names, SamOptions().granularity),
+            lambda p=proposals, s=scores: fusion.fuse_masks(cut_cells(p), s, parsed.names, granularity),
         )
         run.seconds.append(seconds)
         run.proposals.append(proposals)
