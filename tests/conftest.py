@@ -22,6 +22,7 @@ os.environ["OVSEG_CHECKPOINTS"] = tempfile.mkdtemp()  # whatever the developer h
 os.environ["OVSEG_CACHE"] = tempfile.mkdtemp()  # nor what the developer's words were read as
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many workers as cores and free memory allow; one file needs none."""
     paths = [argument.split("::")[0] for argument in config.args]
@@ -31,21 +32,27 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one worker what shares something expensive; all other tests go to whichever worker is free."""
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Give a worker a file at a time, but all browser tests, or all that share training runs, to one worker.
+
+    pytest-xdist's own groups (`--dist loadgroup`) have no effect in pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LoadByShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.split("::")[0])
+
+    return LoadByShared(config, log)
 
 
-def _group(item: pytest.Item) -> str | None:
-    if "e2e" in item.path.parts:
+def _group(path: str) -> str:
+    if path.startswith("tests/e2e/"):
         return "a browser and a server"
-    if "finished_run" in item.fixturenames:
+    if path.startswith("tests/train/") and path.endswith(("_main.py", "test_pipeline_contract.py")):
         return "training runs"
-    definitions = item._fixtureinfo.name2fixturedefs.values()
-    return item.path.stem if any(definition[-1].scope == "module" for definition in definitions) else None
+    return path
 
 
 @pytest.fixture(scope="session")
