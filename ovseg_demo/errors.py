@@ -32,7 +32,15 @@ class Cancelled(UserError):
 
 
 def exit_status(run: Callable[[], int], interrupted: str = "Cancelled.") -> int:
-    """The exit status of a command: that of `run`, 1 after a UserError, 130 after Ctrl-C, both told in one line."""
+    """The exit status of a command.
+
+    Args:
+        run: the command; returns its exit status.
+        interrupted: printed after Ctrl-C.
+
+    Returns:
+        The status that `run` returns; 1 after a UserError, whose message is printed; 130 after Ctrl-C.
+    """
     try:
         return run()
     except UserError as error:

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 UNLABELLED = -1
+"""Label of pixels without a class."""
 TOP = 5
+"""Most classes that a result keeps for every pixel."""
 _ROWS = 1024
 _BLOCK = {"cpu": 2**20}
 """Scores that are interpolated at once, by device: on a CPU so few that they stay in its cache."""
@@ -35,8 +37,8 @@ class Evidence:
     Attributes:
         title: the step, for people.
         maps: float16 (K, h, w), at any resolution, over the whole image.
-        classes: the class of each map; None where the maps are of no class, but of the image.
-        limits: the values drawn darkest and brightest; None is the least and the greatest of each map.
+        classes: the class of each map; None for maps that belong to the image and to no class.
+        limits: the values drawn darkest and brightest; None takes the least and the greatest value of each map.
     """
 
     title: str
@@ -46,11 +48,12 @@ class Evidence:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the maps in memory."""
         return self.maps.nbytes
 
 
 class SampledScores(Protocol):
-    """Scores of C' classes at every pixel of an image, computed where they are asked for."""
+    """Scores of C' classes at every pixel of an image, computed for the pixels that are requested."""
 
     classes: int
     device: torch.device
@@ -99,7 +102,7 @@ class Segmentation:
         scores: float32 (H, W) in [0, 1], the confidence in the label; 0 where unlabelled.
         top_classes: int32 (K, H, W), the K <= TOP best classes of each pixel, best first. Kept instead of all C
             scores because (C, H, W) is a gigabyte for 847 classes.
-        top_scores: float32 (K, H, W) in [0, 1], their scores; 0 where nothing is known of the pixel.
+        top_scores: float32 (K, H, W) in [0, 1], their scores; 0 where a pixel has no scores.
         chosen: the values of the options that were left to the method, by the name of the option.
         timings: seconds by stage; 0 for a stage answered from the cache.
         notes: sentences a person should read.
@@ -139,16 +142,17 @@ class Segmentation:
     def filled(
         self, class_scores: "Tensor | SampledScores", where: np.ndarray, independent: bool = False
     ) -> "Segmentation":
-        """The same with some pixels named anew; it must have its best classes.
+        """The same result with some pixels labelled anew; the result must have its `top_classes`.
 
         Args:
             class_scores: float32 (C', h, w) with C' >= C, not negative, at any resolution; they are interpolated
-                bilinearly, a block of pixels at a time. Or what computes the scores of the pixels of such a block. A
-                pixel's confidence is its class's share in the sum of all. Classes beyond C are background classes:
-                they are never drawn, but a pixel they win stays unlabelled. So does one where all scores are 0.
-            where: bool (H, W), the pixels that are named anew.
-            independent: whether each score is a probability by itself, as of a sigmoid, and so the confidence; their
-                sum would only say how many classes were asked for.
+                bilinearly, a block of pixels at a time. Or an object that computes the scores of such a block. The
+                confidence of a pixel is the score of its class as a share of the sum over all classes. Classes beyond
+                C are background classes: they are never drawn, but pixels where one of them has the highest score stay
+                unlabelled. So do pixels where all scores are 0.
+            where: bool (H, W), the pixels that are labelled anew.
+            independent: whether each score is a probability by itself, as of a sigmoid. The score of its class is then
+                the confidence of a pixel.
         """
         labels, scores, best, best_scores = (
             plane.copy() for plane in (self.labels, self.scores, self.top_classes, self.top_scores)
@@ -158,11 +162,11 @@ class Segmentation:
         step = max(1, _BLOCK.get(source.device.type, _BLOCK_ELSEWHERE) // source.classes)
         for start in range(0, len(flat) if count else 0, step):
             rows, columns = np.divmod(flat[start : start + step], self.size[1])
-            found = source.sample(rows, columns)
-            values, classes = found[:count].topk(kept, 0)
-            beaten = found[count:].gt(values[0]).any(0)
-            shares = values if independent else values / found.sum(0).clamp(min=torch.finfo(found.dtype).tiny)
-            drawn = (values[0] > 0) & ~beaten
+            sampled = source.sample(rows, columns)
+            values, classes = sampled[:count].topk(kept, 0)
+            background = sampled[count:].gt(values[0]).any(0)
+            shares = values if independent else values / sampled.sum(0).clamp(min=torch.finfo(sampled.dtype).tiny)
+            drawn = (values[0] > 0) & ~background
             labels[rows, columns] = torch.where(drawn, classes[0], UNLABELLED).cpu()
             scores[rows, columns] = torch.where(drawn, shares[0], 0).cpu()
             best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
@@ -199,17 +203,17 @@ class Segmentation:
         ]
 
     def resized(self, size: tuple[int, int]) -> "Segmentation":
-        """Labels and scores at another size (H, W), by nearest neighbour; the best classes are left behind.
+        """Labels and scores at another size (H, W), by nearest neighbour, without the best classes of each pixel.
 
-        They are ten more planes, which at 100 megapixels would be four gigabytes.
+        Classes and scores of the best would be ten more planes, four gigabytes at 100 megapixels.
         """
         rows, columns = (np.arange(new) * old // new for new, old in zip(size, self.size, strict=True))
-        here = np.ix_(rows, columns)
+        nearest = np.ix_(rows, columns)
         none = np.empty((0, *size))
         return replace(
             self,
-            labels=self.labels[here],
-            scores=self.scores[here],
+            labels=self.labels[nearest],
+            scores=self.scores[nearest],
             top_classes=none.astype(np.int32),
             top_scores=none.astype(np.float32),
         )

@@ -1,4 +1,4 @@
-"""A vision-language model by the name that a command line gives it: an id of the catalogue, or a file."""
+"""Vision-language models by the names that command lines take: "mini", an id of the catalogue, or a file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ MINI = "mini"
 """The name of the bundled model."""
 
 MODEL_HELP = "mini, a CLIP's id of the catalogue, or a file: a CLIP's weights or other heads of the mini model"
-"""Help of the command lines that take such a name."""
+"""Help of the command lines that take the name of a model."""
 
 ARCHITECTURES = {(768, 16): "ViT-B-16-quickgelu", (1024, 14): "ViT-L-14-quickgelu"}
 """open_clip architectures by width and patch size of the image tower."""
@@ -29,13 +29,13 @@ _PATCH_EMBEDDING = "visual.conv1.weight"
 
 
 def create_model(name: str, device: str | torch.device = "cpu") -> VisionLanguageModel:
-    """A model for regions by the name that MODEL_HELP describes.
+    """A vision-language model by a name as MODEL_HELP describes.
 
     Args:
         name: "mini", a CLIP's id of the catalogue, or the path of a file.
         device: torch device on which the model runs.
 
-    Raises CheckpointError when the weights are missing, damaged or of none of these models.
+    Raises CheckpointError when the weights are missing, damaged, or neither a CLIP's nor heads of the mini model.
     """
     from ovseg_demo.models.mini.model import MiniModel
 
@@ -49,7 +49,7 @@ def create_model(name: str, device: str | torch.device = "cpu") -> VisionLanguag
 
 
 def create_clip(name: str, device: str | torch.device = "cpu", **settings: Any) -> "ClipRegionClassifier":
-    """A CLIP for regions.
+    """A CLIP as a region classifier.
 
     Args:
         name: an id of the catalogue, or the path of a file.
@@ -74,8 +74,8 @@ def load_clip_state_dict(name: str) -> dict[str, Tensor]:
     """
     from ovseg_demo.models.clip.weights import clip_state_dict
 
-    known = name in catalogue.entries()
-    return clip_state_dict(loading.load_state_dict(name) if known else reading.read_weights(Path(name)))
+    catalogued = name in catalogue.entries()
+    return clip_state_dict(loading.load_state_dict(name) if catalogued else reading.read_weights(Path(name)))
 
 
 def clip_architecture(state: Mapping[str, Tensor], source: str) -> str:
@@ -88,7 +88,7 @@ def clip_architecture(state: Mapping[str, Tensor], source: str) -> str:
     Raises CheckpointError for another architecture.
     """
     shape = tuple(state[_PATCH_EMBEDDING].shape) if _PATCH_EMBEDDING in state else ()
-    found = ARCHITECTURES.get((shape[0], shape[-1])) if len(shape) == 4 else None
-    if found is None:
+    architecture = ARCHITECTURES.get((shape[0], shape[-1])) if len(shape) == 4 else None
+    if architecture is None:
         raise CheckpointError(f"{source} is no CLIP {' or '.join(ARCHITECTURES.values())}.")
-    return found
+    return architecture

@@ -1,8 +1,9 @@
 """Text embeddings on disk: a word is embedded once for each model and set of templates, not once for each start.
 
-One small file a word, named by a digest of what it depends on. Files are written under a name of their own and then
-renamed, so several processes can share the folder; each begins with a digest of its content, so a damaged one counts as
-absent. The folder holds nothing else and can be deleted at any time, also while it is in use.
+There is one small file a word, named by a digest of everything that its embedding depends on. Files are written under a
+temporary name and then renamed, so several processes can share the folder. Every file begins with a digest of its
+content, so a damaged file counts as absent. The folder holds nothing else and can be deleted at any time, also while it
+is in use.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ CACHE_VARIABLE = "OVSEG_CACHE"
 """The environment variable that names another folder."""
 
 LIMIT_BYTES = 2**30
-"""Of all files together, for instance 5000 words in SED's 80 templates."""
+"""Default bound on all files together, for instance 5000 words in SED's 80 templates."""
 
 _VERSION = 1  # of the code that makes embeddings: raise it when they change
 _DIGEST = hashlib.sha256
@@ -31,10 +32,10 @@ _SHARE_AFTER_CLEARING = 0.9  # of the limit, so that not every new word clears a
 
 
 def cache_folder() -> Path:
-    """Where embeddings are kept: in OVSEG_CACHE, else in the user's folder for caches."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named) / "texts"
+    """The folder of the files: inside OVSEG_CACHE if it is set, else inside the user's folder for caches."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder) / "texts"
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(caches) / "ovseg-demo" / "texts"
 
@@ -46,22 +47,22 @@ class TextEmbeddingCache:
     written are not kept, and the first such fault gives a warning.
 
     Args:
-        model: a name that no model of other weights has.
+        model: a name of the model that is unique to its weights.
         templates: the P prompt templates.
         limit_bytes: of all files in the folder together; beyond it the least recently used files are deleted.
     """
 
     def __init__(self, model: str, templates: Sequence[str], limit_bytes: int = LIMIT_BYTES) -> None:
-        self._depends_on = [_VERSION, model, *templates]
+        self._key_prefix = [_VERSION, model, *templates]
         self._prompts = len(templates)
         self._limit = limit_bytes
         self._folder = cache_folder()
         self._warned = False
 
     def get(self, words: Sequence[str]) -> dict[str, Tensor]:
-        """The embeddings, float32 (P, D) each, of those of the words that are on disk."""
-        found = {word: self._read(word) for word in words}
-        return {word: embedding for word, embedding in found.items() if embedding is not None}
+        """The embeddings, float32 (P, D), of the words that have a file, by word."""
+        embeddings = {word: self._read(word) for word in words}
+        return {word: embedding for word, embedding in embeddings.items() if embedding is not None}
 
     def put(self, embeddings: Mapping[str, Tensor]) -> None:
         """Write the embeddings (P, D) of words to disk."""
@@ -91,7 +92,7 @@ class TextEmbeddingCache:
         return torch.stack([embeddings[word] for word in words])
 
     def _path(self, word: str) -> Path:
-        key = json.dumps([*self._depends_on, word])
+        key = json.dumps([*self._key_prefix, word])
         return self._folder / _DIGEST(key.encode()).hexdigest()
 
     def _read(self, word: str) -> Tensor | None:

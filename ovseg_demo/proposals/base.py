@@ -1,4 +1,4 @@
-"""Mask proposals: the type and the protocol of what makes them."""
+"""Mask proposals, and the protocol of proposal generators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class MaskProposals:
 
     Attributes:
         packed: uint8 (N, H, ceil(W / 8)), the masks as bits along the width (numpy.packbits).
-        scores: float32 (N,), the maker's own quality estimate, higher is better.
+        scores: float32 (N,), the proposal generator's estimate of quality, higher is better.
         width: W in pixels.
     """
 
@@ -26,7 +26,7 @@ class MaskProposals:
 
     @classmethod
     def from_masks(cls, masks: np.ndarray, scores: np.ndarray) -> "MaskProposals":
-        """Pack bool masks (N, H, W) with scores (N,)."""
+        """Proposals from masks, bool (N, H, W), and scores (N,)."""
         return cls(np.packbits(masks, axis=-1), np.asarray(scores, np.float32), masks.shape[-1])
 
     def __len__(self) -> int:
@@ -39,6 +39,7 @@ class MaskProposals:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of masks and scores in memory."""
         return self.packed.nbytes + self.scores.nbytes
 
     def mask(self, index: int) -> np.ndarray:
@@ -50,17 +51,17 @@ class MaskProposals:
         return np.unpackbits(self.packed, axis=-1, count=self.width).view(bool)
 
     def resized(self, size: tuple[int, int]) -> "MaskProposals":
-        """The same at another size (H, W), by nearest neighbour."""
+        """The same proposals at another size (H, W), by nearest neighbour; masks may become empty."""
         if size == self.size:
             return self
         rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, self.size, strict=True))
         packed = np.empty((len(self), size[0], -(-size[1] // 8)), np.uint8)
-        for number in range(len(self)):
-            packed[number] = np.packbits(self.mask(number)[np.ix_(rows, columns)], axis=-1)
+        for index in range(len(self)):
+            packed[index] = np.packbits(self.mask(index)[np.ix_(rows, columns)], axis=-1)
         return MaskProposals(packed, self.scores, size[1])
 
     def without_empty(self) -> "MaskProposals":
-        """Those that have a pixel."""
+        """The proposals whose masks have at least one pixel."""
         kept = self.packed.any((1, 2))
         return MaskProposals(self.packed[kept], self.scores[kept], self.width)
 
@@ -82,8 +83,16 @@ def _extent(occupied: np.ndarray) -> np.ndarray:
 class ProposalGenerator(Protocol):
     """Finds class-agnostic masks in an image."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Identifies the proposals that it makes, in the keys of caches."""
+        ...
 
     def propose(self, image: np.ndarray, report: Report) -> MaskProposals:
-        """Masks of an RGB image, uint8 (H, W, 3)."""
+        """The mask proposals of an image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            report: progress callback.
+        """
         ...

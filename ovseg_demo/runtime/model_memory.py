@@ -28,8 +28,8 @@ _WITHOUT_TENSORS = (str, bytes, int, float, type, ModuleType)
 def tensor_bytes(model: object) -> dict[tuple[torch.device, int], int]:
     """The bytes of every tensor storage that a model holds, by device and address.
 
-    Found are the parameters and buffers of modules and plain tensors: the model itself, and whatever its attributes,
-    mappings, sequences and sets hold, however deep. Tensors that share a storage are counted once. Tensors on the
+    The tensors are the parameters and buffers of modules, and plain tensors, that the model holds in attributes,
+    mappings, sequences and sets at any depth. Tensors that share a storage are counted once. Tensors on the
     device "meta" take no memory and are left out, and so is what only a function's closure holds.
 
     Args:
@@ -73,9 +73,8 @@ def _held_by(item: object) -> Iterable[object]:
 def default_limit_bytes(device: str = "cpu") -> int:
     """How many bytes loaded models may take together.
 
-    The environment variable OVSEG_MODEL_MB says it in megabytes; without it, it is half of the memory that is there: of
-    the machine's (in a container with less: of the container's) and, for a CUDA device, of the device's where that is
-    less.
+    The environment variable OVSEG_MODEL_MB states the limit in megabytes. Without it, the limit is half of the least of
+    these: the machine's memory, the container's memory, and, for a CUDA device, the device's memory.
 
     Args:
         device: where the models are, as torch names it.

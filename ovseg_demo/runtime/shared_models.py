@@ -12,12 +12,12 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class SharedModels:
-    """What a method takes its models from while it is built.
+    """The loaded models of one device, from which a method takes its models while it is built.
 
     Attributes:
         device: where the models run, as torch names it.
         store: holds the models of all devices.
-        listener: is told of the loading; what it raises ends the wait.
+        listener: receives the progress of loading; an exception that it raises ends the wait.
     """
 
     device: str
@@ -25,11 +25,11 @@ class SharedModels:
     listener: Listener = ignore_progress
 
     def get(self, kind: str, weights: str, load: Callable[[], Model]) -> Model:
-        """A model, which is loaded if it is not held.
+        """A model, from the store or loaded now.
 
         Args:
-            kind: what is made of the weights, so that no two kinds share a model by accident.
-            weights: names the weights.
+            kind: the kind of model that is made of the weights; models of different kinds are separate.
+            weights: identifies the weights.
             load: makes the model; called at most once for as long as the model is held.
 
         Raises whatever `load` raises.

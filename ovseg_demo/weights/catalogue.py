@@ -116,8 +116,8 @@ def get(checkpoint_id: str) -> Checkpoint:
     try:
         return entries()[checkpoint_id]
     except KeyError:
-        known = ", ".join(entries())
-        raise CheckpointError(f"Unknown checkpoint '{checkpoint_id}'; known: {known}.") from None
+        ids = ", ".join(entries())
+        raise CheckpointError(f"Unknown checkpoint '{checkpoint_id}'; known: {ids}.") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -175,12 +175,12 @@ def check_content(path: Path, checkpoint: Checkpoint) -> None:
         CheckpointError: the file cannot be read, holds no tensors, or holds others; the error names the checkpoints of
             the catalogue that the file looks like.
     """
-    found = {name: list(tensor.shape) for name, tensor in named_tensors(read_weights(path)).items()}
-    if not found:
+    shapes = {name: list(tensor.shape) for name, tensor in named_tensors(read_weights(path)).items()}
+    if not shapes:
         raise CheckpointError(f"{path.name} holds no tensors.")
-    if not _fits(checkpoint, found):
-        known = [f"{c.title} ({c.id})" for c in entries().values() if c.shapes and _fits(c, found)]
-        instead = f"it looks like {' or '.join(known)}" if known else f"it lacks {' or '.join(checkpoint.shapes)}"
+    if not _fits(checkpoint, shapes):
+        fitting = [f"{c.title} ({c.id})" for c in entries().values() if c.shapes and _fits(c, shapes)]
+        instead = f"it looks like {' or '.join(fitting)}" if fitting else f"it lacks {' or '.join(checkpoint.shapes)}"
         raise CheckpointError(f"{path.name} is not {checkpoint.title}: {instead}.")
 
 
@@ -189,8 +189,8 @@ def _fits(checkpoint: Checkpoint, shapes: Mapping[str, list[int]]) -> bool:
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    known = path.stat()
-    return _digest_once(path, known.st_size, known.st_mtime_ns, algorithm)
+    status = path.stat()
+    return _digest_once(path, status.st_size, status.st_mtime_ns, algorithm)
 
 
 @cache

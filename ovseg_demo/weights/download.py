@@ -193,12 +193,12 @@ def _transfer(url: str, arrived: Path, report: Report) -> None:
 
 def _checking_room(folder: Path, report: Report) -> Report:
     """`report` which also checks, as soon as the size of the whole file is known, that the disk has room for it."""
-    known = False
+    checked = False
 
     def watch(done: int, total: int | None) -> None:
-        nonlocal known
-        if total is not None and not known:
-            known = True
+        nonlocal checked
+        if total is not None and not checked:
+            checked = True
             _check_room(folder, total - done)
         report(done, total)
 

@@ -13,7 +13,7 @@ from ovseg_demo.weights.reading import read_weights
 Module = TypeVar("Module", bound=nn.Module)
 
 _NAMES_SHOWN = 5
-"""Names that an error lists; of the others it tells how many there are."""
+"""Most names that an error lists; of further names it gives the number."""
 
 
 def load_state_dict(checkpoint_id: str) -> dict[str, Tensor]:
@@ -75,9 +75,9 @@ def check_state_dict(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], 
         ("unexpected", sorted(state.keys() - wanted.keys())),
         ("misshapen", sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)),
     ]
-    found = [f"{len(names)} {kind} ({_shortened(names)})" for kind, names in faults if names]
-    if found:
-        raise CheckpointError(f"{complaint}: {'; '.join(found)}.")
+    descriptions = [f"{len(names)} {kind} ({_shortened(names)})" for kind, names in faults if names]
+    if descriptions:
+        raise CheckpointError(f"{complaint}: {'; '.join(descriptions)}.")
 
 
 def _shortened(names: list[str]) -> str:

@@ -48,10 +48,10 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """All tensors of a file's content by name, those inside of tables included.
+    """All tensors of a file's content by name, including the tensors inside of tables.
 
-    The prefix "module." of parallel training is removed. Of a name that stands in two tables one tensor is returned:
-    use this to recognise a file, not to load it.
+    The prefix "module." of parallel training is removed. If two tables have a tensor of the same name, one of the two
+    is returned: use this to recognise a file, not to load it.
 
     Args:
         content: as `read_weights` returned it.

@@ -23,6 +23,7 @@ class MiniDense:
         self._model = model
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: MethodOptions, stages: Stages) -> Segmentation:
+        """The class with the highest probability at every pixel; see `base.Method`."""
         texts = class_texts.embed_vocabulary(self._model, vocabulary, stages)
         probabilities = class_texts.dense_probabilities(self._model, photo, texts, stages)
         with stages.timed("Naming pixels"):

@@ -88,8 +88,8 @@ def fuse_masks(
 class ResizedCells:
     """Scores that are constant in each cell, interpolated bilinearly to another size of the image.
 
-    The interpolation is that of torch's `interpolate` without aligned corners, and pixels are computed only where they
-    are asked for: a map of all classes would take gigabytes with large vocabularies.
+    The interpolation is that of torch's `interpolate` without aligned corners. Only requested pixels are computed: a
+    map of all classes would take gigabytes with large vocabularies.
 
     Args:
         index: int32 (h, w), the cell of each pixel.
@@ -131,14 +131,14 @@ class ResizedCells:
 
 
 class _BilinearAxis:
-    """Of each pixel along one resized axis, the two pixels between which it lies, and their weights."""
+    """For each pixel along one resized axis, the two original pixels between which it lies, and their weights."""
 
     def __init__(self, old: int, new: int) -> None:
         # In float32, as torch computes them: a weight of exactly 0 there is one here.
         scale = np.float32(old) / np.float32(new)
-        places = np.maximum(scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
-        self._lower = np.minimum(places.astype(np.int64), old - 1)
-        self._weight = np.clip(places - self._lower, 0, 1).astype(np.float32)
+        coordinates = np.maximum(scale * (np.arange(new, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+        self._lower = np.minimum(coordinates.astype(np.int64), old - 1)
+        self._weight = np.clip(coordinates - self._lower, 0, 1).astype(np.float32)
         # Where the upper pixel has no weight it is replaced by the lower one, so that both contribute.
         self._upper = np.minimum(self._lower + (self._weight > 0), old - 1)
 
@@ -166,10 +166,10 @@ def _name_cells(means: np.ndarray, painted: np.ndarray, names: tuple[str, ...], 
 
 
 def _ensemble(mask_scores: np.ndarray, dense_scores: np.ndarray) -> np.ndarray:
-    """Geometric mean of two class distributions (R, C), rows summing to 1, as OVSeg and FC-CLIP combine theirs."""
+    """Geometric mean of two class distributions (R, C), rows summing to 1, as in OVSeg and FC-CLIP."""
     logs = (1 - DENSE_WEIGHT) * np.log(mask_scores + _SMALLEST) + DENSE_WEIGHT * np.log(dense_scores + _SMALLEST)
-    together = np.exp(logs)
-    return together / together.sum(1, keepdims=True)
+    products = np.exp(logs)
+    return products / products.sum(1, keepdims=True)
 
 
 def _dense_means(cells: Cells, dense_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
-"""Automatic granularity: the value for one photo and its words, read off the masks and their class scores.
+"""Automatic granularity: a value for one photo and vocabulary, from the masks and their class scores.
 
-High values keep only the masks that are surest of their class, and outlines stay clean; but what no kept mask covers is
-then named without masks, or not at all. So the rule asks for as few masks as cover the photo about as well as all of
-them. Other rules (the most confident map, the one most like those of all other values, the largest expected IoU, the
-one that agrees best with the map without masks) were no better than one fixed value for all photos; see the model card.
+High values keep only the masks that are surest of their class, so outlines stay clean; but pixels that no kept mask
+covers are then classified without masks, or not at all. So the rule takes as few masks as cover the photo about as well
+as all of them. Other rules (the most confident label map, the label map most similar to the label maps of all other
+values, the largest expected IoU, the best agreement with the label map without masks) were no better than one fixed
+value for all photos; see the model card.
 """
 
 import numpy as np
@@ -25,17 +26,18 @@ def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> Ch
     Args:
         cells: the cut of the photo, R cells from N masks.
         class_scores: float32 (N, C) in [0, 1].
-        drawn: how many of the C classes, from the first, may be drawn.
+        drawn: number of classes that may be drawn, the first ones of the C; the others are background classes.
+
+    Returns:
+        The value, 0 to 1, and a sentence that gives the share of the photo that its masks cover.
     """
     areas = np.bincount(cells.index.ravel(), minlength=len(cells.cover)) / cells.index.size
     masks = [select_masks(class_scores[:, :drawn], value) for value in VALUES]
     covered = [float(areas[cells.cover[:, kept].any(1)].sum()) for kept in masks]
-    number = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERANCE)
-    reason = f"{VALUES[number]}, because its {_masks(masks[number])} {_percent(covered[number])} of the photo"
-    if number:
-        return Choice(
-            VALUES[number], f"{reason} and those of {VALUES[number - 1]} only {_percent(covered[number - 1])}."
-        )
+    index = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERANCE)
+    reason = f"{VALUES[index]}, because its {_masks(masks[index])} {_percent(covered[index])} of the photo"
+    if index:
+        return Choice(VALUES[index], f"{reason} and those of {VALUES[index - 1]} only {_percent(covered[index - 1])}.")
     gain = covered[-1] - covered[0]
     more = f"more masks would add {_percent(gain)}" if round(gain, 2) else "more masks would add nothing"
     return Choice(VALUES[0], f"{reason} and {more}.")

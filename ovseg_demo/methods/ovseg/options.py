@@ -18,7 +18,7 @@ def _auto(value: Any) -> Any:
 
 
 class OVSegOptions(MethodOptions):
-    """What all methods of OVSeg share.
+    """The options that all methods of OVSeg share.
 
     Attributes:
         granularity: 0 to 1, see `fusion.select_masks`; None chooses a value for the photo and its words, see
@@ -40,7 +40,7 @@ class SamOptions(OVSegOptions):
     """Options of OVSeg with MobileSAM's mask proposals.
 
     Attributes:
-        proposals: how thoroughly masks are searched.
+        proposals: the search setting of MobileSAM, a name in `mask_generator.SETTINGS`.
     """
 
     proposals: Annotated[Literal["fast", "balanced", "thorough"], Radio()] = Field(

@@ -157,7 +157,7 @@ class OptimisedConvNextBlock(nn.Module):
         """Features after the block, (B, C, h, w), of features `x`, float32 (B, C, h, w), both channels-last."""
         normalised = self.norm(self.depthwise(x).movedim(1, -1)).to(self._dtype)
         rows = normalised.flatten(0, 2).split(self._rows)
-        added = torch.cat([self.fc2(self.fc1(some)) for some in rows])
+        added = torch.cat([self.fc2(self.fc1(chunk)) for chunk in rows])
         return x + added.view(normalised.shape).movedim(-1, 1)
 
 

@@ -15,7 +15,7 @@ from ovseg_demo.models.clip.blocks import TransformerBlock
 from ovseg_demo.runtime.fused_layers import fused_linear
 
 Precision = Literal["float32", "bfloat16"]
-"""Of the weights and inputs of linear layers."""
+"""Number type of the weights and inputs of linear layers."""
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -39,7 +39,7 @@ class OptimisedBlock(nn.Module):
     """A transformer block with its linear layers in `precision`; its methods are those of `TransformerBlock`.
 
     The constants of attention and QuickGELU are multiplied into copies of the weights: c * quick_gelu(x) = silu(c * x)
-    for c = 1.702. What needs no change is shared with the original.
+    for c = 1.702. Layer norms are shared with the original.
 
     Args:
         block: the original.

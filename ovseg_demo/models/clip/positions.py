@@ -18,7 +18,7 @@ PositionRule = Literal["bilinear", "bicubic", "bicubic-offset"]
 - "bicubic-offset": NACLIP and SCLIP, which ask for a grid of (h + 0.1, w + 0.1): the 0.1 changes where positions are
   sampled. A grid of as many patches as the trained one, whatever its shape, keeps the trained positions.
 
-None of them aligns corners or smooths.
+No rule aligns corners or smooths.
 """
 
 _OFFSET = 0.1
@@ -31,12 +31,15 @@ def trained_grid(positions: Tensor) -> Grid:
 
 
 def resize_positions(positions: Tensor, grid: Grid, rule: PositionRule) -> Tensor:
-    """Position embeddings (1 + h * w, W) of a grid (h, w), interpolated from those of the trained grid.
+    """Position embeddings of another grid, interpolated from the position embeddings of the trained grid.
 
     Args:
-        positions: (1 + s * s, W), the class token's first; it stays as it is.
-        grid: the wanted one.
+        positions: (1 + s * s, W), first the class token's, which stays as it is.
+        grid: (h, w), the grid that is needed.
         rule: how to interpolate. On the trained grid every rule leaves the positions unchanged.
+
+    Returns:
+        (1 + h * w, W).
     """
     trained = trained_grid(positions)
     if grid == trained or (rule == "bicubic-offset" and grid[0] * grid[1] == len(positions) - 1):

@@ -28,7 +28,7 @@ _CROPS_ELSEWHERE = 64
 
 
 class ClipRegionClassifier:
-    """A CLIP of open_clip as a `base.VisionLanguageModel`. With mask prompts where the weights have them.
+    """A CLIP of open_clip as a `base.VisionLanguageModel`, with mask prompts if the weights have them.
 
     Args:
         architecture: open_clip model name. OpenAI's and OVSeg's weights need a "-quickgelu" one: they were trained
@@ -74,7 +74,7 @@ class ClipRegionClassifier:
 
     @property
     def name(self) -> str:
-        """Names the weights and, unless it is OVSeg's single one, the templates, so that caches keep them apart."""
+        """Identifies weights and templates in the keys of caches; the default templates are left out."""
         return self._source if self._templates == OVSEG_DEMO_TEMPLATE else " | ".join((self._source, *self._templates))
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ def shared_region_classifier(models: SharedModels, architecture: str, checkpoint
     """A CLIP that classifies masked regions.
 
     Args:
-        models: where it is held.
+        models: holds the loaded models.
         architecture: open_clip model name, see `ClipRegionClassifier`.
         checkpoint_id: catalogue id of its weights.
 

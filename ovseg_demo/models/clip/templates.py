@@ -1,4 +1,4 @@
-"""Prompt templates: texts with a {} for the word. Those of a single method stand beside that method."""
+"""Prompt templates of several methods: texts with a {} for the word. Templates of one method are in its package."""
 
 import open_clip
 
@@ -24,5 +24,7 @@ VILD_TEMPLATES = (
 """The 14 prompts of ViLD (Gu et al. 2022) by which OVSeg, SAN and MROVSeg are trained and evaluated."""
 
 IMAGENET_TEMPLATES = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-"""The 80 prompts of CLIP's authors for ImageNet (Radford et al. 2021): SED, NACLIP. SED's cost map has a channel for
-each of them, in this order."""
+"""The 80 prompts of CLIP's authors for ImageNet (Radford et al. 2021), which SED and NACLIP use.
+
+SED's cost map has one channel for each prompt, in this order.
+"""

@@ -50,7 +50,14 @@ def embed_words(clip: open_clip.CLIP, words: Sequence[str], templates: Sequence[
 
 
 def mean_embeddings(by_prompt: Tensor) -> Tensor:
-    """The text embedding of each word, a unit vector (K, D), from those of its prompts (K, P, D), unit vectors too."""
+    """One text embedding for each word: the mean direction of its embeddings in all prompts.
+
+    Args:
+        by_prompt: unit vectors (K, P, D) of K words in P prompts.
+
+    Returns:
+        Unit vectors (K, D).
+    """
     return F.normalize(by_prompt.mean(1), dim=-1)
 
 

@@ -1,8 +1,8 @@
 """Open-vocabulary logits from an ImageNet classifier without training.
 
-The names of the 1000 ImageNet classes, and of common concepts for which several of the classes are evidence, are
-anchors in the text space. For each region, kernel ridge regression extends the scores of the anchors to every other
-text. checkpoints/MODEL_CARD.md has the formula and the measurements.
+The text embeddings of the names of the 1000 ImageNet classes, and of common concepts for which several of these classes
+are evidence, are anchors in the text space. For each region, kernel ridge regression extends the scores of the anchors
+to every other text. checkpoints/MODEL_CARD.md has the formula and the measurements.
 """
 
 import torch

@@ -1,8 +1,7 @@
 """The bundled mini model: an ImageNet classifier and a sentence encoder, aligned by a formula and by trained heads.
 
 The regression of `anchors` extends the classifier's scores to any word, without training; `heads` were trained on
-masks, captions and tags. Their logits are added, which keeps the open vocabulary of the former and the accuracy of the
-latter.
+masks, captions and tags. The logits of both are added: the anchors know more words, the heads are more accurate.
 checkpoints/MODEL_CARD.md has the formulas, the origins and the measurements.
 """
 
@@ -28,10 +27,10 @@ CROP_SIDE = 224
 """Side of the crops in pixels. The tower was trained at 260; on masked regions 224 is better, and a quarter faster."""
 
 IMAGE_SIDE = 512
-"""Longest side, in pixels, at which whole photos are read."""
+"""Longest side, in pixels, to which photos are resized for dense features."""
 
 BACKGROUND_PROMPTS = ("object", "background", "landscape", "room")
-"""Compete with a vocabulary of a single word: broad texts whose logits are middling everywhere."""
+"""Broad texts with middling logits everywhere, which compete with a vocabulary of a single class."""
 
 _SAME_MEANING = 0.6  # cosine above which a background prompt means the same as a word of the vocabulary
 _BATCH = 8  # crops at once on a CPU: their maps stay in the last cache
@@ -46,7 +45,7 @@ class DenseFeatures:
     Attributes:
         anchors: weights of the anchors at stride 32, float32 (h, w, A).
         dense: embeddings of the dense head at stride 4, float16 (8h, 8w, D).
-        maps: of the image tower at strides 16, 8 and 4, float16 (120, 2h, 2w), (48, 4h, 4w), (24, 8h, 8w).
+        maps: feature maps of the image tower at strides 16, 8 and 4, float16 (120, 2h, 2w), (48, 4h, 4w), (24, 8h, 8w).
     """
 
     anchors: Tensor
@@ -55,6 +54,7 @@ class DenseFeatures:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all features in memory."""
         return sum(tensor.nbytes for tensor in (self.anchors, self.dense, *self.maps))
 
 
@@ -81,7 +81,10 @@ class MiniModel:
         return self._text_tower([readable_text(word) for word in words])
 
     def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384) of the background prompts that mean none of `words`; at least of the least similar."""
+        """Unit vectors (R, 384) of the background prompts that mean the same as none of `words`.
+
+        If there is none, the background prompt that is least similar to the words is taken.
+        """
         prompts = self._text_tower(BACKGROUND_PROMPTS)
         closest = (prompts @ self.embed_texts(words).T).amax(1)
         return prompts[closest <= closest.min().clamp(min=_SAME_MEANING)]

@@ -8,11 +8,17 @@ if TYPE_CHECKING:
     from ovseg_demo.models.mini.model import MiniModel
 
 MINI_CHECKPOINTS = ("mini-image", "mini-text", "mini-anchors", "mini-heads")
-"""Catalogue ids of its weights."""
+"""Catalogue ids of the weights of the mini model."""
 
 
 def shared_mini_model(models: SharedModels) -> "MiniModel":
-    """The mini model with the bundled heads. Raises CheckpointError when weights are missing or damaged."""
+    """The mini model with the bundled heads.
+
+    Args:
+        models: holds the loaded models.
+
+    Raises CheckpointError when weights are missing or damaged.
+    """
     from ovseg_demo.models.mini.model import MiniModel
 
     return models.get("mini model", "mini-heads", lambda: MiniModel(device=models.device))

@@ -31,7 +31,7 @@ TERMS_PER_LAYER = HEADS * PROMPT_TOKENS
 
 @dataclass(frozen=True)
 class RowBases:
-    """What turns a prompt's attention values into the rows of its sum, or into a linear map of these rows.
+    """Matrices from the attention values of a prompt to the rows of its sum, or to a linear map of these rows.
 
     The rows come in groups of 56, one group for each attention layer that the image tokens have passed, and may end
     with a row that is the same for all prompts.
@@ -82,11 +82,11 @@ class Projection:
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """From these a layer norm gets the variance of a prompt's image tokens. All of it is centred over channels.
+    """What a layer norm needs for the variance of a prompt's image tokens; rows and tokens are centred over channels.
 
     Attributes:
         rows: the bases of the rows that enter the norm, K = C.
-        squared_length: (P,), of the shared tokens.
+        squared_length: (P,), squared lengths of the shared tokens.
         dot_products: the bases of the products of the rows with the shared tokens, K = P.
         eps: added to the variance.
     """
@@ -105,7 +105,9 @@ class SharedImage:
         layers: for each layer the projections of its attentions, as (keys, values, queries), and the statistics for the
             norm after them.
         final: keys and values of the last attention.
-        shared: (C, P), bias: (C,) and rows: the image tokens after the last layer.
+        shared: (C, P), the shared image tokens after the last layer.
+        bias: (C,), the bias of the image tokens after the last layer.
+        rows: the bases of the rows after the last layer, K = C.
     """
 
     layers: tuple[tuple[Projection, Projection, Projection, NormStatistics], ...]
@@ -163,8 +165,9 @@ class ImageTokens:
         shared_image: the part that all prompts share.
 
     Attributes:
-        scale: (B, P), coefficients: (J, B, P): see the formula at the top of this module.
-        values: (H, T, B, D) for each group of rows.
+        scale: (B, P), see the formula at the top of this module.
+        coefficients: (J, B, P), see the formula at the top of this module.
+        values: attention values (H, T, B, D) for each group of rows.
     """
 
     def __init__(self, prompts: int, shared_image: SharedImage) -> None:

@@ -2,7 +2,7 @@
 
 It keeps the masks that segment-anything's SamAutomaticMaskGenerator keeps, by the same thresholds, but rejects most of
 the others before their logits are computed in full: by predicted quality, by a preview of one logit an image token, and
-by the box of a better mask that is found already. Logits are computed only on the rectangle around a mask.
+by the box of a better mask that is kept already. Logits are computed only on the rectangle around a mask.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class SearchSettings:
 
 
 SETTINGS = {"fast": SearchSettings(16, -0.2), "balanced": SearchSettings(16, 0.4), "thorough": SearchSettings(32, None)}
-"""By name. "thorough" uses all prompts of segment-anything's generator; docs/speed.md compares the masks they find."""
+"""By name. "thorough" has all prompts of segment-anything's generator; docs/speed.md compares the settings' masks."""
 
 MIN_QUALITY = 0.88
 """Least predicted IoU of a mask that is kept; this and the next two thresholds are segment-anything's defaults."""
@@ -46,7 +46,7 @@ MAX_BOX_OVERLAP = 0.7
 """Of two masks whose boxes have a larger IoU, the one of lower quality is dropped."""
 
 _BATCH = 8  # points at once on a CPU: their maps just fit into the last cache of a common one
-_GPU_BATCH = 128  # on a GPU: half a gigabyte of maps
+_GPU_BATCH = 128  # points at once on a GPU: half a gigabyte of maps
 _ENCODING_COST = 75  # encoding the image takes about as long as this many points
 _PREVIEW_TOLERANCE = 0.05  # a preview's stability may be this far below the threshold
 _MIN_PREVIEW_SIZE = 30  # a preview with fewer positive logits says nothing about stability
@@ -73,17 +73,17 @@ class _Candidate:
     preview_box: Tensor | None
     cells: tuple[slice, slice]
 
-    def is_duplicate(self, found: Sequence["_FoundMask"]) -> bool:
-        """Whether a better mask has about the same box."""
-        better = [mask.box for mask in found if mask.quality > self.quality]
+    def is_duplicate(self, kept: Sequence["_KeptMask"]) -> bool:
+        """Whether a kept mask of higher quality has about the same box."""
+        better = [mask.box for mask in kept if mask.quality > self.quality]
         if self.preview_box is None or not better:
             return False
         return bool(box_iou(self.preview_box[None], torch.stack(better)).max() > MAX_BOX_OVERLAP)
 
 
 @dataclass(frozen=True)
-class _FoundMask:
-    """A mask that is kept.
+class _KeptMask:
+    """A mask that has passed every threshold.
 
     Attributes:
         packed: uint8 (H, ceil(W / 8)), as in MaskProposals.
@@ -98,7 +98,7 @@ class _FoundMask:
     quality: float
 
     def pixels(self) -> np.ndarray:
-        """bool (H, W)."""
+        """The mask, bool (H, W)."""
         return np.unpackbits(self.packed, axis=-1, count=self.width).view(bool)
 
 
@@ -110,7 +110,7 @@ class SamMaskGenerator:
         setting: a name in SETTINGS.
 
     Attributes:
-        name: identifies the masks that come out, for caches.
+        name: identifies the masks that it proposes, for caches.
 
     Raises:
         MethodError: for an unknown setting.
@@ -131,7 +131,7 @@ class SamMaskGenerator:
 
         Args:
             image: uint8 (H, W, 3), RGB.
-            report: progress callback, called once every few points; what it raises ends the search.
+            report: progress callback, called once every few points; an exception that it raises ends the search.
 
         Returns:
             The masks with their predicted quality as scores, after non-maximum suppression.
@@ -139,65 +139,43 @@ class SamMaskGenerator:
         report(0.0)
         encoded = self.model.encode(image)
         prepared, canvas = self.decoder.prepare(encoded), Canvas(encoded)
-        found: list[_FoundMask] = []
+        kept: list[_KeptMask] = []
         point_filter = PointFilter(encoded, self.settings.similarity_threshold)
         done = _ENCODING_COST
         with worker_pool(self.model.device) as workers:
             for level in _levels(self.settings.points_per_side, encoded):
-                waiting, found_before = level, len(found)
+                waiting, kept_before = level, len(kept)
                 while len(waiting := point_filter.remaining(waiting)):
                     report((done + len(level) - len(waiting)) / (_ENCODING_COST + self.settings.points_per_side**2))
                     points, waiting = waiting[: self._batch], waiting[self._batch :]
                     point_filter.add_prompts(points)
-                    for mask in self._search(prepared, canvas, points.to(self.model.device), found, workers):
-                        found.append(mask)
+                    for mask in self._search(prepared, canvas, points.to(self.model.device), kept, workers):
+                        kept.append(mask)
                         point_filter.add_mask(mask.pixels())
                 done += len(level)
-                if self.settings.similarity_threshold is not None and len(found) == found_before:
+                if self.settings.similarity_threshold is not None and len(kept) == kept_before:
                     break  # finer points would bring the same masks again
-        if found:
-            quality = torch.tensor([mask.quality for mask in found], device=self.model.device)
-            order = nms(torch.stack([mask.box for mask in found]), quality, MAX_BOX_OVERLAP)
-            found = [found[i] for i in order.tolist()]
+        if kept:
+            quality = torch.tensor([mask.quality for mask in kept], device=self.model.device)
+            order = nms(torch.stack([mask.box for mask in kept]), quality, MAX_BOX_OVERLAP)
+            kept = [kept[index] for index in order.tolist()]
         report(1.0)
         height, width = encoded.size
-        packed = np.empty((len(found), height, -(-width // 8)), np.uint8)
-        for row, mask in zip(packed, found, strict=True):
+        packed = np.empty((len(kept), height, -(-width // 8)), np.uint8)
+        for row, mask in zip(packed, kept, strict=True):
             row[:] = mask.packed
-        return MaskProposals(packed, np.array([mask.quality for mask in found], np.float32), width)
-
-    @torch.inference_mode()
-    def masks_at(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The three masks at each of some points, without any rejection.
-
-        Args:
-            image: uint8 (H, W, 3), RGB.
-            points: float (N, 2), x and y in pixels of the image.
-
-        Returns:
-            Masks, bool (N, 3, H, W), and their predicted quality, float32 (N, 3).
-        """
-        encoded = self.model.encode(image)
-        prepared, canvas = self.decoder.prepare(encoded), Canvas(encoded)
-        factors = torch.tensor([s / size for s, size in zip(encoded.scaled, encoded.size, strict=True)]).flip(0)
-        scaled = (torch.as_tensor(points) * factors).float().to(self.model.device)
-        rows, columns = encoded.cells
-        cells = slice(0, rows), slice(0, columns)
-        masks, quality = [], []
-        for batch in scaled.split(self._batch):
-            predictions = self.decoder.predict(prepared, batch)
-            logits = self.decoder.mask_logits(prepared, predictions, torch.arange(len(batch)), cells)
-            masks.append(canvas.resize(logits, cells)[0] > 0)
-            quality.append(predictions.quality)
-        return torch.cat(masks).cpu().numpy(), torch.cat(quality).cpu().numpy()
+        return MaskProposals(packed, np.array([mask.quality for mask in kept], np.float32), width)
 
     def _search(
-        self, prepared: PreparedImage, canvas: Canvas, points: Tensor, found: Sequence[_FoundMask], workers: WorkerPool
-    ) -> list[_FoundMask]:
-        """The new masks at points (B, 2), x and y in pixels of the encoder's square, that are kept, best first."""
+        self, prepared: PreparedImage, canvas: Canvas, points: Tensor, kept: Sequence[_KeptMask], workers: WorkerPool
+    ) -> list[_KeptMask]:
+        """The masks to keep at points (B, 2), x and y in pixels of the encoder's square, best first.
+
+        Masks that duplicate one of the masks `kept` so far are left out.
+        """
         pieces = workers.map(lambda piece: self._candidates(prepared, canvas, piece), workers.chunks(points))
-        candidates = sorted((c for piece in pieces for c in piece), key=lambda c: -c.quality)
-        new = [candidate for candidate in candidates if not candidate.is_duplicate(found)]
+        candidates = sorted((c for candidates in pieces for c in candidates), key=lambda c: -c.quality)
+        new = [candidate for candidate in candidates if not candidate.is_duplicate(kept)]
         masks = workers.map(lambda candidate: self._mask(prepared, canvas, candidate), new)
         return [mask for mask in masks if mask]
 
@@ -227,7 +205,7 @@ class SamMaskGenerator:
             for index, box, cells in zip(passing.tolist(), boxes, rectangles, strict=True)
         ]
 
-    def _mask(self, prepared: PreparedImage, canvas: Canvas, candidate: _Candidate) -> _FoundMask | None:
+    def _mask(self, prepared: PreparedImage, canvas: Canvas, candidate: _Candidate) -> _KeptMask | None:
         """The mask of a candidate, or None when it is not stable."""
         logits = self.decoder.mask_logits(prepared, candidate.predictions, candidate.point, candidate.cells)
         pixels, (rows, columns) = canvas.resize(logits[:, candidate.mask_index], candidate.cells)
@@ -237,15 +215,15 @@ class SamMaskGenerator:
         mask[rows, columns] = (pixels[0] > 0).cpu().numpy()
         corner = torch.tensor([columns.start, rows.start], device=pixels.device).repeat(2)
         box = (tight_boxes(pixels > 0)[0] + corner).float()
-        return _FoundMask(np.packbits(mask, axis=-1), mask.shape[1], box, candidate.quality)
+        return _KeptMask(np.packbits(mask, axis=-1), mask.shape[1], box, candidate.quality)
 
     @staticmethod
     def _rectangles(previews: Tensor, points: Tensor, prepared: PreparedImage) -> list[tuple[slice, slice]]:
         """The rectangles of image tokens on which to compute the logits of masks.
 
         Args:
-            previews: bool (N, rows, columns).
-            points: the point of each, float (N, 2), which lies in its rectangle.
+            previews: bool (N, rows, columns), previews of the masks.
+            points: float (N, 2), the point that prompted each mask; every rectangle contains its point.
             prepared: the image.
 
         Returns:

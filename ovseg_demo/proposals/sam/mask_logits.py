@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ovseg_demo.proposals.sam.mobile_sam import GRID, LOGITS, SIDE, TOKEN, EncodedImage
 
 OFFSET = 1.0
-"""How far, in logits, the threshold of a mask moves to test its stability."""
+"""Logits by which the threshold of a mask is raised and lowered to test its stability."""
 
 
 def stability(logits: Tensor) -> Tensor:

@@ -33,8 +33,9 @@ CHANNELS = 256
 _STRIDE = 8
 """Pixels from one cell to the next where TinyViT's first attention begins; all layers before it are convolutions."""
 _RECEPTIVE_RADIUS = 15
-"""How many pixels on either side of a cell's first pixel these convolutions see."""
+"""Pixels on either side of a cell's first pixel that these convolutions see."""
 
+_CHECKPOINT = "mobile-sam"
 _UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")
 _RENAMES = (
     ("image_encoder.", "image_encoder.trunk."),
@@ -53,7 +54,7 @@ _FOLLOWED_BY_ACTIVATION = {
     PatchMerging: [("conv1", "act1"), ("conv2", "act2")],
     NormMlp: [("fc1", "act")],
 }
-"""The layers that an activation follows directly and the activation, under timm's names."""
+"""For each of timm's blocks the layers that an activation follows directly, and the activation, by their names."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class EncodedImage:
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Rows and columns of the embedding that hold the image, and one more of each where the grid has one."""
+        """Rows and columns of the embedding that cover the image, and one more of each if the grid has them."""
         rows, columns = (min(GRID, side // TOKEN + 1) for side in self.scaled)
         return rows, columns
 
@@ -112,8 +113,9 @@ class ImageEncoder(nn.Module):
 def _repeats(side: int) -> Tensor:
     """How often each computed row of cells occurs in the padded square, int64 (n,), for an image of `side` pixels.
 
-    The padding is uniform, so rows of cells that see neither the image nor the square's far edge are equal: one of them
-    is computed and repeated. Later stages cannot do the same, for their windows carry the image to the far edge.
+    The padding is uniform, so all rows of cells that see neither the image nor the square's far edge are equal: one row
+    is computed and repeated. Later stages cannot do the same, because their windows carry information of the image to
+    the far edge.
     """
     first_uniform = -(-(side + _RECEPTIVE_RADIUS) // _STRIDE)
     most = SIDE // _STRIDE
@@ -124,10 +126,13 @@ def _repeats(side: int) -> Tensor:
 
 
 class Strips(nn.Module):
-    """A block of 3 x 3 convolutions that keeps the size of its input, run on a few rows at a time on a CPU.
+    """A block of 3 x 3 convolutions that keeps the size of its input; on a CPU it runs on a few rows at a time.
 
-    The block has four times as many channels inside: 67 MB for the whole square, but 8 MB for a strip, which stays in
-    the last cache.
+    Inside, the block has four times as many channels as its input: 67 MB for the whole square, but 8 MB for a strip,
+    which stays in the processor's last cache.
+
+    Args:
+        block: the block, which is kept, not copied.
     """
 
     ROWS = 32
@@ -150,7 +155,11 @@ class Strips(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """timm's attention with its biases in four dimensions, not three, for which torch has a fused kernel."""
+    """timm's window attention for inference, with its biases in four dimensions, for which torch has a fused kernel.
+
+    Args:
+        attention: timm's layer, whose parts are shared.
+    """
 
     bias: Tensor
 
@@ -187,11 +196,12 @@ class MobileSam(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return self.prompt_encoder.no_mask_embed.weight.device
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> EncodedImage:
-        """Encode an RGB image, uint8 (H, W, 3), of any size and shape."""
+        """Encode an RGB image, uint8 (H, W, 3), of any size and aspect ratio."""
         size = image.shape[:2]
         height, width = (max(1, int(side * SIDE / max(size) + 0.5)) for side in size)
         pixels = normalise_image(resize_smoothed(image, (height, width)), IMAGENET_MEAN, IMAGENET_STD)
@@ -210,26 +220,26 @@ def rename_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def load_mobile_sam(checkpoint_id: str = "mobile-sam", device: torch.device | str = "cpu") -> MobileSam:
-    """MobileSAM with the weights of a checkpoint in the catalogue, ready for inference in float32.
+def load_mobile_sam(device: torch.device | str = "cpu") -> MobileSam:
+    """MobileSAM with its published weights, ready for inference in float32.
 
     Args:
-        checkpoint_id: an id of the catalogue.
         device: where the model runs.
 
     Raises:
         CheckpointError: when the file is missing or does not fit.
     """
     model = MobileSam()
-    load_strict(model, rename_tensors(load_state_dict(checkpoint_id)), checkpoint_id)
+    load_strict(model, rename_tensors(load_state_dict(_CHECKPOINT)), _CHECKPOINT)
     fuse_mobile_sam(model.image_encoder)
     return model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  unknown to torch's types
 
 
 def fuse_mobile_sam(encoder: ImageEncoder) -> None:
-    """Fold batch norms, fuse activations and attention, run blocks in strips; in place, the function stays the same.
+    """Fold batch norms, fuse activations and attention, and run blocks in strips, in place.
 
-    The features of a photo reach 0.7; in float32 they change by 2e-6 at most.
+    What the encoder computes stays the same up to rounding: the features of a photo reach 0.7, and change by 2e-6 at
+    most in float32.
 
     Args:
         encoder: with its weights loaded.

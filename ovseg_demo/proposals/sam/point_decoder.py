@@ -16,23 +16,24 @@ from ovseg_demo.proposals.sam.image_tokens import ImageTokens, RowBases, SharedI
 from ovseg_demo.proposals.sam.mobile_sam import GRID, EncodedImage, MobileSam
 
 MASKS = 3
-"""Masks a point: it may lie on a whole, a part and a subpart."""
+"""Masks of a point, which may lie on a whole, a part and a subpart (Kirillov et al. 2023, section 3)."""
 
 _NEAR_CENTRE = slice(2, 3), slice(1, 2)
-"""Of the 4 x 4 logits of an image token the one in row 2 and column 1.
+"""Positions of the logit in row 2 and column 1 of the 4 x 4 logits of an image token.
 
-The first upscaling puts it into the lower left quarter, the second into the upper right of that.
+The logit is in the lower left quarter, the third position of the first upscaling, and in the upper right quarter of
+this quarter, the second position of the second upscaling.
 """
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An encoded image with all that the decoder computes once for all points.
+    """The results of the decoder that are the same for all points of an image.
 
     Attributes:
         shared_image: the part of the transformer's image tokens that all prompts share.
         upscaled: (rows, columns, 4 * 64), the first upscaling of the shared image tokens, without padding.
-        offset: (4 * 64,), which the first upscaling adds to every token.
+        offset: (4 * 64,), the constant that the first upscaling adds to every token.
         rows: the bases of the first upscaling of the rows, K = 4 * 64.
     """
 
@@ -75,7 +76,7 @@ class PointDecoder:
 
     @torch.inference_mode()
     def prepare(self, encoded: EncodedImage) -> PreparedImage:
-        """Compute all that is the same for every point of an image."""
+        """Compute the results of the decoder that are the same for every point of an encoded image."""
         tokens = encoded.features[0].flatten(1) + self._prompt_encoder.no_mask_embed.weight.T
         position = self._prompt_encoder.get_dense_pe()[0].flatten(1)
         shared = SharedImage.from_tokens(self._decoder.transformer, tokens, position)

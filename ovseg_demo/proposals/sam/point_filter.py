@@ -1,4 +1,4 @@
-"""Which points of an image are still worth prompting SAM with."""
+"""Leaves out points that would prompt SAM for the same masks again."""
 
 import numpy as np
 import torch
@@ -9,13 +9,13 @@ from ovseg_demo.proposals.sam.mobile_sam import SIDE, TOKEN, EncodedImage
 
 
 class PointFilter:
-    """Leaves out points whose masks are probably known already.
+    """Leaves out points whose masks have probably been found already.
 
-    A point is redundant when an earlier prompt near it lies under the same found masks and has similar encoder
-    features: prompting with it would bring the same masks again. Neither sign is enough alone. A small object can lie
-    undetected on a large mask, similar objects are told apart by their masks, and a distant point may be another
-    object of the same kind. Where no mask was found yet, no point is redundant: there one prompt may fail and the next
-    bring the whole pizza.
+    A point is redundant when an earlier prompt lies near it, under the same found masks, and has similar encoder
+    features: the point would prompt for the same masks. None of the three conditions is enough alone. A small object
+    can lie undetected on a large mask, similar objects differ by the masks over them, and a distant point may be on
+    another object of the same kind. A point under no found mask is never redundant: one prompt on an object may fail,
+    and the next one may find the whole object.
 
     Args:
         encoded: the image.
@@ -24,7 +24,7 @@ class PointFilter:
     """
 
     DISTANCE_COST = 2.56
-    """Added to the threshold for a distance of the image's longer side. See docs/speed.md."""
+    """Added to the threshold for two points as far apart as the image's longer side. See docs/speed.md."""
 
     def __init__(self, encoded: EncodedImage, similarity_threshold: float | None) -> None:
         self.similarity_threshold = similarity_threshold

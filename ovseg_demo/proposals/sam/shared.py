@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 def shared_sam_generators(models: SharedModels) -> dict[str, "SamMaskGenerator"]:
-    """Mask generators on one MobileSAM, by the name of their search setting.
+    """Mask generators that share one MobileSAM, by the name of their search setting.
+
+    Args:
+        models: holds the loaded models.
 
     Raises CheckpointError when the weights are missing or damaged.
     """

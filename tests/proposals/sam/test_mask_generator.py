@@ -69,12 +69,6 @@ def test_nothing_passes(mobile_sam, monkeypatch):
     assert proposals.scores.shape == (0,)
 
 
-def test_masks_at_no_points(mobile_sam, photo):
-    masks, quality = SamMaskGenerator(mobile_sam).masks_at(photo, np.zeros((0, 2)))
-    assert masks.shape == (0, 3, *photo.shape[:2])
-    assert quality.shape == (0, 3)
-
-
 @pytest.mark.usefixtures("few_points")
 def test_report_rises_to_one(mobile_sam, photo):
     fractions: list[float] = []

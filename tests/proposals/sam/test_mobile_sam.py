@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
+from ovseg_demo.proposals.sam.mask_logits import Canvas
 from ovseg_demo.proposals.sam.mobile_sam import ImageEncoder, MobileSam, rename_tensors
 from ovseg_demo.proposals.sam.point_decoder import PointDecoder
 from ovseg_demo.weights.loading import load_state_dict, load_strict
@@ -65,10 +65,21 @@ def test_nothing_is_left_to_fuse(mobile_sam):
     assert not left
 
 
+@torch.inference_mode()
+def masks_at(mobile_sam, image, points):
+    """The three masks at each of N points (x, y) of an image, bool (N, 3, H, W), and their predicted quality."""
+    encoded, decoder = mobile_sam.encode(image), PointDecoder(mobile_sam)
+    scale = torch.tensor([scaled / size for scaled, size in zip(encoded.scaled, encoded.size, strict=True)]).flip(0)
+    prepared, cells = decoder.prepare(encoded), tuple(slice(0, count) for count in encoded.cells)
+    predictions = decoder.predict(prepared, (points * scale).float())
+    logits = decoder.mask_logits(prepared, predictions, torch.arange(len(points)), cells)
+    return (Canvas(encoded).resize(logits, cells)[0] > 0).numpy(), predictions.quality.numpy()
+
+
 @pytest.mark.parametrize("photo", REFERENCE["photos"], ids=lambda photo: photo["file"])
 def test_masks_at_points_are_the_reference_ones(mobile_sam, photo):
     image = np.asarray(Image.open(GALLERY / photo["file"]).convert("RGB"))
-    masks, quality = SamMaskGenerator(mobile_sam).masks_at(image, np.array(photo["points"], float))
+    masks, quality = masks_at(mobile_sam, image, torch.tensor(photo["points"], dtype=torch.double))
     np.testing.assert_allclose(quality, photo["quality"], atol=1e-3)
     for trio, runs in zip(masks, photo["masks"], strict=True):
         for mask, run in zip(trio, runs, strict=True):
