@@ -82,7 +82,7 @@ class BrowserClient:
         start = time.perf_counter()
         body = self._body("granularity", "input")
         answer = self._http.post("/gradio_api/run/predict", json=body).raise_for_status().json()
-        if not (answer["data"][1] or {}).get("planes"):
+        if not any(isinstance(output, dict) and output.get("planes") for output in answer["data"]):
             raise RuntimeError("the slider changed nothing: no photo is shown in this session")
         return time.perf_counter() - start
 
