@@ -1,5 +1,6 @@
 """Speed and memory, printed as Markdown tables.
 
+    python -m eval.benchmark dense         dense CLIP with and without PAMR, compared with NACLIP's release
     python -m eval.benchmark interactive   first result, slider and new words, compared with segment-anything
     python -m eval.benchmark memory        the serving process after many large photos
     python -m eval.benchmark methods       every method against the number of classes, with a plot
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import interactive, memory, regions, sed, tagclip
+from eval.benchmark import dense, interactive, memory, regions, sed, tagclip
 from eval.benchmark import methods as methods_benchmark
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
@@ -80,9 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     clip.add_argument("--prompts", action="store_true", help="with mask prompts")
     clip.set_defaults(run=_regions)
 
-    dense = commands.add_parser("sed", help="SED against the number of classes, beside the way of its release")
-    dense.add_argument("--model", default=next(iter(sed.MODELS)), choices=sed.MODELS, help="default: %(default)s")
-    dense.add_argument(
+    patches = commands.add_parser("dense", help="dense CLIP with and without PAMR, compared with NACLIP's release")
+    patches.add_argument("--model", default=next(iter(dense.MODELS)), choices=dense.MODELS, help="default: %(default)s")
+    patches.add_argument("--classes", type=_between(2, 1_000), default=20, metavar="N", help="default %(default)s")
+    patches.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    patches.set_defaults(run=_dense)
+
+    costs = commands.add_parser("sed", help="SED against the number of classes, beside the way of its release")
+    costs.add_argument("--model", default=next(iter(sed.MODELS)), choices=sed.MODELS, help="default: %(default)s")
+    costs.add_argument(
         "--classes",
         nargs="+",
         type=_between(2, 10_000),
@@ -90,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"the way of the release needs 20 MB for each (default {' '.join(map(str, sed.COUNTS))})",
     )
-    dense.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
-    dense.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
-    dense.set_defaults(run=_sed)
+    costs.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    costs.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
+    costs.set_defaults(run=_sed)
 
     queries = commands.add_parser(
         "tagclip", help="TagCLIP against the number of classes, beside the way of its release"
@@ -121,6 +128,11 @@ def _methods(arguments: argparse.Namespace) -> str:
 def _regions(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
     return regions.report(arguments.clip, arguments.regions, arguments.repeats, arguments.prompts, photo)
+
+
+def _dense(arguments: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return dense.report(arguments.model, arguments.classes, arguments.repeats, photo)
 
 
 def _sed(arguments: argparse.Namespace) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import open_clip
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,10 +100,7 @@ class DenseClipEncoder:
     ) -> None:
         self.name = f"{name} | dense"
         self._device = torch.device(device)
-        self._model = build_empty_clip(architecture)
-        self._tower = ImageTower(vision_transformer(self._model), "bicubic-offset")
-        self._model.register_module("visual", self._tower)
-        load_clip_weights(self._model, clip_tensors(state), source)
+        self._model, self._tower = build_clip(architecture, state, source)
         self._model.to(self._device)
         optimise(self._model.transformer, "float32")
         optimise(self._tower, precision or native_precision(self._device))
@@ -168,6 +166,22 @@ class DenseClipEncoder:
         # Window by window on each core, so that the logits of attention stay in its cache.
         with worker_pool(self._device) as workers:
             return DenseFeatures(torch.cat(workers.map(finish, read.tokens.split(1))), read.layout)
+
+
+def build_clip(architecture: str, state: Mapping, source: str) -> tuple[open_clip.CLIP, ImageTower]:
+    """A CLIP, float32, in evaluation mode, and its image tower, whose positions fit any grid by NACLIP's rule.
+
+    Args:
+        architecture: open_clip model name.
+        state: the weights, as `clip_state_dict` takes them.
+        source: where the weights are from, for messages.
+
+    Raises CheckpointError when the weights do not fit.
+    """
+    clip = build_empty_clip(architecture)
+    tower = ImageTower(vision_transformer(clip), "bicubic-offset")
+    clip.register_module("visual", tower)
+    return load_clip_weights(clip, clip_tensors(state), source), tower
 
 
 def load_dense_clip(architecture: str, checkpoint_id: str, device: str) -> DenseClipEncoder:

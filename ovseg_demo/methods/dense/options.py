@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field
 from ovseg_demo.methods.dense.strategies import Strategy
 from ovseg_demo.methods.options import Checkbox, MethodOptions, Radio, Slider, SwitchedNumber
 
-PUBLISHED_STRIDE = 112
+PUBLISHED_SHORT_SIDE, PUBLISHED_STRIDE = 336, 112
+"""In pixels, for all of NACLIP's data sets but PASCAL VOC, which has no windows, and Cityscapes, with a side of 560."""
 
 
 def _stride(value: Any) -> Any:
@@ -40,7 +41,7 @@ class DenseClipOptions(MethodOptions):
         False, title="Vote inside masks", description="Each mask of MobileSAM gets its mean, which sharpens outlines."
     )
     short_side: Annotated[int, Slider(step=16)] = Field(
-        336,
+        PUBLISHED_SHORT_SIDE,
         ge=112,
         le=896,
         title="Short side",
