@@ -86,6 +86,6 @@ class DenseClip:
         return stages.cached("Cutting cells", ("cells", *known), lambda _: cut_cells(proposals))
 
     def _guide(self, photo: Photo, layout: WindowLayout) -> Tensor:
-        """What PAMR compares colours in, (3, H, W): the resized photo, enlarged again, as published."""
+        """The pixels by which PAMR compares colours, (3, H, W): those of the resized photo, enlarged, as published."""
         resized = self._encoder.preprocess(photo.pixels_for(self._longest), layout)
         return F.interpolate(resized[None], photo.pixels.shape[:2], mode="bilinear", align_corners=False)[0]

@@ -156,7 +156,7 @@ class DenseClipEncoder:
 
     @torch.inference_mode()
     def features(self, read: WindowTokens, strategy: Strategy) -> DenseFeatures:
-        """The patches in the space of the texts, after what a strategy makes of the last block."""
+        """The patches in the space of the texts, after the last block with the attention of a strategy."""
         block = cast(TransformerBlock | OptimisedBlock, self._tower.blocks[-1])
 
         def finish(tokens: Tensor) -> Tensor:

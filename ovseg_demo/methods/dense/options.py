@@ -20,7 +20,7 @@ class DenseClipOptions(MethodOptions):
     """Options of dense CLIP; the defaults are those of NACLIP's published results on most data sets.
 
     Attributes:
-        strategy: what takes the place of CLIP's last block.
+        strategy: the attention of CLIP's last block, see `Strategy`.
         pamr: whether scores are refined by the colours of the photo.
         masks: whether all pixels of a mask proposal share its mean probabilities.
         short_side: pixels of the photo's shorter side where CLIP reads it; published: 336, and 560 for Cityscapes.

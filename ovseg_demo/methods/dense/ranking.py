@@ -1,7 +1,7 @@
 """The best classes of each pixel after refinement, found in groups of classes.
 
-The refined scores of a thousand classes at the pixels of a photo take gigabytes. Of each group only what a result shows
-is kept: the best classes, their scores, and the sum of all.
+The refined scores of a thousand classes at the pixels of a photo take gigabytes. After each group only the best
+classes, their scores and the sum over all classes are kept, which are all that a `Segmentation` needs.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Ranking:
 
     Attributes:
         classes: int64 (K, H, W), the K <= TOP best classes that may be drawn, best first.
-        scores: float32 (K, H, W), theirs.
+        scores: float32 (K, H, W), the scores of these classes.
         background: float32 (H, W), the best score of the classes that are never drawn; 0 where there is none.
         total: float32 (H, W), the sum of the scores of all classes.
     """

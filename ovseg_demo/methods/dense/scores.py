@@ -8,17 +8,17 @@ from ovseg_demo.methods.class_texts import ClassTextEmbeddings
 from ovseg_demo.methods.dense.model import DenseFeatures
 
 LOGIT_SCALE = 40.0
-"""NACLIP multiplies cosines by it before the softmax over words."""
+"""NACLIP's factor of cosines before the softmax over words."""
 
 _ROWS_BLOCK = 2**22
 """Cosines at pixels that are made at once."""
 
 
 class PixelScores:
-    """Class scores of a photo at the pixels that are asked for, a `result.SampledScores`.
+    """Class scores of a photo, computed for requested pixels only; a `result.SampledScores`.
 
-    A score is proportional to the probability of the class's best word, NACLIP's softmax of LOGIT_SCALE times the
-    cosines over all words; so the share of a score in the sum over classes is NACLIP's renormalised probability.
+    NACLIP takes a softmax of LOGIT_SCALE times the cosines over all words, and of each class the probability of its
+    best word, renormalised over the classes. A score is that probability before both normalisations.
 
     Args:
         features: of the photo, unit vectors.
@@ -57,7 +57,7 @@ class PixelScores:
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
         """The scores of P pixels, by their row and column, int64 (P,): float32 (C, P).
 
-        All pixels between the first row and the last one are computed, so neighbours should be asked for together.
+        All rows from the first to the last requested one are computed, so requests should be of neighbouring pixels.
         """
         first, found = int(rows.min()), torch.empty(self.classes, len(rows), device=self.device)
         step = max(1, _ROWS_BLOCK // (self._columns_done.shape[0] * self._size[1]))
@@ -71,7 +71,7 @@ class PixelScores:
 def word_scores(cosines: Tensor) -> Tensor:
     """Scores, positive, of the cosines of any shape with words: exp(LOGIT_SCALE (cosine - 1)), in their memory.
 
-    They are at least exp(-2 LOGIT_SCALE) = 2e-35, so none is lost, and sums over words cannot overflow.
+    A score is at least exp(-2 LOGIT_SCALE) = 2e-35 and at most 1, so neither underflow nor overflow can occur.
     """
     return cosines.sub_(1).mul_(LOGIT_SCALE).exp_()
 
@@ -84,7 +84,7 @@ def best_words(scores: Tensor, class_indices: Tensor, classes: int) -> Tensor:
         class_indices: int64 (K,), the class of each word.
         classes: C.
     """
-    if torch.equal(class_indices, torch.arange(classes, device=class_indices.device)):  # one word each
+    if torch.equal(class_indices, torch.arange(classes, device=class_indices.device)):  # one word for each class
         return scores
     best = scores.new_zeros(classes, *scores.shape[1:])
     return best.scatter_reduce_(0, class_indices.view(-1, 1, 1).expand_as(scores), scores, "amax")

@@ -1,7 +1,7 @@
-"""What CLIP's last block does in its place, so that its patch tokens say where things are.
+"""Attention strategies for CLIP's last block, which make its patch tokens comparable with words.
 
-In CLIP as trained, the last block gathers what the class token needs, and patches attend to whatever serves it. The
-training-free methods keep all weights and change this block alone.
+CLIP is trained on the class token alone, so in its last block the patches attend to places that serve this token. The
+training-free methods keep all weights and change the attention of this block.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from ovseg_demo.models.clip.optimised import OptimisedBlock
 from ovseg_demo.models.clip.positions import Grid
 
 Strategy = Literal["naclip", "sclip", "kk", "maskclip", "vanilla"]
-"""How the patches gather in the last block; q, k and v are its projections, d the width of a head.
+"""The attention of the last block; q, k and v are its projections, d the width of a head.
 
 - "naclip": softmax(k k^T / sqrt(d) + omega) v with the neighbourhood omega (Hajimiri et al. 2025, section 3).
 - "sclip": (softmax(q q^T / sqrt(d)) + softmax(k k^T / sqrt(d))) v, the correlative self-attention of Wang et al. 2024.
@@ -23,8 +23,8 @@ Strategy = Literal["naclip", "sclip", "kk", "maskclip", "vanilla"]
 - "maskclip": v, the value path of MaskCLIP (Zhou et al. 2022).
 - "vanilla": softmax(q k^T / sqrt(d)) v, CLIP as it is.
 
-"sclip" and "vanilla" keep the block's residual connection and its MLP; the others return the output projection of what
-the heads have gathered, NACLIP's reduced architecture.
+"sclip" and "vanilla" keep the block's residual connection and its MLP; the other strategies return the output
+projection of the attention alone, NACLIP's reduced architecture.
 """
 
 NEIGHBOURHOOD_STD = 5.0
@@ -34,16 +34,16 @@ _WHOLE_BLOCK = ("sclip", "vanilla")
 
 
 def last_block(block: TransformerBlock | OptimisedBlock, tokens: Tensor, grid: Grid, strategy: Strategy) -> Tensor:
-    """Tokens (B, 1 + h * w, W), float32, of what takes the place of the last block.
+    """Tokens after the last block with a strategy's attention, float32 (B, 1 + h * w, W).
 
     Args:
         block: the last block of the tower.
-        tokens: those before it, float32 (B, 1 + h * w, W), the class token first.
-        grid: (h, w), the patches.
+        tokens: the tokens before this block, float32 (B, 1 + h * w, W), the class token first.
+        grid: (h, w), the number of patches along the height and the width.
         strategy: see `Strategy`.
     """
     q, k, v = block.queries_keys_values(tokens)
-    root = k.shape[-1] ** 0.5  # the queries are divided by it already
+    root = k.shape[-1] ** 0.5  # the block has already divided the queries by it
     if strategy == "maskclip":
         gathered = v
     elif strategy == "naclip":
@@ -65,7 +65,7 @@ def neighbourhood(grid: Grid) -> Tensor:
     For two patches exp(-distance^2 / (2 std^2)), the distance and NEIGHBOURHOOD_STD in patches; 0 for the class token.
 
     Args:
-        grid: (h, w), the patches.
+        grid: (h, w), the number of patches along the height and the width.
     """
     rows, columns = (_gaussian(length) for length in grid)
     omega = torch.zeros(1 + grid[0] * grid[1], 1 + grid[0] * grid[1])
@@ -74,6 +74,6 @@ def neighbourhood(grid: Grid) -> Tensor:
 
 
 def _gaussian(length: int) -> Tensor:
-    """For two places along an axis the Gaussian of their distance, (length, length)."""
-    places = torch.arange(length)
-    return (-((places[:, None] - places) ** 2) / (2 * NEIGHBOURHOOD_STD**2)).exp()
+    """The Gaussian of the distance between any two patches along an axis, (length, length)."""
+    positions = torch.arange(length)
+    return (-((positions[:, None] - positions) ** 2) / (2 * NEIGHBOURHOOD_STD**2)).exp()

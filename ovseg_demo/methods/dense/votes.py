@@ -30,10 +30,9 @@ class CellScores:
 
 @torch.inference_mode()
 def vote(result: Segmentation, scores: PixelScores, cells: Cells) -> Segmentation:
-    """The same result, its pixels in masks named by the mean probabilities of the masks over them.
+    """The same result, in which the mean probabilities of masks decide on the pixels of the masks.
 
-    A pixel in several masks gets the mean of theirs. What is averaged are the probabilities before any refinement,
-    which moves them by a few pixels only.
+    A pixel in several masks gets the mean of their probabilities. Their means are of the probabilities before PAMR.
 
     Args:
         result: of a photo.

@@ -1,8 +1,8 @@
-"""Where the windows of a photo lie, and the interpolation from their patches to pixels as two matrices.
+"""The layout of a photo's windows, and the interpolation from their patches to pixels as two matrices.
 
 NACLIP enlarges the cosines of each window bilinearly to the window's pixels, averages them where windows overlap, and
-enlarges the whole to the photo. All three steps are linear and work along each axis by itself, so one matrix an axis
-does them at once: nothing is computed at the size of the resized photo.
+enlarges the result to the photo. All three steps are linear and separable, so one matrix for each axis performs them
+together, and no map of the resized photo's size is computed.
 """
 
 from collections.abc import Iterator
@@ -45,8 +45,8 @@ class Axis:
 
         Args:
             length: pixels.
-            stride: from one window of WINDOW pixels to the next; None takes the axis whole, as one window. So does an
-                axis that is shorter than a window.
+            stride: pixels from one window of WINDOW pixels to the next. With None, or on an axis shorter than WINDOW,
+                a single window covers the axis.
             patch: pixels of a patch.
         """
         window = length if stride is None else min(WINDOW, length)
@@ -68,7 +68,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """The windows of a resized photo: every pair of one along the height and one along the width."""
+    """The windows of a resized photo: every combination of a window along the height and one along the width."""
 
     rows: Axis
     columns: Axis
@@ -108,7 +108,7 @@ class WindowLayout:
                 yield pixels[:, top : top + self.rows.window, left : left + self.columns.window]
 
     def assemble(self, maps: Tensor) -> Tensor:
-        """Maps (K, windows * h, windows * w) of all windows side by side, from those of each, (windows, h * w, K)."""
+        """One map (K, rows of windows * h, columns of windows * w) of the maps of all windows, (windows, h * w, K)."""
         high, wide = len(self.rows.starts), len(self.columns.starts)
         apart = maps.view(high, wide, *self.grid, -1)
         return apart.permute(4, 0, 2, 1, 3).reshape(-1, high * self.grid[0], wide * self.grid[1])
