@@ -91,7 +91,7 @@ def registered(set_item, set_attribute) -> None:
         set_item(registry.REGISTRY, name, MethodSpec(name, name, "", (), lambda _: Reader(), SamOptions))
     known = SimpleNamespace(
         DATASETS={"tiny": SimpleNamespace(publisher="ours", title="tiny pictures", ensemble=None)},
-        open=lambda name, root, vocabulary: read(root),
+        open_dataset=lambda name, root, vocabulary: read(root),
     )
     set_attribute(evaluate, "datasets", known)
 
