@@ -10,8 +10,8 @@ from ovseg_demo.methods.dense.model import DenseFeatures
 LOGIT_SCALE = 40.0
 """NACLIP's factor of cosines before the softmax over words."""
 
-_ROWS_BLOCK = 2**22
-"""Cosines at pixels that are made at once."""
+_BAND_COSINES = 2**24
+"""Cosines in a band of rows, 64 MB."""
 
 
 class PixelScores:
@@ -35,6 +35,8 @@ class PixelScores:
         self._rows = rows.T.contiguous().to(cosines.device)
         self.classes = int(texts.class_indices.max()) + 1
         self.device = cosines.device
+        self._band_rows = max(1, _BAND_COSINES // (cosines.shape[-1] * size[1]))
+        self._latest: tuple[int, Tensor] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,15 +59,23 @@ class PixelScores:
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
         """The scores of P pixels, by their row and column, int64 (P,): float32 (C, P).
 
-        All rows from the first to the last requested one are computed, so requests should be of neighbouring pixels.
+        The scores of a band of rows are kept, so requests should be in the order of rows.
         """
-        first, found = int(rows.min()), torch.empty(self.classes, len(rows), device=self.device)
-        step = max(1, _ROWS_BLOCK // (self._columns_done.shape[0] * self._size[1]))
-        for start in range(first, int(rows.max()) + 1, step):
-            here = (rows >= start) & (rows < start + step)
-            scores = self.at_rows(slice(start, start + step))
-            found[:, torch.from_numpy(here).to(self.device)] = scores[:, rows[here] - start, columns[here]]
+        found = torch.empty(self.classes, len(rows), device=self.device)
+        bands = rows // self._band_rows
+        for band in np.unique(bands).tolist():
+            here = np.flatnonzero(bands == band)
+            pixels = (rows[here] - band * self._band_rows) * self._size[1] + columns[here]
+            chosen, indices = (torch.from_numpy(array).to(self.device) for array in (here, pixels))
+            found[:, chosen] = self._scores_of_band(band).flatten(1).index_select(1, indices)
         return found
+
+    def _scores_of_band(self, number: int) -> Tensor:
+        """The scores of all pixels of a band of rows, (C, h, W)."""
+        if self._latest is None or self._latest[0] != number:
+            rows = slice(number * self._band_rows, (number + 1) * self._band_rows)
+            self._latest = number, self.at_rows(rows)
+        return self._latest[1]
 
 
 def word_scores(cosines: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def probabilities(cosines: Tensor, class_indices: Tensor, classes: int) -> Tenso
 
 @pytest.mark.parametrize("words", [(1, 1, 1), (2, 1, 3), (1, 26)])
 def test_scores_are_the_published_probabilities(words, monkeypatch):
-    monkeypatch.setattr(scores, "_ROWS_BLOCK", 2000)  # several blocks of rows
+    monkeypatch.setattr(scores, "_BAND_COSINES", 2000)  # several bands
     size, layout = (45, 60), WindowLayout.of((45, 60), 240, 112, PATCH)
     read, embedded = features(layout), texts(*words)
     made = PixelScores(read, embedded, size)
