@@ -1,5 +1,5 @@
 # make demo   serve the demo on http://127.0.0.1:7860 (HOST and PORT can be set)
-# make test   run all tests, in random order, a worker for each core (PYTEST_ADDOPTS="-n 0" for none)
+# make test   run all tests, in a random order that stays the same, a worker for each core (PYTEST_ADDOPTS="-n 0" for none)
 # make lint   check style, layers of imports and types
 # Each creates .venv when it is missing and installs only when the requirements have changed.
 
@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(VENV)/bin/node --test 'tests/ui/js/*.test.js'
-	$(RUN) -m pytest
+	$(RUN) -m pytest --randomly-seed=15
 
 lint: $(VENV)/.test node_modules/.package-lock.json
 	$(VENV)/bin/ruff check .

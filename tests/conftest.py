@@ -47,11 +47,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return LoadByShared(config, log)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the groups that take longest, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: _group(item.nodeid.split("::")[0]) not in (_BROWSER, _TRAINING))
+
+
+_BROWSER, _TRAINING = "a browser and a server", "training runs"
+
+
 def _group(path: str) -> str:
     if path.startswith("tests/e2e/"):
-        return "a browser and a server"
+        return _BROWSER
     if path.startswith("tests/train/") and path.endswith(("_main.py", "test_pipeline_contract.py")):
-        return "training runs"
+        return _TRAINING
     return path
 
 

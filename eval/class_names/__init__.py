@@ -30,7 +30,7 @@ def load_class_names(variant: str) -> Vocabulary:
         variant: "BENCHMARK.PUBLISHER".
 
     Example:
-        >>> load("ade20k_847.sed").synonyms[1], load("ade20k_847.ovseg").names[1]
+        >>> load_class_names("ade20k_847.sed").synonyms[1], load_class_names("ade20k_847.ovseg").names[1]
         (('edifice',), 'building, edifice')
 
     Raises:

@@ -43,7 +43,7 @@ def open_dataset(name: str, root: str | Path, vocabulary: str | None = None) -> 
             `class_names.variants`. None is the benchmark's default.
 
     Example:
-        >>> dataset = open("folder", "my-photos")
+        >>> dataset = open_dataset("folder", "my-photos")
         >>> dataset.vocabulary.names
         ('cat', 'wall')
         >>> dataset.load_labels(dataset.samples[0]).shape

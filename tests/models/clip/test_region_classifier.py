@@ -87,8 +87,9 @@ def test_regions_and_words_meet(catalogued, random):
     assert vlm.embed_background_prompts(["cat"]).shape == (1, 512)
 
 
-def test_a_file_of_another_architecture_is_told(catalogued, state, file):
-    torch.save({k: v for k, v in state.items() if "resblocks.11" not in k}, file)
+def test_a_file_of_another_architecture_is_told(catalogued, state, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
+    torch.save({k: v for k, v in state.items() if "resblocks.11" not in k}, catalogued.path)
     with pytest.raises(CheckpointError, match=r"24 missing \(transformer.resblocks.11"):
         ClipRegionClassifier(ARCHITECTURE, catalogued.id)
 
