@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(VENV)/bin/node --test 'tests/ui/js/*.test.js'
-	$(RUN) -m pytest --randomly-seed=15
+	$(RUN) -m pytest --randomly-seed=15 --reruns 1 --only-rerun TimeoutError
 
 lint: $(VENV)/.test node_modules/.package-lock.json
 	$(VENV)/bin/ruff check .
