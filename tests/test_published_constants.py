@@ -14,8 +14,9 @@ from timm.layers import DropPath
 
 from eval import class_names
 from ovseg_demo import image
+from ovseg_demo.methods import windows
 from ovseg_demo.methods.dense import model as dense_model
-from ovseg_demo.methods.dense import pamr, strategies, windows
+from ovseg_demo.methods.dense import pamr, strategies
 from ovseg_demo.methods.dense import scores as dense_scores
 from ovseg_demo.methods.dense.options import DenseClipOptions
 from ovseg_demo.methods.ovseg import maskformer

@@ -35,7 +35,7 @@ from ovseg_demo.methods.dense.options import PUBLISHED_SHORT_SIDE, PUBLISHED_STR
 from ovseg_demo.methods.dense.ranking import refined_ranking
 from ovseg_demo.methods.dense.scores import LOGIT_SCALE, PixelScores
 from ovseg_demo.methods.dense.strategies import last_block
-from ovseg_demo.methods.dense.windows import WindowLayout
+from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.models.clip.optimised import Precision
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime import memory

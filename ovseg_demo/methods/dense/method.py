@@ -16,7 +16,7 @@ from ovseg_demo.methods.dense.options import DenseClipOptions
 from ovseg_demo.methods.dense.ranking import Ranking, refined_ranking
 from ovseg_demo.methods.dense.scores import PixelScores
 from ovseg_demo.methods.dense.votes import vote
-from ovseg_demo.methods.dense.windows import WindowLayout
+from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.proposals.base import ProposalGenerator
 from ovseg_demo.proposals.cells import Cells, cut_cells
 from ovseg_demo.result import Segmentation

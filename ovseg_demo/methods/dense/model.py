@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.methods.dense.strategies import Strategy, last_block
-from ovseg_demo.methods.dense.windows import WindowLayout
+from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.blocks import TransformerBlock
 from ovseg_demo.models.clip.image_tower import ImageTower

@@ -6,12 +6,12 @@ import torch
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import MethodError
-from ovseg_demo.methods import registry
-from ovseg_demo.methods.dense import model, windows
+from ovseg_demo.methods import registry, windows
+from ovseg_demo.methods.dense import model
 from ovseg_demo.methods.dense.method import DenseClip
 from ovseg_demo.methods.dense.model import BACKGROUND_WORDS, DenseClipEncoder, load_dense_clip
 from ovseg_demo.methods.dense.options import DenseClipOptions
-from ovseg_demo.methods.dense.windows import WindowLayout
+from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 from ovseg_demo.weights import catalogue, loading

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.methods import windows
 from ovseg_demo.methods.class_texts import ClassTextEmbeddings
-from ovseg_demo.methods.dense import pamr, windows
+from ovseg_demo.methods.dense import pamr
 from ovseg_demo.methods.dense.model import DenseClipEncoder, DenseFeatures
 from ovseg_demo.methods.dense.ranking import refined_ranking
 from ovseg_demo.methods.dense.scores import PixelScores
-from ovseg_demo.methods.dense.windows import Axis, WindowLayout
+from ovseg_demo.methods.windows import Axis, WindowLayout
 from tests.helpers import dense_models
 from tests.helpers.dense_models import PATCH, SIDE
 from tests.helpers.oracle import drawn, drawn_image, fixture, sampled

@@ -12,7 +12,7 @@ from ovseg_demo.methods.dense.model import DenseFeatures
 from ovseg_demo.methods.dense.ranking import refined_ranking
 from ovseg_demo.methods.dense.scores import PixelScores
 from ovseg_demo.methods.dense.votes import vote
-from ovseg_demo.methods.dense.windows import Axis, WindowLayout
+from ovseg_demo.methods.windows import Axis, WindowLayout
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.proposals.cells import cut_cells
 from ovseg_demo.result import Segmentation

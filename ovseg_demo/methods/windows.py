@@ -1,8 +1,9 @@
 """The layout of a photo's windows, and the interpolation from their patches to pixels as two matrices.
 
-NACLIP enlarges the cosines of each window bilinearly to the window's pixels, averages them where windows overlap, and
-enlarges the result to the photo. All three steps are linear and separable, so one matrix for each axis performs them
-together, and no map of the resized photo's size is computed.
+NACLIP and SegCLIP read a photo in windows of the size that CLIP was trained with, averaged where they overlap. NACLIP
+enlarges the cosines of each window bilinearly to the window's pixels, averages them, and enlarges the result to the
+photo. All three steps are linear and separable, so one matrix for each axis performs them together, and no map of the
+resized photo's size is computed.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ from ovseg_demo.models.clip.positions import Grid
 from ovseg_demo.runtime.preprocess import scaled_size, window_starts
 
 WINDOW = 224
-"""Pixels a side of a window, as published."""
+"""Pixels a side of a window, as both have published."""
 
 LONGEST = 2048
-"""At most so many pixels of the longer side after resizing, as published."""
+"""At most so many pixels of the longer side after resizing, as both have published."""
 
 
 @dataclass(frozen=True)
