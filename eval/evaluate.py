@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from eval import datasets, environment, report, runner, samples_page
-from eval.datasets.base import Dataset, DatasetError
-from eval.datasets.split import PARTS, held_out
+from eval import datasets, environment, open_iou, protocol, report, run_arguments, runner, samples_page
+from eval.datasets.base import Dataset
 from eval.journal import Record, write_atomically
 from ovseg_demo.engine import Engine, check_device
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
+from ovseg_demo.models import factory
 
 _TIMEOUT = timedelta(days=7)
 """How long a process waits for slower processes; the default of half an hour would end long runs."""
@@ -59,23 +59,9 @@ def _launched(arguments: argparse.Namespace, command: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval.evaluate", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--method", nargs="+", default=[registry.DEFAULT], choices=list(registry.REGISTRY))
-    parser.add_argument("--dataset", required=True, choices=list(datasets.DATASETS))
-    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where the benchmark lies")
-    parser.add_argument("--vocabulary", metavar="VARIANT", help="a published wording of the class names")
-    parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N images, by name")
-    command_line.add_options(parser)
-    parser.add_argument("--out", type=Path, default=Path("runs/evaluate"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--samples", type=_count, default=3, metavar="N", help="best, median and worst images shown")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    run_arguments.add_arguments(parser, out="runs/evaluate")
     parser.add_argument(
-        "--threads",
-        type=_count,
-        default=1,
-        metavar="N",
-        help="CPU threads a process (default %(default)s); results are the same to the bit for equal N only, so use "
-        "more processes first",
+        "--samples", type=run_arguments.count, default=3, metavar="N", help="best, median and worst images shown"
     )
     return parser
 
@@ -83,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> int:
     for method in arguments.method:
         registry.available(method)  # fails before an hour is spent on other methods
-    values = _with_published(command_line.given_values(arguments), arguments.dataset)
-    options_of = command_line.options_by_method(arguments.method, values)
-    dataset = _part(datasets.open_dataset(arguments.dataset, arguments.root, arguments.vocabulary), arguments.part)
+    dataset = run_arguments.open_part(arguments)
+    options_of = protocol.options_by_method(arguments.method, command_line.given_values(arguments), dataset)
     limited = replace(dataset, samples=dataset.samples[: arguments.limit])
     wording = arguments.vocabulary or datasets.DATASETS[arguments.dataset].publisher or "the folder's own"
     machine = environment.environment(arguments.device, state.num_processes)
     torch.set_num_threads(arguments.threads)
+    similarities = open_iou.text_similarities(dataset, factory.create_model(open_iou.MODEL))
     reports = []
     for method in dict.fromkeys(arguments.method):
         options = options_of[method]
@@ -110,7 +96,7 @@ def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> in
                 "part": arguments.part,
                 "limit": arguments.limit,
             }
-            reports.append(report.report_content(evaluation, limited, description, machine, command))
+            reports.append(report.report_content(evaluation, limited, similarities, description, machine, command))
             groups = samples_page.select_samples(evaluation.records, arguments.samples)
             _write(folder, reports[-1], limited, groups, runner.Predictor(engine, limited, method, options))
     if not state.is_main_process:
@@ -123,16 +109,6 @@ def _run(arguments: argparse.Namespace, state: PartialState, command: str) -> in
     return int(failed and state.num_processes == 1)  # a launcher would take the exit status of a failure for a crash
 
 
-def _part(dataset: Dataset, part: str | None) -> Dataset:
-    """One part of the fixed split, or the whole dataset for None. Raises DatasetError for a part without images."""
-    if part is None:
-        return dataset
-    samples = tuple(sample for sample in dataset if held_out(sample.key) is PARTS[part])
-    if not samples:
-        raise DatasetError(f"The part '{part}' of {dataset.name} has no image; it has {len(dataset)} in all.")
-    return replace(dataset, samples=samples)
-
-
 def _write(
     folder: Path, content: dict[str, Any], dataset: Dataset, groups: dict[str, list[Record]], predict: runner.Predictor
 ) -> None:
@@ -142,24 +118,6 @@ def _write(
     title = f"{content['settings']['method']} on {dataset.name}"
     page = samples_page.write_page(folder, title, dataset, groups, predict)
     print(f"{folder / 'report.md'}, {page}", file=sys.stderr)
-
-
-def _with_published(values: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """The given options; an ensemble "published" becomes the weight of CLIP that OVSeg used on the benchmark.
-
-    Raises DatasetError for a benchmark without such a weight.
-    """
-    if values.get("ensemble") != "published":
-        return values
-    if (known := datasets.DATASETS[dataset].ensemble) is None:
-        raise DatasetError(f"OVSeg published no weight of CLIP for {dataset}; give --ensemble a number.")
-    return {**values, "ensemble": known}
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from eval.datasets.base import Dataset
 from eval.journal import Record
 from eval.markdown import table
 from eval.metrics import GROUND_TRUTH, RULES, UNION
+from eval.open_iou import Similarities, open_iou
 from eval.runner import Evaluation
 
 RULE_TITLES = {GROUND_TRUTH: "over classes in the ground truth", UNION: "over classes in ground truth or prediction"}
@@ -31,21 +32,29 @@ _PART_TITLES = {
 
 
 def report_content(
-    evaluation: Evaluation, dataset: Dataset, description: dict[str, Any], environment: dict[str, Any], command: str
+    evaluation: Evaluation,
+    dataset: Dataset,
+    similarities: Similarities,
+    description: dict[str, Any],
+    environment: dict[str, Any],
+    command: str,
 ) -> dict[str, Any]:
     """The content of report.json.
 
     Args:
         evaluation: the counts of the run.
         dataset: the benchmark.
+        similarities: of its classes, for Open mIoU.
         description: settings of the run, "method" and "options" among them.
         environment: the machine of the run, see `eval.environment.environment`.
         command: the command line of the run.
     """
     scores = evaluation.confusion.scores(dataset.seen, dataset.unseen)
     boundary = evaluation.boundary.iou()
+    open_ious, open_means = open_iou(evaluation.confusion, similarities.matrix)
     metrics = {
         "miou": {rule: _json_value(asdict(scores.means[rule])) for rule in RULES},
+        "open_miou": _json_value({**open_means, "similarities": similarities.source}),
         "boundary_iou": evaluation.boundary.mean(),
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_class_accuracy": scores.mean_class_accuracy,
@@ -57,6 +66,7 @@ def report_content(
             "name": name,
             "iou": scores.iou[index],
             "accuracy": scores.accuracy[index],
+            "open_iou": open_ious[index],
             "boundary_iou": boundary[index],
             "pixels": int(scores.pixels[index]),
             "predicted": int(scores.predicted[index]),
@@ -119,14 +129,14 @@ def comparison(reports: Sequence[dict[str, Any]]) -> str:
         reports: contents of report.json, at least one, all of the same benchmark.
     """
     split = bool(reports[0]["dataset"]["unseen"])
-    head = ["method", "mIoU", "mIoU (GT or predicted)", "boundary IoU", "pAcc", "mAcc", "fwIoU"]
+    head = ["method", "mIoU", "mIoU (GT or predicted)", "Open mIoU", "boundary IoU", "pAcc", "mAcc", "fwIoU"]
     head += ["seen", "unseen", "hIoU"] * split
     rows = []
     for report in reports:
         scores = report["scores"]
         truth, union = (scores["miou"][rule] for rule in RULES)
-        values = [truth["miou"], union["miou"], scores["boundary_iou"], scores["pixel_accuracy"]]
-        values += [scores["mean_class_accuracy"], scores["frequency_weighted_iou"]]
+        values = [truth["miou"], union["miou"], scores["open_miou"][GROUND_TRUTH], scores["boundary_iou"]]
+        values += [scores["pixel_accuracy"], scores["mean_class_accuracy"], scores["frequency_weighted_iou"]]
         values += [truth[name] for name in ("seen", "unseen", "harmonic")] * split
         counts = [_number(report["seconds"].get("inference", {}).get("median")), str(report["images"])]
         rows.append([report["settings"]["method"], *map(_percent, values), *counts, str(len(report["failures"]))])
@@ -138,6 +148,7 @@ def _score_table(report: dict[str, Any]) -> str:
     scores, split = report["scores"], bool(report["dataset"]["unseen"])
     titles = {"miou": "mIoU", **({"seen": "mIoU, seen", "unseen": "mIoU, unseen", "harmonic": "hIoU"} if split else {})}
     rows = [[title, *(_percent(scores["miou"][rule][name]) for rule in RULES)] for name, title in titles.items()]
+    rows.append(["Open mIoU", *(_percent(scores["open_miou"][rule]) for rule in RULES)])
     single = {
         "boundary IoU": "boundary_iou",
         "pixel accuracy": "pixel_accuracy",
@@ -145,7 +156,9 @@ def _score_table(report: dict[str, Any]) -> str:
         "frequency-weighted IoU": "frequency_weighted_iou",
     }
     ruled = table(["%", *(RULE_TITLES[rule] for rule in RULES)], rows)
-    return f"{ruled}\n\n{table(['score', '%'], [[title, _percent(scores[name])] for title, name in single.items()])}"
+    rest = table(["score", "%"], [[title, _percent(scores[name])] for title, name in single.items()])
+    source = f"Similarities of classes in Open mIoU: {scores['open_miou']['similarities']}."
+    return f"{ruled}\n\n{source}\n\n{rest}"
 
 
 def _time_table(seconds: dict[str, Any]) -> str:
@@ -160,9 +173,9 @@ def _time_table(seconds: dict[str, Any]) -> str:
 def _class_table(classes: Sequence[dict[str, Any]]) -> str:
     rows = []
     for row in classes:
-        shares = [_percent(row[key]) for key in ("iou", "accuracy", "boundary_iou")]
+        shares = [_percent(row[key]) for key in ("iou", "accuracy", "open_iou", "boundary_iou")]
         rows.append([str(row["index"]), row["name"], *shares, f"{row['pixels']:,}", f"{row['predicted']:,}"])
-    return table(["", "class", "IoU, %", "accuracy, %", "boundary IoU, %", "pixels", "predicted"], rows)
+    return table(["", "class", "IoU, %", "accuracy, %", "Open IoU, %", "boundary IoU, %", "pixels", "predicted"], rows)
 
 
 def _seconds(records: Sequence[Record]) -> dict[str, dict[str, float]]:

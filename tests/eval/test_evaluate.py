@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import environment, evaluate, journal, runner
+from eval import environment, evaluate, journal, run_arguments, runner
 from eval.journal import RunError
 from eval.metrics import GROUND_TRUTH
 from ovseg_demo import image
@@ -273,20 +273,13 @@ def test_seds_options_are_settings_and_are_told(command, tmp_path, monkeypatch):
     assert len(command("--rejection", "8,8,4", "--keep-aspect")[1]) == 2
 
 
-@pytest.mark.parametrize(("dataset", "weight"), [("voc_20", 0.45), ("context_459", 0.6), ("ade20k_847", 0.7)])
-def test_the_papers_weights_of_clip(dataset, weight):
-    assert evaluate._with_published({"ensemble": "published"}, dataset) == {"ensemble": weight}
-    assert evaluate._with_published({"ensemble": "0.3"}, dataset) == {"ensemble": "0.3"}
-    assert evaluate._with_published({}, dataset) == {}
-
-
 def test_a_limit_takes_the_first_images(command):
     (report,) = command("--limit", 2)[1].values()
     assert (report["images"], report["dataset"]["images"]) == (2, 2)
 
 
 def test_two_parts_make_the_whole(command, monkeypatch):
-    monkeypatch.setattr(evaluate, "held_out", lambda key: key in ("photo 1", "photo 3"))
+    monkeypatch.setattr(run_arguments, "held_out", lambda key: key in ("photo 1", "photo 3"))
     for part in ("held-out", "rest"):
         command("--part", part)
     parts = {report["settings"]["part"]: report["images"] for report in command()[1].values()}
@@ -294,7 +287,7 @@ def test_two_parts_make_the_whole(command, monkeypatch):
 
 
 def test_a_part_without_images_is_one_line(command, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "held_out", lambda _: False)
+    monkeypatch.setattr(run_arguments, "held_out", lambda _: False)
     assert command("--part", "held-out")[0] == 1
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -12,6 +12,7 @@ from eval.boundary import BoundaryCounts
 from eval.journal import Failure, Record
 from eval.markdown import table
 from eval.metrics import Confusion
+from eval.open_iou import Similarities
 from eval.runner import Evaluation
 from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.vocabulary import Vocabulary
@@ -20,6 +21,7 @@ from tests.helpers import evaluation_fakes as fakes
 NASTY = "<script>alert('&|\"')</script>"
 NASTY_WORDS = Vocabulary((NASTY, *fakes.NAMES[1:]), ((),) * 4)
 LABELS = np.array([0, 0, 0, 0, 1, 1])
+SIMILARITIES = Similarities(np.array([[1, 0, 0.5, 0], [0, 1, 0, 0], [0.5, 0, 1, 0], [0, 0, 0, 1]]), "cosines of toys")
 PREDICTION = np.array([0, 0, 2, -1, 1, 1])
 
 
@@ -44,7 +46,7 @@ def content(dataset, *records: Record, failures: tuple[Failure, ...] = (), metho
         evaluation.boundary.add_sparse(each.boundary)
     settings = {"method": method, "options": {"granularity": 0.8}}
     return report.report_content(
-        evaluation, dataset, settings, {"cores": 2, "accelerator": None}, "python -m eval.evaluate"
+        evaluation, dataset, SIMILARITIES, settings, {"cores": 2, "accelerator": None}, "python -m eval.evaluate"
     )
 
 
@@ -60,14 +62,16 @@ def test_scores_stand_side_by_side_under_both_rules(dataset):
     assert found["scores"]["miou"]["union"]["miou"] == 0.5
     text = report.markdown(found)
     assert cells(text, "mIoU") == ["75.00", "50.00"]
+    assert cells(text, "Open mIoU") == ["81.25", "54.17"]
+    assert "Similarities of classes in Open mIoU: cosines of toys." in text
     assert cells(text, "mIoU, seen") == ["75.00", "75.00"]
     assert cells(text, "mIoU, unseen") == ["–", "–"]
     assert cells(text, "pixel accuracy") == ["66.67"]
     assert cells(text, "mean class accuracy") == ["75.00"]
     assert cells(text, "frequency-weighted IoU") == ["66.67"]
     assert cells(text, "boundary IoU") == ["75.00"]
-    assert cells(text, "0") == ["cat", "50.00", "50.00", "50.00", "4", "2"]
-    assert cells(text, "3") == ["sky", "–", "–", "–", "0", "0"]
+    assert cells(text, "0") == ["cat", "50.00", "50.00", "62.50", "50.00", "4", "2"]
+    assert cells(text, "3") == ["sky", "–", "–", "–", "–", "0", "0"]
 
 
 def test_a_benchmark_without_a_split_has_no_rows_for_one(dataset):
