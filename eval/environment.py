@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ _IRRELEVANT = {"ui", "render", "__main__.py", "cli.py", "command_line.py", "down
 """Files and folders that no count depends on; after a change of them finished images stay valid."""
 
 
-def settings(dataset: Dataset, method: str, options: MethodOptions, device: str, threads: int) -> dict[str, Any]:
+def settings(
+    dataset: Dataset, method: str, options: MethodOptions, device: str, threads: int, code: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything that the counts of an image depend on; runs with equal settings share their finished images.
 
     The number of images is no setting, so that finished images stay valid when --limit is raised. Of photos and label
@@ -34,6 +37,7 @@ def settings(dataset: Dataset, method: str, options: MethodOptions, device: str,
         options: options of the method.
         device: "cpu", "cuda" or "cuda:0".
         threads: CPU threads of a process.
+        code: files and folders of the project that the counts depend on beside those of `eval.evaluate`.
     """
     return {
         "method": method,
@@ -45,7 +49,7 @@ def settings(dataset: Dataset, method: str, options: MethodOptions, device: str,
         "device": device.split(":")[0],
         "threads": threads,
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "code": _code(),
+        "code": _code((*_CODE, *code)),
     }
 
 
@@ -86,10 +90,10 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _code() -> str:
-    """A digest of every source file that counts may depend on."""
+def _code(places: Sequence[str]) -> str:
+    """A digest of every source file in some files and folders of the project, without the irrelevant ones."""
     root = Path(__file__).resolve().parent.parent
-    paths = [root / name for name in _CODE]
+    paths = [root / name for name in places]
     sources = {file.relative_to(root) for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])}
     return digest(
         [[str(p), (root / p).read_text("utf-8")] for p in sorted(sources) if not _IRRELEVANT.intersection(p.parts)]

@@ -6,15 +6,17 @@ is incomplete after a kill or on a full disk is ignored: its image is evaluated 
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eval.metrics import Sparse
 from ovseg_demo.errors import UserError
 from ovseg_demo.runtime import files
+
+R = TypeVar("R")
 
 
 class RunError(UserError):
@@ -76,18 +78,22 @@ class Journal:
             if self._path.exists():
                 os.truncate(self._path, _entries(self._path.read_bytes())[1])
 
-    def append(self, entry: Record | Failure) -> None:
-        """Append an entry. Raises RunError when it cannot be written; earlier entries are kept."""
+    def append(self, entry: Any) -> None:
+        """Append a Failure, or a record: a dataclass with a key that is ready for JSON.
+
+        Raises RunError when it cannot be written; earlier entries are kept.
+        """
         line = json.dumps(asdict(entry), separators=(",", ":")) + "\n"
         with writing_into(self._folder), self._path.open("ab") as file:
             file.write(line.encode())
 
 
-def read(folder: Path) -> tuple[dict[str, Record], dict[str, Failure]]:
+def read(folder: Path, record: Callable[..., R]) -> tuple[dict[str, R], dict[str, Failure]]:
     """The finished images of all processes by key, and the failed images that did not succeed later, by key.
 
     Args:
         folder: folder of the run.
+        record: makes a record of the fields that were appended, for example the class `Record`.
     """
     records, failures = {}, {}
     for path in sorted(folder.glob("journal-*.jsonl")):
@@ -95,7 +101,7 @@ def read(folder: Path) -> tuple[dict[str, Record], dict[str, Failure]]:
             if "error" in fields:
                 failures[fields["key"]] = Failure(**fields)
             else:
-                records[fields["key"]] = Record(**fields)
+                records[fields["key"]] = record(**fields)
     return records, {key: failure for key, failure in failures.items() if key not in records}
 
 

@@ -53,8 +53,8 @@ def report_content(
     boundary = evaluation.boundary.iou()
     open_ious, open_means = open_iou(evaluation.confusion, similarities.matrix)
     metrics = {
-        "miou": {rule: _json_value(asdict(scores.means[rule])) for rule in RULES},
-        "open_miou": _json_value({**open_means, "similarities": similarities.source}),
+        "miou": {rule: json_value(asdict(scores.means[rule])) for rule in RULES},
+        "open_miou": json_value({**open_means, "similarities": similarities.source}),
         "boundary_iou": evaluation.boundary.mean(),
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_class_accuracy": scores.mean_class_accuracy,
@@ -85,8 +85,8 @@ def report_content(
         },
         "images": len(evaluation.records),
         "failures": [asdict(failure) for failure in evaluation.failures],
-        "scores": _json_value(metrics),
-        "classes": list(map(_json_value, classes)),
+        "scores": json_value(metrics),
+        "classes": list(map(json_value, classes)),
         "seconds": _seconds(evaluation.records),
         "settings": description,
         "environment": environment,
@@ -99,7 +99,7 @@ def markdown(report: dict[str, Any]) -> str:
     Args:
         report: content of its report.json.
     """
-    settings, dataset, failures = report["settings"], report["dataset"], report["failures"]
+    settings, dataset = report["settings"], report["dataset"]
     background = dataset["background"]
     words = f"{dataset['classes']} classes" + (f", '{background}' being what is left unlabelled" if background else "")
     parts = [
@@ -110,16 +110,28 @@ def markdown(report: dict[str, Any]) -> str:
         _score_table(report),
         "## Time",
         _time_table(report["seconds"]),
-        "## Failures",
-        table(["file", "why"], [[f["path"], f["error"]] for f in failures]) if failures else "None.",
         "## Classes",
         _class_table(report["classes"]),
+        *closing_parts(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def closing_parts(report: dict[str, Any]) -> list[str]:
+    """The last parts of a report in Markdown: failures, settings and environment, each with its heading.
+
+    Args:
+        report: content of a report.json, of which "failures", "settings" and "environment" are read.
+    """
+    failures = report["failures"]
+    return [
+        "## Failures",
+        table(["file", "why"], [[f["path"], f["error"]] for f in failures]) if failures else "None.",
         "## Settings",
-        table(["setting", "value"], [[name, _setting_text(name, value)] for name, value in _flat(settings)]),
+        table(["setting", "value"], [[name, _setting_text(name, value)] for name, value in _flat(report["settings"])]),
         "## Environment",
         table(["", ""], [[name, str(value)] for name, value in report["environment"].items() if value is not None]),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def comparison(reports: Sequence[dict[str, Any]]) -> str:
@@ -139,7 +151,7 @@ def comparison(reports: Sequence[dict[str, Any]]) -> str:
         values += [scores["pixel_accuracy"], scores["mean_class_accuracy"], scores["frequency_weighted_iou"]]
         values += [truth[name] for name in ("seen", "unseen", "harmonic")] * split
         counts = [_number(report["seconds"].get("inference", {}).get("median")), str(report["images"])]
-        rows.append([report["settings"]["method"], *map(_percent, values), *counts, str(len(report["failures"]))])
+        rows.append([report["settings"]["method"], *map(percent, values), *counts, str(len(report["failures"]))])
     return table([*head, "s / image", "images", "failed"], rows)
 
 
@@ -147,8 +159,8 @@ def _score_table(report: dict[str, Any]) -> str:
     """A table of the scores under both rules of the mean, and a table of the scores that do not depend on the rule."""
     scores, split = report["scores"], bool(report["dataset"]["unseen"])
     titles = {"miou": "mIoU", **({"seen": "mIoU, seen", "unseen": "mIoU, unseen", "harmonic": "hIoU"} if split else {})}
-    rows = [[title, *(_percent(scores["miou"][rule][name]) for rule in RULES)] for name, title in titles.items()]
-    rows.append(["Open mIoU", *(_percent(scores["open_miou"][rule]) for rule in RULES)])
+    rows = [[title, *(percent(scores["miou"][rule][name]) for rule in RULES)] for name, title in titles.items()]
+    rows.append(["Open mIoU", *(percent(scores["open_miou"][rule]) for rule in RULES)])
     single = {
         "boundary IoU": "boundary_iou",
         "pixel accuracy": "pixel_accuracy",
@@ -156,7 +168,7 @@ def _score_table(report: dict[str, Any]) -> str:
         "frequency-weighted IoU": "frequency_weighted_iou",
     }
     ruled = table(["%", *(RULE_TITLES[rule] for rule in RULES)], rows)
-    rest = table(["score", "%"], [[title, _percent(scores[name])] for title, name in single.items()])
+    rest = table(["score", "%"], [[title, percent(scores[name])] for title, name in single.items()])
     source = f"Similarities of classes in Open mIoU: {scores['open_miou']['similarities']}."
     return f"{ruled}\n\n{source}\n\n{rest}"
 
@@ -165,7 +177,7 @@ def _time_table(seconds: dict[str, Any]) -> str:
     rows = []
     for name, row in seconds.items():
         title = _PART_TITLES.get(name, f"inference: {name}")
-        share = _percent(row["share"]) if name in _WALL else ""
+        share = percent(row["share"]) if name in _WALL else ""
         rows.append([title, *(_number(row[key]) for key in ("total", "mean", "median")), share])
     return table(["seconds", "all images", "mean", "median", "share, %"], rows)
 
@@ -173,7 +185,7 @@ def _time_table(seconds: dict[str, Any]) -> str:
 def _class_table(classes: Sequence[dict[str, Any]]) -> str:
     rows = []
     for row in classes:
-        shares = [_percent(row[key]) for key in ("iou", "accuracy", "open_iou", "boundary_iou")]
+        shares = [percent(row[key]) for key in ("iou", "accuracy", "open_iou", "boundary_iou")]
         rows.append([str(row["index"]), row["name"], *shares, f"{row['pixels']:,}", f"{row['predicted']:,}"])
     return table(["", "class", "IoU, %", "accuracy, %", "Open IoU, %", "boundary IoU, %", "pixels", "predicted"], rows)
 
@@ -207,18 +219,19 @@ def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _setting_text(name: str, value: Any) -> str:
     if value is None:
-        return "auto" if name == "options, granularity" else "–"
+        return "auto" if name in ("options, granularity", "options, unlabelled") else "–"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """The value with None in place of NaN, which JSON lacks."""
     if isinstance(value, dict):
-        return {key: _json_value(inner) for key, inner in value.items()}
+        return {key: json_value(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share in percent with two decimals, or an en dash for None."""
     return "–" if share is None else f"{100 * share:.2f}"
 
 

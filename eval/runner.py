@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from eval import journal
 from eval.boundary import BoundaryCounts
 from eval.datasets.base import Dataset, DatasetError, Sample
-from eval.journal import Failure, Journal, Record, RunError
+from eval.journal import Failure, Journal, R, Record, RunError
 from eval.metrics import GROUND_TRUTH, Confusion
 from ovseg_demo import image
 from ovseg_demo.errors import ImageError
@@ -108,29 +108,73 @@ def evaluate(
         RunError: when `folder` cannot be written.
         UserError: when the method cannot be used, for example for lack of weights.
     """
-    finished, _ = journal.read(folder)
+    finished, _ = journal.read(folder, Record)
     own_journal, share = Journal(folder, process), dataset.samples[process::processes]
-    unfinished = [sample for sample in share if sample.key not in finished]
     total = Confusion(len(dataset.vocabulary))
     for sample in dataset:
         if sample.key in finished:
             total.add_sparse(finished[sample.key].confusion)
-    if unfinished:
+    if any(sample.key not in finished for sample in share):
         engine.load(method)
     predict = Predictor(engine, dataset, method, options)
+    record_samples(
+        share,
+        finished,
+        own_journal,
+        load=lambda sample: load_sample(dataset, sample, longest_side),
+        measure=lambda sample, loading: _evaluate_sample(sample, loading, predict, total),
+        title=method if processes == 1 else f"{method} (process 1 of {processes})",
+        status=lambda: f"mIoU {100 * total.scores().means[GROUND_TRUTH].miou:.2f}",
+        shown=process == 0,
+    )
+
+
+def record_samples(
+    samples: Sequence[Sample],
+    finished: Container[str],
+    own_journal: Journal,
+    load: "Callable[[Sample], Loaded]",
+    measure: "Callable[[Sample, Future[Loaded]], Any]",
+    title: str,
+    status: Callable[[], str] = str,
+    shown: bool = True,
+) -> None:
+    """Measure the samples that are not finished, and append a record of each to a journal, with a progress bar.
+
+    A sample that cannot be measured for its photo or its labels is reported and entered as a failure.
+
+    Args:
+        samples: the samples.
+        finished: keys of those that are finished.
+        own_journal: the journal of this process.
+        load: loads a sample; the next sample is loaded while one is measured.
+        measure: the record of a sample, given its content once it is loaded.
+        title: stands before the progress bar.
+        status: what is shown behind the bar after each sample.
+        shown: whether there is a progress bar.
+
+    Raises:
+        RunError: when the journal cannot be written.
+    """
+    unfinished = [sample for sample in samples if sample.key not in finished]
     with tqdm(
-        total=len(share),
-        initial=len(share) - len(unfinished),
-        desc=method if processes == 1 else f"{method} (process 1 of {processes})",
+        total=len(samples),
+        initial=len(samples) - len(unfinished),
+        desc=title,
         unit="image",
-        disable=None if process == 0 else True,
+        disable=None if shown else True,
     ) as bar:
-        for sample, loading in _prefetched(unfinished, lambda sample: _load(dataset, sample, longest_side)):
-            entry = _evaluate_sample(sample, loading, predict, total)
+        for sample, loading in _prefetched(unfinished, load):
+            try:
+                entry = measure(sample, loading)
+            except ImageError as error:
+                entry = Failure(sample.key, str(sample.image), str(error))
+            except DatasetError as error:
+                entry = Failure(sample.key, str(sample.labels), str(error))
             own_journal.append(entry)
             if isinstance(entry, Failure):
                 bar.write(f"{entry.path}: {entry.error}", file=sys.stderr)
-            bar.set_postfix_str(f"mIoU {100 * total.scores().means[GROUND_TRUTH].miou:.2f}", refresh=False)
+            bar.set_postfix_str(status(), refresh=False)
             bar.update()
 
 
@@ -144,40 +188,58 @@ def collect(dataset: Dataset, folder: Path) -> Evaluation:
     Raises:
         RunError: when an image has neither a record nor a failure.
     """
-    records, failures = journal.read(folder)
+    records, failures = collect_records(dataset, folder, Record)
     confusion, boundary = Confusion(len(dataset.vocabulary)), BoundaryCounts(len(dataset.vocabulary))
+    for record in records:
+        confusion.add_sparse(record.confusion)
+        boundary.add_sparse(record.boundary)
+    return Evaluation(confusion, boundary, records, failures)
+
+
+def collect_records(
+    dataset: Dataset, folder: Path, record: Callable[..., R]
+) -> tuple[tuple[R, ...], tuple[Failure, ...]]:
+    """The records and the failures of a run, each in the order of the benchmark.
+
+    Args:
+        dataset: the benchmark.
+        folder: folder of the run.
+        record: makes a record of the fields in the journals.
+
+    Raises:
+        RunError: when an image has neither a record nor a failure.
+    """
+    records, failures = journal.read(folder, record)
     if missing := [s.key for s in dataset if s.key not in records and s.key not in failures]:
         raise RunError(
             f"{len(missing)} of {len(dataset)} images have no record in {folder}, {missing[0]} for one; "
             "all processes must see the same folder."
         )
     kept = tuple(records[sample.key] for sample in dataset if sample.key in records)
-    for record in kept:
-        confusion.add_sparse(record.confusion)
-        boundary.add_sparse(record.boundary)
-    return Evaluation(confusion, boundary, kept, tuple(failures[s.key] for s in dataset if s.key in failures))
+    return kept, tuple(failures[s.key] for s in dataset if s.key in failures)
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
+    """The content of a sample.
+
+    Attributes:
+        photo: the photo.
+        labels: its labels at the photo's original size, int32 (H, W).
+        seconds: that loading took.
+    """
+
     photo: Photo
     labels: np.ndarray
     seconds: float
 
 
-def _evaluate_sample(
-    sample: Sample, loading: "Future[_Loaded]", predict: Predictor, total: Confusion
-) -> Record | Failure:
+def _evaluate_sample(sample: Sample, loading: "Future[Loaded]", predict: Predictor, total: Confusion) -> Record:
     """Evaluate one image, and add its counts to `total`."""
     times = [time.perf_counter()]
-    try:
-        loaded = loading.result()
-        times.append(time.perf_counter())
-        prediction, stages = predict(loaded.photo)
-    except ImageError as error:
-        return Failure(sample.key, str(sample.image), str(error))
-    except DatasetError as error:
-        return Failure(sample.key, str(sample.labels), str(error))
+    loaded = loading.result()
+    times.append(time.perf_counter())
+    prediction, stages = predict(loaded.photo)
     times.append(time.perf_counter())
     confusion, boundary = Confusion(len(total.counts)), BoundaryCounts(len(total.counts))
     confusion.add(loaded.labels, prediction)
@@ -196,8 +258,18 @@ def _evaluate_sample(
     )
 
 
-def _load(dataset: Dataset, sample: Sample, longest_side: int) -> _Loaded:
-    """A photo, reduced to at most `longest_side` pixels, and its labels. Raises ImageError or DatasetError."""
+def load_sample(dataset: Dataset, sample: Sample, longest_side: int) -> Loaded:
+    """A photo, reduced to at most `longest_side` pixels, and its labels.
+
+    Args:
+        dataset: the benchmark.
+        sample: one of its samples.
+        longest_side: largest longest side, in pixels, of the photo.
+
+    Raises:
+        ImageError: when the photo cannot be read.
+        DatasetError: when the labels cannot be used, or have another size than the photo.
+    """
     start = time.perf_counter()
     labels = dataset.load_labels(sample)
     photo = image.load(sample.image, longest_side)
@@ -205,7 +277,7 @@ def _load(dataset: Dataset, sample: Sample, longest_side: int) -> _Loaded:
         raise DatasetError(
             f"{sample.labels} has {_size(labels.shape)} pixels, but {sample.image} has {_size(photo.original_size)}."
         )
-    return _Loaded(photo, labels, time.perf_counter() - start)
+    return Loaded(photo, labels, time.perf_counter() - start)
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(root, tmp_path):
             run(dataset, folder, reader)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert len(journal.read(folder)[0]) == 3
+    assert len(journal.read(folder, journal.Record)[0]) == 3
     rest = fakes.Reader()
     assert same(whole, run(dataset, folder, rest))
     assert len(rest.shown) == COUNT - 3
