@@ -5,7 +5,7 @@ layer of equation 4 to the product of assignment and regions, the released code,
 assignment alone, and QuickGELU in place of GELU.
 """
 
-from functools import partial
+from typing import Any
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
@@ -26,6 +26,13 @@ _DECODER_HEADS = 8
 _LONGEST_PERIOD = 10_000
 
 
+class _Norm(nn.LayerNorm):
+    """The layer norm of the pixel decoder; CLIP's adds 1e-5."""
+
+    def __init__(self, width: int, **placement: Any) -> None:
+        super().__init__(width, eps=1e-6, **placement)
+
+
 class PixelDecoder(nn.Module):
     """Predicts the pixels of all patches from tokens of some.
 
@@ -39,14 +46,14 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, width: int, patches: int, values: int) -> None:
         super().__init__()
-        inner, norm = width // 2, partial(nn.LayerNorm, eps=1e-6)
+        inner = width // 2
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.empty(1, 1, inner))
         self.register_buffer("positions", sine_positions(inner, round(patches**0.5))[None])
         self.blocks = nn.ModuleList(
-            Block(inner, _DECODER_HEADS, qkv_bias=True, norm_layer=norm) for _ in range(DECODER_BLOCKS)
+            Block(inner, _DECODER_HEADS, qkv_bias=True, norm_layer=_Norm) for _ in range(DECODER_BLOCKS)
         )
-        self.norm, self.predict = norm(inner), nn.Linear(inner, values)
+        self.norm, self.predict = _Norm(inner), nn.Linear(inner, values)
 
     def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
         """Predicted values of all patches, (B, T, 3 * patch size²).
