@@ -1,7 +1,7 @@
 """Published numbers and texts, written out once more: a slip in any of them would change results without any error.
 
-They were read from the released code and configurations of OVSeg, SED, TagCLIP, ZegCLIP and NACLIP. Long lists stand
-as the beginning of the SHA-256 of their lines.
+They were read from the released code and configurations of OVSeg, SED, TagCLIP, ZegCLIP, NACLIP and SegCLIP. Long
+lists stand as the beginning of the SHA-256 of their lines.
 """
 
 import hashlib
@@ -23,6 +23,10 @@ from ovseg_demo.methods.ovseg import maskformer
 from ovseg_demo.methods.sed import cost_maps
 from ovseg_demo.methods.sed import decoder as sed_decoder
 from ovseg_demo.methods.sed.loading import ARCHITECTURES
+from ovseg_demo.methods.segclip import encoder as segclip_encoder
+from ovseg_demo.methods.segclip import group_module, image_tower, reconstruction
+from ovseg_demo.methods.segclip import scores as segclip_scores
+from ovseg_demo.methods.segclip.options import SegCLIPOptions
 from ovseg_demo.methods.tagclip import image_encoder, prompted_tower, scores, training_info
 from ovseg_demo.methods.tagclip.decoder import DecoderSizes
 from ovseg_demo.models.clip import convnext, mask_prompts, region_classifier, templates, text
@@ -91,6 +95,20 @@ def test_ovseg_with_maskformer_is_loaded_with_its_sizes_and_thresholds(
     predictor = maskformer.create_predictor(released, "cpu")
     assert (predictor.shortest, predictor.longest, method._threshold) == (shortest, longest, threshold)
     assert longest <= image.READING_SIDE
+
+
+def test_segclip():
+    assert segclip_encoder.TEMPLATES == ("a photo of a {}.",)
+    assert (segclip_encoder.HIGHEST_SCALE, segclip_scores.IMAGE_CLASSES) == (100, 5)
+    assert (group_module.REGIONS, group_module.CROSS_LAYERS, group_module.GUMBEL_TEMPERATURE) == (8, 2, 0.9)
+    assert (image_tower.PATCH_BLOCKS, reconstruction.MASKED_SHARE) == (10, 0.75)
+    with torch.device("meta"):
+        branch = reconstruction.ReconstructionBranch(768, 196, 768)
+    assert (len(branch.blocks), len(branch.decoder.blocks)) == (2, 3)
+    decoder_attention = branch.decoder.blocks[0].attn
+    assert (decoder_attention.num_heads, branch.decoder.norm.eps) == (8, 1e-6)
+    options = {"background": 0.25, "image_prior": True, "recipe": "code", "overlap": 0.0}
+    assert SegCLIPOptions().given() == options
 
 
 def test_ovseg():

@@ -96,6 +96,20 @@ def _tagclip(prompts: int, trusty: bool) -> dict[str, Tensor]:
     return join_checkpoint(ReleasedModel(state, Decoder(sizes).state_dict(), sizes))
 
 
+def _segclip() -> dict[str, Tensor]:
+    """A whole SegCLIP, named as in the released file."""
+    import open_clip
+
+    from ovseg_demo.methods.segclip.checkpoint import ReleasedModel, join_checkpoint
+    from ovseg_demo.methods.segclip.image_tower import GroupingTower
+    from ovseg_demo.methods.segclip.reconstruction import reconstruction_branch
+
+    config: Any = open_clip.get_model_config("ViT-B-16-quickgelu")
+    made: Any = open_clip.CLIP(**config)
+    tower = made.visual = GroupingTower(made.visual)
+    return join_checkpoint(ReleasedModel(made.state_dict(), reconstruction_branch(tower).state_dict()))
+
+
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
@@ -107,6 +121,8 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "sed-convnext-b": partial(_sed, "convnext_base_w_320"),
     "sed-convnext-l": partial(_sed, "convnext_large_d_320"),
     "sed-own": partial(_sed, "convnext_base_w_320"),
+    "segclip": _segclip,
+    "segclip-own": _segclip,
     "tagclip-own": partial(_tagclip, 100, trusty=True),
     **{
         f"zegclip-{data}{setting}": partial(_tagclip, prompts, trusty=False)

@@ -102,11 +102,16 @@ class WindowLayout:
         """The number of windows."""
         return len(self.rows.starts) * len(self.columns.starts)
 
-    def cut(self, pixels: Tensor) -> Iterator[Tensor]:
-        """The windows (3, h, w) of the pixels (3, H, W) of the resized photo, in reading order."""
+    def areas(self) -> Iterator[tuple[slice, slice]]:
+        """The rows and columns of each window in the resized photo, in reading order."""
         for top in self.rows.starts:
             for left in self.columns.starts:
-                yield pixels[:, top : top + self.rows.window, left : left + self.columns.window]
+                yield slice(top, top + self.rows.window), slice(left, left + self.columns.window)
+
+    def cut(self, pixels: Tensor) -> Iterator[Tensor]:
+        """The windows (3, h, w) of the pixels (3, H, W) of the resized photo, in reading order."""
+        for rows, columns in self.areas():
+            yield pixels[:, rows, columns]
 
     def assemble(self, maps: Tensor) -> Tensor:
         """One map (K, rows of windows * h, columns of windows * w) of the maps of all windows, (windows, h * w, K)."""

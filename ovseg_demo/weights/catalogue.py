@@ -51,7 +51,8 @@ class Checkpoint:
         licence: SPDX name, or a sentence where there is none.
         bundled: True when the file ships in this repository.
         sources: where it comes from, best first. "hub:models/OWNER/REPO/FILE" or "hub:spaces/OWNER/REPO/FILE" is a
-            file of the Hugging Face Hub, "drive:ID" one of Google Drive; "build:COMMAND" remakes a bundled file.
+            file of the Hugging Face Hub, "drive:ID" one of Google Drive, "github:OWNER/REPO/TAG/FILE" one of a release
+            on GitHub; "build:COMMAND" remakes a bundled file.
         sha256: hex digest, or None where the publisher gives none.
         size: bytes, or None when unknown.
         md5_prefix: the first hex digits of its md5, where that is all that is published.

@@ -151,6 +151,9 @@ def _resolve(source: str, checkpoint: Checkpoint) -> tuple[str, Checkpoint]:
     kind, place = source.split(":", 1)
     if kind == "drive":
         return f"https://drive.google.com/uc?id={place}", checkpoint
+    if kind == "github":
+        owner, repo, tag, name = place.split("/")
+        return f"https://github.com/{owner}/{repo}/releases/download/{tag}/{name}", checkpoint
     repo_type, owner, repo, name = place.split("/", 3)
     url = hf_hub_url(f"{owner}/{repo}", name, repo_type=repo_type.removesuffix("s"))
     metadata = get_hf_file_metadata(url)
@@ -231,6 +234,9 @@ def _source_name(source: str) -> str:
     kind, place = source.split(":", 1)
     if kind == "drive":
         return f"Google Drive (file {place})"
+    if kind == "github":
+        owner, repo, tag, _ = place.split("/")
+        return f"release {tag} of {owner}/{repo} on GitHub"
     _, owner, repo, _ = place.split("/", 3)
     return f"{owner}/{repo} on the Hugging Face Hub"
 

@@ -5,6 +5,7 @@ import torch
 
 from eval.benchmark.random_weights import BUILDERS
 from ovseg_demo.methods.sed import checkpoint as sed
+from ovseg_demo.methods.segclip import checkpoint as segclip
 from ovseg_demo.methods.tagclip import checkpoint as tagclip
 from ovseg_demo.weights import catalogue
 
@@ -17,6 +18,8 @@ from ovseg_demo.weights import catalogue
         ("sed-convnext-b", 608),
         ("sed-convnext-l", 658),
         ("sed-own", 608),
+        ("segclip", 415),
+        ("segclip-own", 415),
         ("tagclip-own", 352),
         ("zegclip-voc", 345),
         ("zegclip-coco-supervised", 345),
@@ -34,3 +37,6 @@ def test_tensors_are_named_as_in_the_file(checkpoint_id, count):
         assert (len(parts.clip), len(parts.decoder)) == (count - 115, 115)
     if checkpoint_id.startswith(("tagclip", "zegclip")):
         assert len(tagclip.split_checkpoint(state).clip) == 158 + 149
+    if checkpoint_id.startswith("segclip"):
+        parts = segclip.split_checkpoint(state)
+        assert (len(parts.clip), len(parts.reconstruction)) == (345, 70)

@@ -7,10 +7,11 @@ import open_clip
 import torch
 from torch import Tensor
 
+from ovseg_demo.methods.class_texts import ClassTextEmbeddings
 from ovseg_demo.methods.segclip.checkpoint import ReleasedModel, join_checkpoint
 from ovseg_demo.methods.segclip.model import build_empty_segclip
 from ovseg_demo.methods.segclip.reconstruction import reconstruction_branch
-from tests.helpers.oracle import weights
+from tests.helpers.oracle import fixture, weights
 
 ARCHITECTURE = "tiny-segclip-quickgelu"
 PATCH, SIDE, WIDTH, EMBEDDING = 8, 48, 128, 16
@@ -40,3 +41,9 @@ def published() -> dict[str, Tensor]:
     made["vis_mae_decoder.decoder_pos_embed"] = branch.decoder.positions
     made["clip.logit_scale"] = torch.tensor(4.7)  # more than 100 after exp
     return made
+
+
+def classes(count: int) -> ClassTextEmbeddings:
+    """The embeddings by which the fixture's classes are told apart, of so many of its seven classes."""
+    embeddings = torch.tensor(fixture("segclip.json")["classes"][:count])
+    return ClassTextEmbeddings(embeddings, torch.arange(count))

@@ -161,4 +161,4 @@ def test_what_ovseg_publishes_is_catalogued(checkpoint):
 def test_the_catalogue_is_well_formed():
     entries = json.loads((catalogue._CATALOGUE).read_text())
     assert len({e["id"] for e in entries}) == len({e["file"] for e in entries}) == len(entries)
-    assert all(source.split(":")[0] in ("hub", "drive", "build") for e in entries for source in e["sources"])
+    assert all(source.split(":")[0] in ("hub", "drive", "github", "build") for e in entries for source in e["sources"])

@@ -22,6 +22,7 @@ from ovseg_demo.weights.catalogue import Checkpoint
 
 HUB = "hub:spaces/owner/repo/folder/tiny.pth"
 DRIVE = "drive:1cn-ohxgXDrDfkzC1QdO"
+GITHUB = "github:owner/repo/tag/tiny.pth"
 BLOCK = 512 * 1024
 """What gdown writes at a time; of an interrupted transfer, whole blocks are kept."""
 
@@ -43,7 +44,7 @@ class Site:
     """What the server does: knobs that tests turn, and what it was asked for.
 
     Attributes:
-        content: the file, by the first word of the path: "spaces" or "drive".
+        content: the file, by the first word of the path: "spaces", "drive" or "github".
         status: answered in place of the file where it is not 200.
         pages: HTML that Drive answers before the file, one a request.
         cut: bytes after which a transfer breaks off; each transfer takes one.
@@ -53,13 +54,13 @@ class Site:
     """
 
     def __init__(self) -> None:
-        self.content = {"spaces": weights(), "drive": weights()}
-        self.status = {"spaces": 200, "drive": 200}
+        self.content = {place: weights() for place in ("spaces", "drive", "github")}
+        self.status = dict.fromkeys(self.content, 200)
         self.pages: list[str] = []
         self.cut: list[int] = []
         self.continues = True
         self.sha256: str | None = None
-        self.asked: dict[str, list[str | None]] = {"spaces": [], "drive": []}
+        self.asked: dict[str, list[str | None]] = {place: [] for place in self.content}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -117,12 +118,9 @@ def site(monkeypatch) -> Iterator[Site]:
         ask = requests.Session.request
 
         def here(session, method, url, **options):
-            return ask(
-                session,
-                method,
-                re.sub(r"https://drive(\.usercontent)?\.google\.com/\w+", f"{address}/drive", url),
-                **options,
-            )
+            url = re.sub(r"https://drive(\.usercontent)?\.google\.com/\w+", f"{address}/drive", url)
+            url = url.replace("https://github.com/owner/repo/releases/download/tag", f"{address}/github")
+            return ask(session, method, url, **options)
 
         monkeypatch.setattr(requests.Session, "request", here)
         monkeypatch.setattr(
@@ -159,7 +157,7 @@ def loads(entry: Checkpoint) -> bool:
         return False
 
 
-@pytest.mark.parametrize("source", [HUB, DRIVE])
+@pytest.mark.parametrize("source", [HUB, DRIVE, GITHUB])
 def test_a_download_appears_under_its_name(entry, site, source):
     heard = []
     path = download.download(replace(entry, sources=(source,)), lambda *here: heard.append(here))
@@ -175,7 +173,7 @@ def test_a_download_appears_under_its_name(entry, site, source):
 def test_what_is_here_and_good_is_not_fetched(entry, site):
     download.download(entry)
     assert download.download(entry) == entry.path
-    assert site.asked == {"spaces": [None], "drive": []}
+    assert site.asked == {"spaces": [None], "drive": [], "github": []}
 
 
 @pytest.mark.parametrize("damage", [b"damaged", b""])

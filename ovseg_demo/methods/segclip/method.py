@@ -1,0 +1,55 @@
+"""SegCLIP as a method of the demo: patches gather to regions on their own, and words name the regions.
+
+Luo et al., "SegCLIP: Patch Aggregation with Learnable Centers for Open-Vocabulary Semantic Segmentation", ICML 2023.
+"""
+
+import torch
+
+from ovseg_demo import image
+from ovseg_demo.image import Photo
+from ovseg_demo.methods import class_texts, windows
+from ovseg_demo.methods.segclip.cells import cut_cells
+from ovseg_demo.methods.segclip.encoder import SegCLIPEncoder
+from ovseg_demo.methods.segclip.options import SegCLIPOptions
+from ovseg_demo.methods.segclip.scores import name_cells, name_patches, region_scores
+from ovseg_demo.methods.windows import WindowLayout
+from ovseg_demo.result import Segmentation
+from ovseg_demo.runtime.stages import Stages
+from ovseg_demo.vocabulary import Vocabulary
+
+
+class SegCLIP:
+    """SegCLIP.
+
+    Args:
+        encoder: forms the regions of photos and embeds words.
+        longest: longest side, in pixels, of the photos that the encoder is given.
+    """
+
+    def __init__(self, encoder: SegCLIPEncoder, longest: int = image.WORKING_SIDE) -> None:
+        self._encoder, self._longest = encoder, longest
+
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: SegCLIPOptions, stages: Stages) -> Segmentation:
+        """Segment a photo.
+
+        A pixel's confidence is the score of its class, with which the background threshold is compared. A vocabulary
+        of one class competes with background prompts.
+        """
+        encoder, size = self._encoder, photo.pixels.shape[:2]
+        pixels = photo.pixels_for(self._longest)
+        stride = max(1, round(windows.WINDOW * (1 - options.overlap)))
+        read = (photo.key, encoder.name, options.overlap)
+        regions = stages.cached(
+            "Reading the photo",
+            ("regions", *read),
+            lambda report: encoder.read_windows(
+                pixels, WindowLayout.of(pixels.shape[:2], windows.WINDOW, stride, encoder.patch), report
+            ),
+        )
+        cells = stages.cached("Placing regions", ("region cells", *read), lambda _: cut_cells(regions, size))
+        texts = class_texts.embed_vocabulary(encoder, vocabulary, stages)
+        with stages.timed("Naming pixels"), torch.inference_mode():
+            scores = region_scores(regions, texts, encoder.scale, options.image_prior)
+            if options.recipe == "code":
+                return name_cells(scores, cells, vocabulary.names, options.background)
+            return name_patches(scores, regions, vocabulary.names, options.background, size)

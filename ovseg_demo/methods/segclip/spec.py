@@ -1,0 +1,22 @@
+"""The methods of SegCLIP that people can choose."""
+
+from ovseg_demo.image import READING_SIDE
+from ovseg_demo.methods.base import Method, MethodSpec
+from ovseg_demo.methods.segclip.options import SegCLIPOptions
+from ovseg_demo.runtime.shared_models import SharedModels
+
+
+def _segclip(method: str, title: str) -> MethodSpec:
+    """A SegCLIP, a whole model in one file whose catalogue id is that of the method."""
+
+    def build(models: SharedModels) -> Method:
+        from ovseg_demo.methods.segclip.encoder import load_encoder
+        from ovseg_demo.methods.segclip.method import SegCLIP
+
+        return SegCLIP(load_encoder(method, models.device), READING_SIDE)
+
+    summary = "No masks: patches gather to eight regions, as captions alone have taught, and words name the regions."
+    return MethodSpec(method, f"SegCLIP · {title}", summary, (method,), build, SegCLIPOptions, READING_SIDE)
+
+
+SEGCLIP = (_segclip("segclip", "as published"), _segclip("segclip-own", "trained by you"))
