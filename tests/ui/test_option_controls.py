@@ -5,7 +5,9 @@ from ovseg_demo.methods.registry import REGISTRY
 from ovseg_demo.ui.option_controls import OptionControls
 from ovseg_demo.ui.page_request import PageRequest
 
+SEGCLIP = ["background", "image_prior", "overlap"]
 KEYS = ["granularity", "proposals", "rejection", "seen", "trusty", "strategy", "pamr", "masks", "short_side", "stride"]
+KEYS += SEGCLIP
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def values_of(controls: OptionControls, words: str = "cat, sofa|couch, sky", **m
         (["zegclip-voc"], ["seen"]),
         (["tagclip-own"], ["seen", "trusty"]),
         (["dense-clip-vitb16"], ["strategy", "pamr", "masks", "short_side", "stride"]),
+        (["segclip"], SEGCLIP),
         (["mini-dense", "zegclip-voc", "tagclip-own", "sed-own"], ["rejection", "seen", "trusty"]),
     ],
 )
@@ -45,10 +48,10 @@ def test_a_group_shows_where_a_method_has_the_option(controls, chosen, shown):
 
 
 def test_the_page_opens_with_the_options_of_its_first_method(controls):
-    assert [group.visible for group in controls.groups] == [True, True] + [False] * 8
+    assert [group.visible for group in controls.groups] == [True, True] + [False] * (len(KEYS) - 2)
 
 
-@pytest.mark.parametrize("method", ["ovseg-sam-mini", "sed-mini", "tagclip-mini", "dense-clip-vitb16"])
+@pytest.mark.parametrize("method", ["ovseg-sam-mini", "sed-mini", "tagclip-mini", "dense-clip-vitb16", "segclip"])
 def test_the_controls_have_the_default_values_until_somebody_moves_them(controls, method):
     request = PageRequest("cat.jpg", "cat", (method,), values_of(controls))
     assert request.options(method) == REGISTRY[method].options()

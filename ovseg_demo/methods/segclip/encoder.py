@@ -128,8 +128,8 @@ class SegCLIPEncoder:
     def _read(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Regions (N, R, D), whole windows (N, D) and soft assignment (N, R, h, w) of windows (N, 3, h', w')."""
         found = self._tower(windows.to(self._device))
-        unit = (F.normalize(each, dim=-1) for each in (found.regions, found.images))
-        return *unit, found.grouping.soft.unflatten(2, found.grid)
+        soft = found.grouping.soft.unflatten(2, found.grid)
+        return F.normalize(found.regions, dim=-1), F.normalize(found.images, dim=-1), soft
 
 
 def load_encoder(checkpoint_id: str, device: str, architecture: str = ARCHITECTURE) -> SegCLIPEncoder:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ovseg_demo.methods.options import Checkbox, MethodOptions, Radio, Slider
+from ovseg_demo.methods.options import Checkbox, MethodOptions, Slider
 
 CONTEXT_THRESHOLD = 0.25
 """The background threshold that was published for PASCAL Context, by paper and code."""
@@ -36,7 +36,7 @@ class SegCLIPOptions(MethodOptions):
         title="Image prior",
         description="Only the five words that fit a window best are looked for in it: in the code, not in the paper.",
     )
-    recipe: Annotated[Literal["code", "paper"], Radio(live=True)] = Field(
+    recipe: Literal["code", "paper"] = Field(
         "code",
         title="Recipe",
         description="Each pixel gets one region, as in the released code, or class scores are interpolated, as in the "

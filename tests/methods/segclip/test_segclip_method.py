@@ -86,7 +86,7 @@ def test_words_and_live_options_leave_the_photo_read(encoder, photo, cache):
     plain, timings = segment(encoder, photo, cache=cache)
     assert timings[READING] > 0
     live = {name for name, option in SegCLIPOptions.declared().items() if option.control and option.control.live}
-    assert live == {"background", "image_prior", "recipe"}
+    assert live == {"background", "image_prior"}
     for changed in ({"background": 0.9}, {"image_prior": False}, {"recipe": "paper"}):
         other, timings = segment(encoder, photo, cache=cache, **changed)
         assert timings[READING] == timings[PLACING] == timings["Reading words"] == 0
