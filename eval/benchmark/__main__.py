@@ -6,6 +6,7 @@
     python -m eval.benchmark methods       every method against the number of classes, with a plot
     python -m eval.benchmark regions       embedding of regions by CLIP, compared with OVSeg's release
     python -m eval.benchmark sed           SED against the number of classes, compared with its release
+    python -m eval.benchmark segclip       SegCLIP, from pixels to labels, compared with its release
     python -m eval.benchmark tagclip       TagCLIP and ZegCLIP, likewise
 
 The figures depend on the machine that the benchmark runs on; no test asserts a time. Needs Linux.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import dense, interactive, memory, regions, sed, tagclip
+from eval.benchmark import dense, interactive, memory, regions, sed, segclip, tagclip
 from eval.benchmark import methods as methods_benchmark
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
@@ -101,6 +102,14 @@ def _parser() -> argparse.ArgumentParser:
     costs.add_argument("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s")
     costs.set_defaults(run=_sed)
 
+    groups = commands.add_parser("segclip", help="SegCLIP from pixels to labels, beside the way of its release")
+    groups.add_argument(
+        "--model", default=next(iter(segclip.MODELS)), choices=segclip.MODELS, help="default: %(default)s"
+    )
+    groups.add_argument("--classes", type=_between(2, 1_000), default=21, metavar="N", help="default %(default)s")
+    groups.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    groups.set_defaults(run=_segclip)
+
     queries = commands.add_parser(
         "tagclip", help="TagCLIP against the number of classes, beside the way of its release"
     )
@@ -138,6 +147,11 @@ def _dense(arguments: argparse.Namespace) -> str:
 def _sed(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
     return sed.report(arguments.model, sorted(set(arguments.classes)), arguments.repeats, photo, arguments.out)
+
+
+def _segclip(arguments: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return segclip.report(arguments.model, arguments.classes, arguments.repeats, photo)
 
 
 def _tagclip(arguments: argparse.Namespace) -> str:
