@@ -12,12 +12,13 @@ from eval.absent_words.vocabularies import KINDS, PhotoClasses, draw, truth
 from eval.datasets.base import IGNORE, Dataset, Sample
 from eval.metrics import GROUND_TRUTH, Confusion, Sparse, ratio
 from eval.runner import Loaded, Segmenter
+from ovseg_demo import result
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import UNLABELLED, Segmentation
 from ovseg_demo.vocabulary import Vocabulary
 
-PRESENT = 0.5
+PRESENT = getattr(result, "PRESENT", 0.5)
 """The probability from which on a word is said to be in the photo."""
 
 
@@ -86,15 +87,15 @@ class Asker:
 
     def _outcome(self, loaded: Loaded, classes: PhotoClasses, offered: tuple[int, ...]) -> Outcome:
         counted, unlabelled = counted_classes(self._dataset)
-        result = self._ask(loaded.photo, offered)
-        nearest = result.resized(loaded.photo.original_size)
+        found = self._ask(loaded.photo, offered)
+        nearest = found.resized(loaded.photo.original_size)
         given = np.array([*offered, unlabelled], np.int32)[nearest.labels]  # UNLABELLED, -1, picks the last entry
         right = truth(loaded.labels, classes, offered, unlabelled)
         confusion = Confusion(counted)
         confusion.add(right, given)
         sure = (nearest.labels != UNLABELLED) & (right != IGNORE)
         confidence = Reliability.of(nearest.scores[sure], (given == right)[sure])
-        presence = _presence(result).tolist()
+        presence = _presence(found).tolist()
         present = [c in classes.present for c in offered]
         return Outcome(list(offered), present, presence, confusion.sparse(), confidence.sums.tolist())
 
@@ -104,9 +105,14 @@ class Asker:
         return self._engine.segment(photo, vocabulary, self._method, self._options)
 
 
-def _presence(result: Segmentation) -> np.ndarray:
-    """The probability that each class is in the photo, float32 (C,): the highest score that it has at any pixel."""
-    best = [result.top_scores[result.top_classes == c].max(initial=0) for c in range(len(result.names))]
+def _presence(found: Segmentation) -> np.ndarray:
+    """The probability that each class is in the photo, float32 (C,).
+
+    A result without that probability has the highest score of the class at any pixel in its place.
+    """
+    if (presence := getattr(found, "presence", None)) is not None:
+        return presence
+    best = [found.top_scores[found.top_classes == c].max(initial=0) for c in range(len(found.names))]
     return np.array(best, np.float32)
 
 
