@@ -52,6 +52,21 @@ class Evidence:
         return self.maps.nbytes
 
 
+@dataclass(frozen=True)
+class RegionMap:
+    """Regions that a method has formed before it names them, as it shows how it decided.
+
+    Attributes:
+        title: the step, for people.
+        regions: the region at each position, uint8 (h, w), at any resolution, over the whole image.
+        captions: what the method says of each region, for people; "" for a region without a position.
+    """
+
+    title: str
+    regions: np.ndarray
+    captions: tuple[str, ...]
+
+
 class SampledScores(Protocol):
     """Scores of C' classes at every pixel of an image, computed for the pixels that are requested."""
 
@@ -117,7 +132,7 @@ class Segmentation:
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[Evidence | RegionMap, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -109,6 +109,24 @@ def heat_map(pixels: np.ndarray, values: np.ndarray, limits: tuple[float, float]
     low, high = limits
     scaled = (values.astype(np.float32) - low) / ((high - low) or 1)
     large = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _over_grey(pixels, HEAT_COLOURS[np.clip(large * 255, 0, 255).astype(np.uint8)])
+
+
+def region_map(pixels: np.ndarray, regions: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Regions in their colours over the photo in grey.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        regions: the region at each position, uint8 (h, w), over the whole photo at any resolution.
+        colours: RGB, of each region, uint8 (R, 3).
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+    """
+    large = cv2.resize(regions, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_NEAREST)
+    return _over_grey(pixels, colours[large.astype(np.uint8)])
+
+
+def _over_grey(pixels: np.ndarray, coloured: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    heat = HEAT_COLOURS[np.clip(large * 255, 0, 255).astype(np.uint8)]
-    return cv2.addWeighted(heat, _HEAT_OPACITY, grey, 1 - _HEAT_OPACITY, 0)
+    return cv2.addWeighted(coloured, _HEAT_OPACITY, grey, 1 - _HEAT_OPACITY, 0)

@@ -1,4 +1,7 @@
-"""Look inside: heat maps of how a method decided, drawn for one word at a time and only when a person opens them."""
+"""Look inside: how a method decided, as heat maps of one word at a time and as the regions that it has formed.
+
+They are drawn only when a person opens them.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ import cv2
 import numpy as np
 
 from ovseg_demo.render import draw
-from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.result import Evidence, RegionMap, Segmentation
 from ovseg_demo.ui.payload import picture_url
 from ovseg_demo.ui.session import Answer
 
@@ -26,7 +29,8 @@ def available_maps(result: Segmentation) -> dict | None:
     """
     if not result.evidence:
         return None
-    named = sorted({index for step in result.evidence for index in step.classes or ()})
+    heat_maps = (step for step in result.evidence if isinstance(step, Evidence))
+    named = sorted({index for step in heat_maps for index in step.classes or ()})
     found = [summary.index for summary in result.summary() if summary.index in named]
     return {
         "id": next(_numbers),
@@ -36,7 +40,9 @@ def available_maps(result: Segmentation) -> dict | None:
 
 
 def draw_word_maps(answer: Answer, maps_id: Any, word: Any) -> dict:
-    """The heat maps of one word, ready for JSON: for each map a title, a picture as a data URL or None, and a caption.
+    """The maps of one word, ready for JSON: for each map a title, a picture as a data URL or None, and a caption.
+
+    A map of regions has "regions" in addition: pairs of the CSS colour of a region and what is said of it.
 
     Args:
         answer: whose evidence is drawn.
@@ -47,10 +53,12 @@ def draw_word_maps(answer: Answer, maps_id: Any, word: Any) -> dict:
     return {"id": maps_id, "word": word, "panels": list(_panels(answer.result.evidence, pixels, word))}
 
 
-def _panels(steps: tuple[Evidence, ...], pixels: np.ndarray, word: Any) -> Iterator[dict]:
+def _panels(steps: tuple[Evidence | RegionMap, ...], pixels: np.ndarray, word: Any) -> Iterator[dict]:
     before, rejected = None, False
     for step in steps:
-        if step.classes is None:
+        if isinstance(step, RegionMap):
+            yield _drawn_regions(step, pixels)
+        elif step.classes is None:
             yield from (_drawn(step, values, pixels) for values in step.maps)
         elif word in step.classes:
             before = step.title
@@ -68,6 +76,17 @@ def _drawn(step: Evidence, values: np.ndarray, pixels: np.ndarray) -> dict:
     else:
         limits, caption = step.limits, "{:g} to {:g}, highest {:.2f}".format(*step.limits, high)
     return {"title": step.title, "picture": picture_url(draw.heat_map(pixels, values, limits)), "caption": caption}
+
+
+def _drawn_regions(step: RegionMap, pixels: np.ndarray) -> dict:
+    colours = draw.colours([f"region {number}" for number in range(len(step.captions))])
+    there = [(colour, caption) for colour, caption in zip(colours.tolist(), step.captions, strict=True) if caption]
+    return {
+        "title": step.title,
+        "picture": picture_url(draw.region_map(pixels, step.regions, colours)),
+        "caption": "",
+        "regions": [["rgb({} {} {})".format(*colour), caption] for colour, caption in there],
+    }
 
 
 def _bounded(pixels: np.ndarray) -> np.ndarray:

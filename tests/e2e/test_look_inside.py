@@ -7,15 +7,18 @@ import torch
 from ovseg_demo.methods import registry
 from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.sed.options import SEDMiniOptions
-from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.result import Evidence, RegionMap, Segmentation
 
 ATTACK = "<img src=x onerror=alert(1)>"
 WORDS = f"cat, dog, {ATTACK}, sky"
-FAKE = "sed-fake"
+FAKE, REGIONS = "sed-fake", "regions"
 
 
 class Fake:
-    """Finds the classes from left to right, in equal parts; rejection drops all but the first k."""
+    """Finds the classes from left to right, in equal parts; rejection drops all but the first k.
+
+    For the single word REGIONS it has a map of regions instead of heat maps.
+    """
 
     def segment(self, photo, vocabulary, options, stages):
         count = len(vocabulary)
@@ -26,6 +29,8 @@ class Fake:
             Evidence("Cost map", maps, tuple(range(count))),
             Evidence("After stage 1", maps[:kept], tuple(range(kept)), (0.0, 1.0)),
         )
+        if vocabulary.names == (REGIONS,):
+            steps = (RegionMap("Regions", np.array([[0, 1]], np.uint8), ("left", f"right of {ATTACK}")),)
         notes = (f"Early rejection: {count} words → {kept}.",) if options.rejection else ()
         return Segmentation(**{**vars(found), "evidence": steps, "notes": notes})
 
@@ -185,3 +190,20 @@ def test_the_bundled_sed_rejects_words_and_shows_every_stage(page):
     page.click(".evidence summary")
     assert titles(page)[:2] == ["Cost map", "Before stage 1"]
     assert "After stage 3" in titles(page)
+
+
+def test_regions_have_a_list_and_no_word_to_choose(page):
+    choose(page)
+    segment(page, REGIONS)
+    page.click(".evidence summary")
+    page.wait_for_selector(".evidence-regions")
+    assert page.locator(".evidence-regions li").all_inner_texts() == ["left", f"right of {ATTACK}"]
+    colours = page.locator(".evidence-regions .swatch").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).background)"
+    )
+    assert len(set(colours)) == 2
+    assert page.locator(".evidence-word").is_hidden()
+    assert page.locator(".evidence-key").is_hidden()
+    segment(page)
+    assert titles(page) == ["Cost map", "After stage 1"]
+    assert page.locator(".evidence-key").is_visible()

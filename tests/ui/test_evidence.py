@@ -8,7 +8,7 @@ from PIL import Image
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.methods.options import MethodOptions
-from ovseg_demo.result import Evidence, Segmentation
+from ovseg_demo.result import Evidence, RegionMap, Segmentation
 from ovseg_demo.ui import evidence
 from ovseg_demo.ui.session import Answer, Request
 
@@ -22,13 +22,13 @@ STEPS = (
 )
 
 
-def result(*steps: Evidence, labels: np.ndarray = LABELS) -> Segmentation:
+def result(*steps: Evidence | RegionMap, labels: np.ndarray = LABELS) -> Segmentation:
     return Segmentation(
         NAMES, labels, (labels >= 0).astype(np.float32), labels[None], labels[None] * 0.0, evidence=steps
     )
 
 
-def available_maps(*steps: Evidence, labels: np.ndarray = LABELS) -> dict:
+def available_maps(*steps: Evidence | RegionMap, labels: np.ndarray = LABELS) -> dict:
     available = evidence.available_maps(result(*steps, labels=labels))
     assert available is not None
     return available
@@ -112,3 +112,23 @@ def test_a_word_that_nobody_offered_is_no_failure(word):
 @pytest.mark.parametrize(("size", "drawn"), [((1000, 500), (320, 160)), ((10, 5), (10, 5)), ((1, 900), (1, 320))])
 def test_large_photos_are_drawn_small(size, drawn):
     assert decoded(maps_of(STEPS, 2, size)[0]["picture"]).shape[:2] == drawn
+
+
+def test_regions_are_drawn_in_the_colours_of_their_list():
+    halves = np.repeat(np.array([[0, 2]], np.uint8), 4, 0)
+    steps = (RegionMap("Regions", halves, ("cat 0.90", "", "<b>dog</b> 0.50")),)
+    available = available_maps(*steps)
+    assert (available["words"], available["first"]) == ([], None)
+    (panel,) = maps_of(steps, None)
+    assert panel["title"] == "Regions"
+    assert [caption for _, caption in panel["regions"]] == ["cat 0.90", "<b>dog</b> 0.50"]
+    picture = decoded(panel["picture"])  # of a black photo, so that the colours are only darker
+    for (colour, _), column in zip(panel["regions"], (10, 40), strict=True):
+        listed = np.array([int(part) for part in colour.strip("rgb()").split()])
+        assert abs(picture[50, column] - 0.7 * listed).max() < 12
+
+
+def test_regions_stand_among_the_maps_of_any_word():
+    steps = (STEPS[0], RegionMap("Regions", np.zeros((2, 2), np.uint8), ("cat",)))
+    assert [panel["title"] for panel in maps_of(steps, 1)] == ["Cost map", "Regions"]
+    assert "regions" not in maps_of(steps, 1)[0]

@@ -3,6 +3,8 @@
 Luo et al., "SegCLIP: Patch Aggregation with Learnable Centers for Open-Vocabulary Semantic Segmentation", ICML 2023.
 """
 
+from dataclasses import replace
+
 import torch
 
 from ovseg_demo import image
@@ -10,6 +12,7 @@ from ovseg_demo.image import Photo
 from ovseg_demo.methods import class_texts, windows
 from ovseg_demo.methods.segclip.cells import cut_cells
 from ovseg_demo.methods.segclip.encoder import SegCLIPEncoder
+from ovseg_demo.methods.segclip.evidence import formed_regions
 from ovseg_demo.methods.segclip.options import SegCLIPOptions
 from ovseg_demo.methods.segclip.scores import name_cells, name_patches, region_scores
 from ovseg_demo.methods.windows import WindowLayout
@@ -51,5 +54,7 @@ class SegCLIP:
         with stages.timed("Naming pixels"), torch.inference_mode():
             scores = region_scores(regions, texts, encoder.scale, options.image_prior)
             if options.recipe == "code":
-                return name_cells(scores, cells, vocabulary.names, options.background)
-            return name_patches(scores, regions, vocabulary.names, options.background, size)
+                result = name_cells(scores, cells, vocabulary.names, options.background)
+            else:
+                result = name_patches(scores, regions, vocabulary.names, options.background, size)
+            return replace(result, evidence=(formed_regions(scores, cells, vocabulary.names),))

@@ -1,4 +1,4 @@
-// Look inside: the heat maps by which a method decided, of one word at a time. Runs once inside gr.HTML, as viewer.js
+// Look inside: the maps by which a method decided, of one word at a time or of regions. Runs once inside gr.HTML, as viewer.js
 // does. With a result Python sends which maps there are; it draws the maps of a word on request, while this is open.
 
 const panels = find(".evidence-panels");
@@ -18,7 +18,7 @@ function begin(sent) {
   available = sent;
   const select = find("select");
   select.replaceChildren(...available.words.map(([index, name]) => new Option(name, index)));
-  find(".evidence-word").hidden = !available.words.length;
+  for (const part of [".evidence-word", ".evidence-key"]) find(part).hidden = !available.words.length;
   word = available.words.find(([, name]) => name === picked)?.[0] ?? available.first;
   if (word !== null) select.value = word;
   panels.replaceChildren();
@@ -26,7 +26,19 @@ function begin(sent) {
   request();
 }
 
-function panelOf({ title, picture, caption }) {
+function listOf(regions) {
+  const list = make("ul", "evidence-regions");
+  for (const [colour, text] of regions) {
+    const swatch = make("span", "swatch");
+    swatch.style.background = colour;
+    const item = make("li");
+    item.append(swatch, make("span", "", text));
+    list.append(item);
+  }
+  return list;
+}
+
+function panelOf({ title, picture, caption, regions }) {
   const node = make("figure", "evidence-panel");
   if (picture) {
     const image = make("img");
@@ -36,6 +48,8 @@ function panelOf({ title, picture, caption }) {
   }
   const text = make("figcaption");
   text.append(make("strong", "", title), make("span", "", caption));
+  if (regions) text.append(listOf(regions));
+  node.classList.toggle("wide", Boolean(regions));
   node.append(text);
   return node;
 }

@@ -95,6 +95,15 @@ def test_words_and_live_options_leave_the_photo_read(encoder, photo, cache):
     assert timings[READING] == timings[PLACING] == 0
 
 
+def test_the_regions_are_shown_as_they_formed(encoder, photo, cache):
+    (shown,) = segment(encoder, photo, cache=cache)[0].evidence
+    assert (shown.regions.shape, len(shown.captions)) == ((48, 80), 8)
+    assert {index for index, caption in enumerate(shown.captions) if caption} == set(np.unique(shown.regions))
+    (same,) = segment(encoder, photo, cache=cache, background=0.9, recipe="paper")[0].evidence
+    assert np.array_equal(same.regions, shown.regions)
+    assert same.captions == shown.captions
+
+
 def test_overlapping_windows_read_the_photo_anew(encoder, photo, cache):
     plain, _ = segment(encoder, photo, cache=cache, background=0.0)
     other, timings = segment(encoder, photo, cache=cache, background=0.0, overlap=0.75)

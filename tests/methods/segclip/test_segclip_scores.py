@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ovseg_demo.methods.class_texts import ClassTextEmbeddings
 from ovseg_demo.methods.segclip.cells import centre_areas, centre_map, cut_cells, window_regions
 from ovseg_demo.methods.segclip.encoder import PhotoRegions, SegCLIPEncoder
+from ovseg_demo.methods.segclip.evidence import formed_regions
 from ovseg_demo.methods.segclip.scores import name_cells, name_patches, region_scores
 from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.result import Segmentation
@@ -211,3 +212,22 @@ def test_regions_of_windows_are_told_by_their_centre(monkeypatch):
     assert np.array_equal(centre_map(cells, 8), expected)
     halves = [np.bincount(half.reshape(-1), minlength=8) for half in np.split(expected, 2, 1)]
     assert np.array_equal(centre_areas(cells), np.concatenate(halves))
+
+
+def test_each_region_tells_its_five_best_words(monkeypatch):
+    """A centre's regions in two windows are averaged by their area."""
+    monkeypatch.setattr("ovseg_demo.methods.windows.WINDOW", SIDE)
+    regions = drawn_regions(WindowLayout.of((48, 96), 48, 48, PATCH))
+    regions.soft[:, 7] = 0  # no pixel is of this region
+    cells, names = cut_cells(regions, (48, 96)), tuple("abcdefg")
+    scores = torch.zeros(2, 8, 8)
+    scores[0, 2], scores[1, 2] = torch.arange(8) / 10, torch.arange(7, -1, -1) / 10
+    found = formed_regions(scores, cells, names)
+    assert np.array_equal(found.regions, centre_map(cells, 8))
+    assert [bool(caption) for caption in found.captions] == [True] * 7 + [False]
+    left, right = (int((half == 2).sum()) for half in np.split(found.regions, 2, 1))
+    assert left != right
+    expected = (left * scores[0, 2] + right * scores[1, 2]) / (left + right)
+    best = expected[:7].sort(descending=True, stable=True)
+    words = ", ".join(f"{names[i]} {value:.2f}" for value, i in zip(best.values[:5], best.indices[:5], strict=True))
+    assert found.captions[2] == f"{100 * (left + right) / (48 * 96):.0f} % of the photo: {words}"
