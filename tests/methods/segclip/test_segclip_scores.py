@@ -202,6 +202,11 @@ def test_classes_beyond_the_names_are_never_drawn():
     expected = np.where(drawn_class.numpy()[window_regions(regions.soft[0], (48, 48))], 0, -1)
     assert np.array_equal(by_cells.labels, expected)
     assert {-1, 0} == set(np.unique(by_patches.labels))
+    scores = scores.flip(-1)
+    assert scores[0, :, 1].max() > scores[0, :, 0].max()
+    strict = name_cells(scores, cut_cells(regions, (48, 48)), ("a",), 1.0)  # the best region of the named class remains
+    expected = np.where(window_regions(regions.soft[0], (48, 48)) == int(scores[0, :, 0].argmax()), 0, -1)
+    assert np.array_equal(strict.labels, expected)
 
 
 def test_regions_of_windows_are_told_by_their_centre(monkeypatch):
