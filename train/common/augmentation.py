@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
 
 from eval.datasets.base import IGNORE
 from ovseg_demo.runtime.preprocess import resize_smoothed, scaled_size
@@ -69,6 +70,22 @@ def augment(
     padded[: photo.shape[0], : photo.shape[1]] = photo
     labels = np.pad(labels, padding, constant_values=IGNORE)
     return torch.from_numpy(padded).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+
+
+def draw_part(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of a random part of an image, as torchvision's RandomResizedCrop draws it.
+
+    Args:
+        size: (height, width) of the image.
+        scale: least and greatest share of the image's area.
+        ratio: least and greatest width divided by height; of an image that has no such part it is the middle.
+        generator: source of all randomness.
+    """
+    with torch.random.fork_rng(devices=[]):  # torchvision takes no generator
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return RandomResizedCrop.get_params(torch.empty(1, *size, device="meta"), list(scale), list(ratio))
 
 
 def _draw_crop(labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:

@@ -48,8 +48,8 @@ def device_of(state: PartialState) -> torch.device:
     return state.device
 
 
-def labelled_argument_parser(package: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the options of every pipeline that learns from labelled photos by a recipe.
+def recipe_argument_parser(package: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every pipeline that learns from sets of photos by a recipe.
 
     Args:
         package: dotted name of the package that runs as the command.
@@ -58,6 +58,17 @@ def labelled_argument_parser(package: str, description: str) -> argparse.Argumen
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=description)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--steps", type=int, metavar="N", help="instead of the recipe's; shortens any warm-up too")
+    parser.add_argument("--batch", type=int, metavar="N", help="photos a step over all processes; the recipe's if left")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos, for each one")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
+    return parser
+
+
+def labelled_argument_parser(package: str, description: str) -> argparse.ArgumentParser:
+    """As `recipe_argument_parser`, for sets of labelled photos."""
+    parser = recipe_argument_parser(package, description)
     parser.add_argument(
         "--dataset",
         action="append",
@@ -65,11 +76,6 @@ def labelled_argument_parser(package: str, description: str) -> argparse.Argumen
         choices=list(datasets.TRAINING),
         help="a training split under DIR, instead of its folders; may be given more than once",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="instead of the recipe's; shortens any warm-up too")
-    parser.add_argument("--batch", type=int, metavar="N", help="photos a step over all processes; the recipe's if left")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos, for each one")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
     return parser
 
 

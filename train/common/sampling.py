@@ -1,6 +1,7 @@
 """Batches of a training run: functions of the seed, the step and the process alone, drawn ahead by workers if any."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,33 @@ class SetSampler:
     def draw_photo(self, number: int, generator: torch.Generator) -> int:
         """The number of a photo, from 0, in the set with this number; all photos of a set are equally likely."""
         return int(torch.randint(self._photos[number], (), generator=generator))
+
+
+class EpochOrder:
+    """Rows in epochs. An epoch has every row once, except a remainder, in an order drawn for the epoch.
+
+    Args:
+        rows: the rows, int64 (N,).
+        size: the number of rows of a process in a step.
+        seed: seed of the orders.
+    """
+
+    def __init__(self, rows: np.ndarray, size: int, seed: int) -> None:
+        self._rows, self._size, self._seed = rows, size, seed
+        self._order = lru_cache(1)(self._shuffled)
+
+    def steps(self, processes: int) -> int:
+        """The number of steps of an epoch; 0 when there are too few rows for one step."""
+        return len(self._rows) // (self._size * processes)
+
+    def rows_of_step(self, generator: StepGenerator) -> list[int]:
+        """The rows of one process in a step, of which an epoch must have at least one."""
+        epoch, step = divmod(generator.step, self.steps(generator.processes))
+        first = (step * generator.processes + generator.process) * self._size
+        return self._order(epoch)[first : first + self._size].tolist()
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(self._rows)
 
 
 def step_seeds(seed: int, step: int, process: int) -> tuple[int, int]:

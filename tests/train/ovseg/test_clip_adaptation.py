@@ -13,9 +13,10 @@ from ovseg_demo.models.region_crops import masked_crops_and_masks
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from tests.helpers.pairs_data import COLOURS, folder_of, pair
+from train.common import contrastive
 from train.common.run_folder import TrainingError
 from train.common.sampling import StepGenerator
-from train.ovseg.clip import adaptation, initial_model
+from train.ovseg.clip import initial_model
 from train.ovseg.clip.adaptation import AdaptationTraining, retrieval_accuracy
 from train.ovseg.clip.pair_batches import PairBatches, region_of_pair
 from train.ovseg.pairs.shards import PairShards
@@ -149,13 +150,13 @@ def test_the_loss_is_symmetric_and_contrastive(clip, shards):
 def test_the_logits_are_float32_in_mixed_precision(clip, shards, monkeypatch):
     seen = []
 
-    class Watched(adaptation.ClipLoss):
+    class Watched(contrastive.ClipLoss):
         def get_logits(self, *given, **named):
             found = super().get_logits(*given, **named)
             seen.extend(each.dtype for each in found)
             return found
 
-    monkeypatch.setattr(adaptation, "ClipLoss", Watched)
+    monkeypatch.setattr(contrastive, "ClipLoss", Watched)
     module = AdaptationTraining(clip, False)
     with torch.autocast("cpu", torch.bfloat16):
         assert clip.visual(torch.zeros(1, 3, 64, 64)).dtype == torch.bfloat16

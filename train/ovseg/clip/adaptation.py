@@ -1,23 +1,18 @@
 """CLIP with the contrastive loss of its adaptation, and its retrieval accuracy on held-out pairs."""
 
-import math
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from accelerate import PartialState
-from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_demo.models.clip.text import encode_texts
+from train.common.contrastive import HIGHEST_SCALE, contrastive_loss
 from train.common.sampling import Batch
 from train.ovseg.clip.pair_batches import Tokenizer, region_of_pair
 from train.ovseg.pairs.shards import PairShards
-
-HIGHEST_SCALE = math.log(100)
-"""The logarithm that CLIP's learned scale is kept below (Radford et al. 2021, section 2.5)."""
 
 _PAIRS_PER_VOCABULARY = 256
 """Number of pairs whose words are the vocabulary in which retrieval is measured."""
@@ -38,10 +33,6 @@ class AdaptationTraining(nn.Module):
         self._prompts = prompts
         for value in [clip.visual.mask_embedding] if prompts else [*clip.visual.parameters(), clip.logit_scale]:
             value.requires_grad_()
-        state = PartialState()
-        self._loss = ClipLoss(
-            local_loss=True, gather_with_grad=True, rank=state.process_index, world_size=state.num_processes
-        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch of `PairBatches`, "contrastive"."""
@@ -49,9 +40,7 @@ class AdaptationTraining(nn.Module):
             self.clip.logit_scale.clamp_(max=HIGHEST_SCALE)
             words = encode_texts(self.clip, batch["tokens"])
         regions = self.clip.visual(batch["crops"], batch["masks"] if self._prompts else None)
-        with torch.autocast(regions.device.type, enabled=False):  # a cosine times 100 has few digits in bfloat16
-            embeddings = (F.normalize(vectors.float(), dim=-1) for vectors in (regions, words))
-            return {"contrastive": self._loss(*embeddings, self.clip.logit_scale.exp())}
+        return {"contrastive": contrastive_loss(regions, words, self.clip.logit_scale.exp())}
 
 
 @torch.inference_mode()

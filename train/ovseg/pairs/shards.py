@@ -1,5 +1,4 @@
-"""Mask-word pairs as WebDataset shards: written whole or not at all, streamed by any reader of that format, and read
-here in random access, because the batch of a training step is a function of the step.
+"""Mask-word pairs as WebDataset shards: written whole or not at all, and streamed by any reader of that format.
 
     pairs-000000.tar: PHOTO-PAIR.jpg    the tight crop of the region, not filled
                       PHOTO-PAIR.png    its mask, one bit a pixel
@@ -11,7 +10,6 @@ training data is filled with ImageNet's mean colour, while the released model fi
 
 import io
 import json
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from PIL import Image
 
 from ovseg_demo.runtime.files import write_atomically
 from train.common.run_folder import RunFolder, TrainingError
+from train.common.shards import TarShards
 from train.ovseg.pairs.optional_libraries import import_optional
 
 WRITER = "webdataset"
@@ -87,7 +86,7 @@ def write_shards(folder: RunFolder, number: int, pairs: Mapping[int, Sequence[Pa
 
 
 class PairShards:
-    """The pairs of all shards of a folder. Only the positions of the files in the shards are kept in memory.
+    """The pairs of all shards of a folder, in random access.
 
     Args:
         folder: folder of the shards.
@@ -101,35 +100,28 @@ class PairShards:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._paths = sorted(folder.glob("pairs-*.tar"))
-        indices = [_index_shard(path) for path in self._paths]
-        self.photos = np.concatenate([photos for photos, _ in indices] or [np.empty(0, np.int64)])
-        if not len(self.photos):
+        advice = "; delete it, and python -m train.ovseg.pairs makes it again"
+        self._shards = TarShards(sorted(folder.glob("pairs-*.tar")), _SUFFIXES, advice)
+        self.places = self._shards.places
+        if not len(self._shards):
             raise TrainingError(f"{folder} holds no pairs.")
-        self.places = np.concatenate([places for _, places in indices])
-        self._shards = np.repeat(np.arange(len(indices)), [len(photos) for photos, _ in indices])
+        self.photos = np.array([int(key.partition("-")[0]) for key in self._shards.keys], np.int64)
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self._shards)
 
     def __getitem__(self, index: int) -> Pair:
         """A pair, read from its shard. Raises TrainingError when the shard is damaged."""
-        crop_file, mask_file, metadata = (self._member(index, number) for number in range(len(_SUFFIXES)))
+        crop_file, mask_file, metadata = (self._shards.read(index, suffix) for suffix in _SUFFIXES)
         try:
             crop, mask = (np.array(Image.open(io.BytesIO(content))) for content in (crop_file, mask_file))
             return Pair(crop=crop, mask=mask.astype(bool), **_parse_metadata(metadata))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(self._paths[self._shards[index]]) from error
+            raise self._shards.damage(index) from error
 
     def metadata(self, index: int) -> dict[str, Any]:
         """The attributes of `Pair` without crop and mask."""
-        return _parse_metadata(self._member(index, _SUFFIXES.index("json")))
-
-    def _member(self, index: int, number: int) -> bytes:
-        offset, size = self.places[index, number].tolist()
-        with self._paths[self._shards[index]].open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return _parse_metadata(self._shards.read(index, "json"))
 
 
 def _encoded(pair: Pair) -> dict[str, bytes]:
@@ -143,22 +135,3 @@ def _encoded(pair: Pair) -> dict[str, bytes]:
 def _parse_metadata(content: bytes) -> dict[str, Any]:
     metadata = json.loads(content)
     return metadata | {"box": tuple(metadata["box"])}
-
-
-def _index_shard(shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Photo numbers, int64 (n,), and the offset and size of each file of each pair, int64 (n, files, 2)."""
-    files: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                files.setdefault(key, {})[suffix] = (member.offset_data, member.size)
-        places = [[parts[suffix] for suffix in _SUFFIXES] for parts in files.values()]
-        photos = [int(key.partition("-")[0]) for key in files]
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
-        raise _damaged(shard) from error
-    return np.array(photos, np.int64), np.array(places, np.int64).reshape(-1, len(_SUFFIXES), 2)
-
-
-def _damaged(shard: Path) -> TrainingError:
-    return TrainingError(f"{shard} is damaged; delete it, and python -m train.ovseg.pairs makes it again.")
