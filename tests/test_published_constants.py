@@ -34,13 +34,16 @@ from ovseg_demo.proposals.maskformer.model import MaskFormer
 from ovseg_demo.proposals.maskformer.swin import Swin
 from ovseg_demo.runtime import preprocess
 from tests.helpers.paths import FIXTURES
-from train.common import augmentation
+from train.common import augmentation, contrastive
 from train.common.schedule import Schedule
 from train.ovseg.clip import __main__ as clip_adaptation
-from train.ovseg.clip import adaptation
 from train.ovseg.maskformer import loss_weights
 from train.ovseg.maskformer import recipes as maskformer_recipes
 from train.sed import recipes as sed_recipes
+from train.segclip import batches as segclip_batches
+from train.segclip import recipes as segclip_recipes
+from train.segclip import superpixels
+from train.segclip import training as segclip_training
 from train.tagclip import losses as tagclip_losses
 from train.tagclip import recipes as tagclip_recipes
 
@@ -115,7 +118,7 @@ def test_ovseg():
     assert maskformer.DEMO_THRESHOLD == 0.35
     assert region_classifier.LOGIT_SCALE == 100
     assert mask_prompts.DEPTH == 3
-    assert pytest.approx(4.6051702) == adaptation.HIGHEST_SCALE
+    assert pytest.approx(4.6051702) == contrastive.HIGHEST_SCALE
     assert pytest.approx((122.7709383, 116.7460125, 104.09373615)) == preprocess.CLIP_MEAN
     assert pytest.approx((68.5005327, 66.6321579, 70.32316305)) == preprocess.CLIP_STD
     assert preprocess.IMAGENET_MEAN == (123.675, 116.28, 103.53)
@@ -259,6 +262,17 @@ def test_recipes_of_tagclip_and_zegclip(benchmark, prompts, steps, templates_nam
         assert (terms.masks, terms.dice, terms.trusty) == ({"tagclip": 20, "zegclip": 100}[model], 1, 10)
         assert (terms.form, terms.unlabelled) == ("code", True)
     assert (tagclip_losses._ALPHA, tagclip_losses._GAMMA) == (0.25, 2)
+
+
+def test_recipe_of_segclip():
+    recipe, schedule = segclip_recipes.SegCLIPRecipe(), segclip_recipes.schedule(1000)
+    assert (segclip_recipes.EPOCHS, recipe.batch, segclip_batches.LONGEST_CAPTION) == (10, 768, 32)
+    assert (schedule.learning_rate, schedule.warmup, schedule.decay, schedule.lowest) == (4e-3, 150, "cosine", 0)
+    assert (schedule.betas, schedule.epsilon, schedule.weight_decay, schedule.clip) == ((0.9, 0.98), 1e-6, 0.05, 1)
+    assert (schedule.averaging, set(segclip_training.RATES.values())) == (0, {1e-3})
+    assert (segclip_batches.AREA, segclip_batches.RATIO) == ((0.5, 1), (3 / 4, 4 / 3))
+    found = (superpixels.SIDE, superpixels.SCALE, superpixels.SIGMA, superpixels.SMALLEST)
+    assert found == (224, 224, 0.9, 224)
 
 
 def test_recipe_of_adapting_clip_to_masks():

@@ -21,6 +21,7 @@ from tests.helpers.mini_data import (
     write_labelled_set,
 )
 from tests.helpers.pairs_data import COLOURS, ByColour, Quarters, folder_of, pair, quarters
+from tests.helpers.segclip_data import write_captioned_photos
 from train.mini.heads import __main__ as mini_heads
 from train.mini.sed import __main__ as mini_sed
 from train.mini.tagclip import __main__ as mini_tagclip
@@ -31,6 +32,8 @@ from train.ovseg.maskformer import trained_model
 from train.ovseg.pairs import __main__ as pairs
 from train.sed import __main__ as sed
 from train.sed import saving as sed_saving
+from train.segclip import __main__ as segclip
+from train.segclip import saving as segclip_saving
 from train.tagclip import __main__ as tagclip
 from train.tagclip import saving as tagclip_saving
 
@@ -312,6 +315,18 @@ PIPELINES = {
         fitting=(sed,),
         record=("file", sed_saving.FILE),
         interruptions=(Interruption(), Interruption(step=2, resumed_with=("--workers", "1"))),
+    ),
+    "segclip": Pipeline(
+        segclip,
+        write_captioned_photos,
+        ("--smoke",),
+        (segclip_saving.FILE,),
+        NO_SETS,
+        ((("--recipe", "paper"), "(recipe was"), (("--steps", "5"), "(schedule was")),
+        (*_at_least(1, "steps", "batch", "chunk"), *_at_least(0, "workers", "seed")),
+        fitting=(segclip,),
+        record=("file", segclip_saving.FILE),
+        interruptions=(Interruption(step=2, resumed_with=("--workers", "1")),),
     ),
     "tagclip": Pipeline(
         tagclip,

@@ -17,7 +17,10 @@ from pathlib import Path
 _PRELOADED = [
     *("torch.nn.parallel.distributed", "spacy", "webdataset"),
     "tests.helpers.pairs_data",
-    *(f"train.{pipeline}.__main__" for pipeline in ("ovseg.clip", "ovseg.maskformer", "ovseg.pairs", "sed", "tagclip")),
+    *(
+        f"train.{pipeline}.__main__"
+        for pipeline in ("ovseg.clip", "ovseg.maskformer", "ovseg.pairs", "sed", "segclip", "tagclip")
+    ),
 ]
 _SECONDS = 240
 

@@ -106,7 +106,8 @@ class SemanticGroupModule(nn.Module):
         centres = self.centre_norm(centres)
         normalised = self.patch_norm(patches).mT
         keys, values = self.key_norm(self.key(normalised).mT), self.value(normalised).mT
-        soft, hard = assign(centres @ keys.mT, self.training)
+        with torch.autocast(patches.device.type, enabled=False):  # logits are not scaled: bfloat16 has too few digits
+            soft, hard = assign(centres.float() @ keys.float().mT, self.training)
         gathered = hard @ values / hard.sum(-1, keepdim=True).clamp(min=1)  # 0 for a centre without patches
         return Grouping(self.region_mlp(centres + gathered), soft, hard)
 

@@ -10,6 +10,7 @@ from ovseg_demo.methods.segclip.model import build_segclip
 from ovseg_demo.models.clip.text import encode_texts
 from tests.helpers import segclip_models
 from tests.helpers.oracle import drawn, fixture
+from train.common.contrastive import contrastive_loss
 from train.segclip.losses import superpixel_loss
 
 REFERENCE = fixture("segclip.json")
@@ -32,13 +33,18 @@ def test_a_batch_has_the_losses_of_the_reference(model, case, monkeypatch):
     monkeypatch.setattr(tower.group, "mixes_batch", case["mixes"])
     monkeypatch.setattr(tower.group, "training", True)
     found = tower(drawn("pixels", (2, 3, segclip_models.SIDE, segclip_models.SIDE)))
-    images = F.normalize(found.images, dim=-1)
-    texts = F.normalize(encode_texts(clip, tokenize(["a cat on a sofa", "two dogs"])), dim=-1)
-    logits, right = clip.logit_scale.exp().clamp(max=100) * images @ texts.T, torch.arange(2)
-    contrastive = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    texts = encode_texts(clip, tokenize(["a cat on a sofa", "two dogs"]))
+    contrastive = contrastive_loss(found.images, texts, clip.logit_scale.exp().clamp(max=100))
     assert contrastive.item() == pytest.approx(case["contrastive"], abs=1e-5)
     superpixels = (torch.arange(72) // 5).view(2, 36)
     assert superpixel_loss(found.grouping.hard, superpixels).item() == pytest.approx(case["superpixels"], abs=1e-7)
+
+
+def test_the_paper_does_not_divide_by_the_number_of_regions():
+    hard = F.one_hot(torch.tensor([[0, 1, 1, 3], [2, 2, 0, 1]]), 4).mT.float()
+    superpixels = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]])
+    code, paper = (superpixel_loss(hard, superpixels, form) for form in ("code", "paper"))
+    torch.testing.assert_close(paper, 4 * code)
 
 
 def test_superpixels_that_are_regions_cost_nothing():
