@@ -1,6 +1,6 @@
 """Train SegCLIP: patches of a CLIP learn to gather to regions, from captions alone.
 
-    python -m train.segclip --data DIR --out runs/segclip --chunk 48            one process, on the GPU if any
+    python -m train.segclip --data DIR --out runs/segclip --chunk 96            one process, on the GPU if any
     torchrun --nproc_per_node 8 -m train.segclip --data DIR --out runs/segclip ...    several, as published
     torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 -m train.segclip ...
                                                                                 several hosts, the same command on each
