@@ -79,6 +79,8 @@ class Engine:
             raise MethodError(f"{type(options).__name__} are no options of {method}; give {spec.options.__name__}.")
         stages = Stages(self.cache, self._worker, listener)
         result = self.load(method, listener).segment(photo, vocabulary, options, stages)
+        if options.unlabelled:
+            result = result.leave_out(options.unlabelled)
         return replace(result, timings=stages.timings, notes=photo.notes + vocabulary.notices + result.notes)
 
     def load(self, method: str = registry.DEFAULT, listener: Listener = ignore_progress) -> Method:

@@ -13,6 +13,8 @@ UNLABELLED = -1
 """Label of pixels without a class."""
 TOP = 5
 """Most classes that a result keeps for every pixel."""
+PRESENT = 0.5
+"""A class whose probability of being in the image is lower counts as not found."""
 _ROWS = 1024
 _BLOCK = {"cpu": 2**20}
 """Scores that are interpolated at once, by device: on a CPU so few that they stay in its cache."""
@@ -68,13 +70,13 @@ class RegionMap:
 
 
 class SampledScores(Protocol):
-    """Scores of C' classes at every pixel of an image, computed for the pixels that are requested."""
+    """Scores of C classes at every pixel of an image, computed for the pixels that are requested."""
 
     classes: int
     device: torch.device
 
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        """The scores of P pixels, by their row and column, int64 (P,): float32 (C', P), not negative."""
+        """The scores of P pixels, by their row and column, int64 (P,): float32 (C, P), not negative."""
         ...
 
 
@@ -82,7 +84,7 @@ class InterpolatedScores:
     """A map of scores, interpolated bilinearly to an image.
 
     Args:
-        class_scores: float32 (C', h, w), at any resolution.
+        class_scores: float32 (C, h, w), at any resolution.
         size: (H, W) of the image.
     """
 
@@ -92,7 +94,7 @@ class InterpolatedScores:
         self.device = class_scores.device
 
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        """The scores of P pixels, by their row and column, int64 (P,): float32 (C', P)."""
+        """The scores of P pixels, by their row and column, int64 (P,): float32 (C, P)."""
         height, width = self._size
         points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
         grid = torch.from_numpy(points).to(self._class_scores)[None, None]
@@ -122,6 +124,10 @@ class Segmentation:
         timings: seconds by stage; 0 for a stage answered from the cache.
         notes: sentences a person should read.
         evidence: the steps of the decision, in order; a class that a step has dropped is in none after it.
+        known: float32 (H, W) in [0, 1], the probability that a pixel shows the class of its label rather than something
+            that was not asked for; None where the method does not tell, and once pixels were left out.
+        presence: float32 (C,) in [0, 1], the probability that each class is in the image at all; None where the method
+            does not tell.
     """
 
     names: tuple[str, ...]
@@ -133,6 +139,8 @@ class Segmentation:
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     evidence: tuple[Evidence | RegionMap, ...] = ()
+    known: np.ndarray | None = None
+    presence: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -160,11 +168,10 @@ class Segmentation:
         """The same result with some pixels labelled anew; the result must have its `top_classes`.
 
         Args:
-            class_scores: float32 (C', h, w) with C' >= C, not negative, at any resolution; they are interpolated
-                bilinearly, a block of pixels at a time. Or an object that computes the scores of such a block. The
-                confidence of a pixel is the score of its class as a share of the sum over all classes. Classes beyond
-                C are background classes: they are never drawn, but pixels where one of them has the highest score stay
-                unlabelled. So do pixels where all scores are 0.
+            class_scores: float32 (C, h, w), not negative, at any resolution; they are interpolated bilinearly, a block
+                of pixels at a time. Or an object that computes the scores of such a block. The confidence of a pixel is
+                the score of its class as a share of the sum over all classes. Pixels where all scores are 0 stay
+                unlabelled.
             where: bool (H, W), the pixels that are labelled anew.
             independent: whether each score is a probability by itself, as of a sigmoid. The score of its class is then
                 the confidence of a pixel.
@@ -173,19 +180,39 @@ class Segmentation:
             plane.copy() for plane in (self.labels, self.scores, self.top_classes, self.top_scores)
         )
         source = InterpolatedScores(class_scores, self.size) if isinstance(class_scores, Tensor) else class_scores
-        flat, count, kept = np.flatnonzero(where), len(self.names), len(best)
-        step = max(1, _BLOCK.get(source.device.type, _BLOCK_ELSEWHERE) // source.classes)
-        for start in range(0, len(flat) if count else 0, step):
+        flat, kept = np.flatnonzero(where), len(best)
+        step = max(1, _BLOCK.get(source.device.type, _BLOCK_ELSEWHERE) // max(1, source.classes))
+        for start in range(0, len(flat) if kept else 0, step):
             rows, columns = np.divmod(flat[start : start + step], self.size[1])
             sampled = source.sample(rows, columns)
-            values, classes = sampled[:count].topk(kept, 0)
-            background = sampled[count:].gt(values[0]).any(0)
+            values, classes = sampled.topk(kept, 0)
             shares = values if independent else values / sampled.sum(0).clamp(min=torch.finfo(sampled.dtype).tiny)
-            drawn = (values[0] > 0) & ~background
+            drawn = values[0] > 0
             labels[rows, columns] = torch.where(drawn, classes[0], UNLABELLED).cpu()
             scores[rows, columns] = torch.where(drawn, shares[0], 0).cpu()
             best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
         return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
+
+    def leave_out(self, minimum: float) -> "Segmentation":
+        """The same result without the labels of pixels that show none of the classes.
+
+        The confidences, which compare the classes with each other, become those among everything that a pixel may show.
+
+        Args:
+            minimum: a pixel of a smaller `known` becomes unlabelled; 0 to 1.
+
+        A result without `known` stays as it is.
+        """
+        if self.known is None:
+            return self
+        kept = self.known >= minimum
+        return replace(
+            self,
+            labels=np.where(kept, self.labels, UNLABELLED),
+            scores=np.where(kept, self.scores * self.known, 0),
+            top_scores=self.top_scores * self.known,
+            known=None,
+        )
 
     def in_vocabulary(self, names: tuple[str, ...], indices: Sequence[int]) -> "Segmentation":
         """The same result in a larger vocabulary, whose further classes have no pixel.
@@ -195,7 +222,13 @@ class Segmentation:
             indices: the index in `names` of each class of this result; further indices are not used.
         """
         table = np.array([*indices[: len(self.names)], UNLABELLED], np.int32)  # UNLABELLED picks the last entry
-        return replace(self, names=names, labels=table[self.labels], top_classes=table[self.top_classes])
+        presence = None
+        if self.presence is not None:
+            presence = np.zeros(len(names), np.float32)
+            presence[table[:-1]] = self.presence
+        return replace(
+            self, names=names, labels=table[self.labels], top_classes=table[self.top_classes], presence=presence
+        )
 
     def mask(self, index: int) -> np.ndarray:
         """The pixels of one class, bool (H, W)."""
@@ -231,4 +264,5 @@ class Segmentation:
             scores=self.scores[nearest],
             top_classes=none.astype(np.int32),
             top_scores=none.astype(np.float32),
+            known=None if self.known is None else self.known[nearest],
         )

@@ -9,6 +9,8 @@ from ovseg_demo.methods import registry
 from ovseg_demo.methods.ovseg.options import SamOptions
 from ovseg_demo.ui import gallery
 
+ALL_PIXELS = SamOptions(unlabelled=0)
+
 
 def test_real_photos_are_named(engine):
     cases = [
@@ -17,7 +19,7 @@ def test_real_photos_are_named(engine):
         ("tram_bus_street.jpg", "bus, road, building, sky, cat", "bus", (0.05, 0.4)),
     ]
     for file, words, expected, (lowest, highest) in cases:
-        result = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words))
+        result = engine.segment(image.load(gallery.FOLDER / file), vocabulary.parse(words), options=ALL_PIXELS)
         found = {c.name: c.share for c in result.summary()}
         assert lowest < found[expected] < highest, (file, found)
         assert sum(found.values()) > 0.99, (file, found)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,35 @@ def test_resizing_repeats_pixels_and_returns():
     assert np.array_equal(larger.labels[1::2, 1::2], example().labels)
     assert larger.top_classes.shape == larger.top_scores.shape == (0, 4, 6)
     assert np.array_equal(larger.resized((2, 3)).labels, example().labels)
+    assert larger.known is None
+
+
+def test_resizing_keeps_what_is_known():
+    known = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32)
+    larger = replace(example(), known=known, presence=np.ones(3, np.float32)).resized((4, 6))
+    assert np.array_equal(larger.known[1::2, ::2], known)
+    assert np.array_equal(larger.leave_out(0.3).labels[::2, ::2], [[-1, -1, 2], [-1, 2, 2]])
+    assert larger.presence.tolist() == [1, 1, 1]
+
+
+def test_pixels_that_show_none_of_the_classes_are_left_out():
+    known = np.array([[0.25, 0.5, 1.0], [0.9, 0.0, 0.75]], np.float32)
+    before = replace(example(), known=known, presence=np.ones(3, np.float32))
+    found = before.leave_out(0.5)
+    assert found.labels.tolist() == [[-1, 0, 2], [-1, -1, 2]]  # exactly the minimum is enough
+    assert np.allclose(found.scores, [[0, 0.35, 0.9], [0, 0, 0.45]])
+    assert np.allclose(found.top_scores, before.top_scores * known)
+    assert np.array_equal(found.top_classes, before.top_classes)
+    assert (found.labels.dtype, found.scores.dtype, found.top_scores.dtype) == (np.int32, np.float32, np.float32)
+    assert found.known is None
+    assert found.leave_out(1.0) is found
+    assert found.presence is before.presence
+    assert np.array_equal(before.leave_out(0.0).labels, before.labels)
+
+
+def test_what_does_not_tell_is_left_as_it_is():
+    result = example()
+    assert result.leave_out(1.0) is result
 
 
 def test_nothing_labelled_has_an_empty_summary():
@@ -71,15 +102,6 @@ def test_probabilities_are_interpolated_as_a_whole(classes, source, size):
     assert types == (np.int32, np.float32, np.int32, np.float32)
 
 
-def test_what_a_rival_wins_stays_unlabelled():
-    given = torch.tensor([[0.5, 0.2], [0.1, 0.3], [0.4, 0.5]])[:, None]
-    found = Segmentation.from_scores(("a", "b"), given, (1, 2))
-    assert found.labels.tolist() == [[0, -1]]
-    assert np.allclose(found.scores, [[0.5, 0]])
-    assert found.top_classes.tolist() == [[[0, 1]], [[1, 0]]]
-    assert np.allclose(found.top_scores, [[[0.5, 0.3]], [[0.1, 0.2]]])
-
-
 def test_a_sure_result_is_never_surer_than_one():
     given = torch.ones(1, 3, 7)
     found = Segmentation.from_scores(("a",), given, (200, 333))
@@ -87,13 +109,21 @@ def test_a_sure_result_is_never_surer_than_one():
 
 
 def test_a_result_of_some_classes_becomes_one_of_all():
-    given = torch.tensor([[0.5, 0.2], [0.1, 0.3], [0.4, 0.5]])[:, None]
-    found = Segmentation.from_scores(("a", "b"), given, (1, 2)).in_vocabulary(("x", "a", "y", "b"), (1, 3, 9))
+    given = torch.tensor([[0.6, 0.2], [0.4, 0.8]])[:, None]
+    part = replace(
+        Segmentation.from_scores(("a", "b"), given, (1, 2)),
+        known=np.array([[0.5, 0.25]], np.float32),
+        presence=np.array([0.9, 0.1], np.float32),
+    )
+    found = part.in_vocabulary(("x", "a", "y", "b"), (1, 3, 9))
     assert found.names == ("x", "a", "y", "b")
-    assert found.labels.tolist() == [[1, -1]]
+    assert found.labels.tolist() == [[1, 3]]
+    assert found.known is part.known
+    assert np.allclose(found.presence, [0, 0.9, 0, 0.1])
+    assert found.presence.dtype == np.float32
     assert found.top_classes.tolist() == [[[1, 3]], [[3, 1]]]
     assert (found.labels.dtype, found.top_classes.dtype) == (np.int32, np.int32)
-    assert np.allclose(found.top_scores, [[[0.5, 0.3]], [[0.1, 0.2]]])
+    assert np.allclose(found.top_scores, [[[0.6, 0.8]], [[0.4, 0.2]]])
 
 
 def test_independent_scores_are_confidences_as_they_are():

@@ -191,7 +191,7 @@ def _ours(architecture: str, state: dict[str, Tensor], texts: Tensor, precision:
         features, resized = found
         scores = PixelScores(features, ClassTextEmbeddings(texts, torch.arange(len(texts))), SIZE)
         if refined:
-            result = refined_ranking(scores, _enlarged(resized), len(texts), lambda _: None).segmentation(names)
+            result = refined_ranking(scores, _enlarged(resized), lambda _: None).segmentation(names)
         else:
             result = Segmentation.from_scores(names, scores, SIZE)
         return torch.from_numpy(result.labels).long(), torch.from_numpy(result.scores)

@@ -1,12 +1,44 @@
-"""The protocols of vision-language models."""
+"""The protocols of vision-language models, and how far their logits are to be believed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from ovseg_demo.proposals.base import MaskProposals, Report
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Two logistic regressions that turn the logits of a model into probabilities.
+
+    The log-odds that a place shows a word, rather than something that was not asked for, are
+
+        word * logit - background * max(log sum exp of the logits of the background words, floor) + offset
+
+    and the log-odds that a word is in the photo at all are
+
+        presence * (the log-odds that a hundredth of all places exceed) + presence_offset.
+
+    The defaults are the softmax of one word against the background words, for models whose logits were not calibrated.
+
+    Attributes:
+        word, background, offset: as above.
+        floor: what the background words weigh at least, so that few of them, or unlikely ones, prove nothing.
+        presence, presence_offset: as above.
+    """
+
+    word: float = 1.0
+    background: float = 1.0
+    offset: float = 0.0
+    floor: float = float("-inf")
+    presence: float = 1.0
+    presence_offset: float = 0.0
+
+
+UNCALIBRATED = Calibration()
 
 
 class TextEncoder(Protocol):
@@ -25,20 +57,17 @@ class TextEncoder(Protocol):
         """
         ...
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Embeddings of background prompts, float32 (R, D) with R >= 1: texts that stand for all but `words`.
-
-        Args:
-            words: the words of a vocabulary; no background prompt means the same as one of them.
-        """
-        ...
-
 
 class VisionLanguageModel(TextEncoder, Protocol):
     """Compares image regions with words.
 
     `embed_regions` is slow and depends only on the image, so callers cache it; `logits` is a small matrix product.
     """
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of the logits of regions."""
+        ...
 
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
         """Region embeddings, float32 (N, E).
@@ -65,6 +94,11 @@ class VisionLanguageModel(TextEncoder, Protocol):
 
 class DenseModel(TextEncoder, Protocol):
     """Compares each position of a grid over a photo with words, without masks."""
+
+    @property
+    def dense_calibration(self) -> Calibration:
+        """Of the logits of positions."""
+        ...
 
     def embed_image(self, image: np.ndarray) -> Any:
         """Dense features of a photo for `dense_logits`: an object with `nbytes`, its bytes in memory.

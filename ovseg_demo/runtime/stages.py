@@ -138,7 +138,8 @@ class Stages:
         listener: receives the progress of this request, and may raise Cancelled to end it.
 
     Attributes:
-        timings: seconds by name of each finished stage, 0 for a stage whose result was cached.
+        timings: seconds by name of each finished stage, 0 for a stage whose result was cached. A stage that a request
+            runs several times, as words are read for several models, has the sum.
     """
 
     def __init__(self, cache: Cache, worker: SerialWorker, listener: Listener) -> None:
@@ -165,9 +166,12 @@ class Stages:
         if not cached:
             self._listener(Progress(stage, 0))
             value, seconds = self._run_on_worker(stage, lambda: self._make(stage, key, make))
-        self.timings[stage] = seconds
+        self._add(stage, seconds)
         self._listener(Progress(stage, 1, cached))
         return value
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + seconds
 
     def _make(self, stage: str, key: Hashable, make: Callable[[Callable[[float], None]], Any]) -> tuple[Any, float]:
         """What `make` returns, now cached, and the seconds that `make` took."""
@@ -220,7 +224,7 @@ class Stages:
             for index, value in zip(batch, made, strict=True):
                 values[index] = value
                 self._cache.put(keys[index], value)
-        self.timings[stage] = time.perf_counter() - start if missing else 0.0
+        self._add(stage, time.perf_counter() - start if missing else 0.0)
         self._listener(Progress(stage, 1, cached=not missing))
         return values
 
@@ -230,7 +234,7 @@ class Stages:
         self._listener(Progress(stage, 0))
         start = time.perf_counter()
         yield
-        self.timings[stage] = time.perf_counter() - start
+        self._add(stage, time.perf_counter() - start)
         self._listener(Progress(stage, 1))
 
 

@@ -240,6 +240,7 @@ def test_the_command_reports(command, tmp_path, capsys):
     for name, report in reports.items():
         assert report["images"] == COUNT
         assert report["settings"]["options"] == {
+            "unlabelled": 0.35,
             "granularity": 0.8,
             "proposals": "balanced",
         }

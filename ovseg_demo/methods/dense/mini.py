@@ -4,7 +4,7 @@ Outlines are softer than with mask proposals, and small objects are missed.
 """
 
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import class_texts
+from ovseg_demo.methods import class_texts, known
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.models.base import DenseModel
 from ovseg_demo.result import Segmentation
@@ -24,7 +24,7 @@ class MiniDense:
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: MethodOptions, stages: Stages) -> Segmentation:
         """The class with the highest probability at every pixel; see `base.Method`."""
-        texts = class_texts.embed_vocabulary(self._model, vocabulary, stages)
-        probabilities = class_texts.dense_probabilities(self._model, photo, texts, stages)
+        scores = class_texts.score_densely(self._model, photo, vocabulary, stages)
         with stages.timed("Naming pixels"):
-            return Segmentation.from_scores(vocabulary.names, probabilities, photo.pixels.shape[:2])
+            result = Segmentation.from_scores(vocabulary.names, scores.probabilities, photo.pixels.shape[:2])
+            return known.with_known(result, scores.odds, self._model.dense_calibration)

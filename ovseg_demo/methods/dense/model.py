@@ -22,15 +22,7 @@ from ovseg_demo.models.clip.weights import build_empty_clip, clip_tensors, load_
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.runtime.worker_pool import worker_pool
-from ovseg_demo.vocabulary import comparison_key
 from ovseg_demo.weights import catalogue, loading
-
-BACKGROUND_WORDS = (
-    *("sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sands", "desk", "bed", "building"),
-    *("cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf", "curtain", "stair", "floor", "hill", "rail"),
-    "fence",
-)
-"""The words of NACLIP's background class of PASCAL VOC, which are from SCLIP."""
 
 _TOKENS_AT_ONCE = {"cpu": 2**12}
 _TOKENS_ELSEWHERE = 2**16
@@ -119,12 +111,6 @@ class DenseClipEncoder:
             return embed_words(self._model, missing, IMAGENET_TEMPLATES)
 
         return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
-
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Embeddings (R, D) of BACKGROUND_WORDS without those in `words`; of "others" where none is left."""
-        asked_for = {comparison_key(word) for word in words}
-        left = [word for word in BACKGROUND_WORDS if comparison_key(word) not in asked_for]
-        return self.embed_texts(left or ["others"])
 
     def preprocess(self, image: np.ndarray, layout: WindowLayout) -> Tensor:
         """Normalised pixels, float32 (3, h, w), of a photo, uint8 (H, W, 3), resized to the size of the layout."""

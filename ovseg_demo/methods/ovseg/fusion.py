@@ -54,9 +54,8 @@ def fuse_masks(
 
     Args:
         cells: the cut of an image of h x w pixels, R cells from N masks.
-        class_scores: float32 (N, C) in [0, 1], rows summing to 1. Columns beyond len(names) are background classes:
-            they select no mask and are never drawn, but a pixel they win stays unlabelled.
-        names: the classes that may be drawn.
+        class_scores: float32 (N, C) in [0, 1], rows summing to 1, or of a single class.
+        names: the C classes.
         granularity: see `select_masks`.
         dense_scores: class probabilities that need no masks, float32 (C, h', w') on a coarse grid over the image. In
             painted cells, the geometric mean of the mask scores and of the dense scores, averaged over the cell so
@@ -69,10 +68,7 @@ def fuse_masks(
     Returns:
         A result without timings; a pixel's scores are the mean of the painted rows that cover it.
     """
-    selected = select_masks(class_scores[:, : len(names)], granularity)
-    cover = cells.cover[:, selected]
-    counts = cover.sum(1)
-    means = cover @ class_scores[selected] / np.maximum(counts, 1)[:, None]
+    means, counts = _painted(cells, class_scores, granularity, class_scores)
     if dense_scores is not None:
         measured, dense_means = _dense_means(cells, dense_scores)
         means[measured] = _ensemble(means[measured], dense_means[measured])
@@ -83,6 +79,26 @@ def fuse_masks(
     if ambiguous.any():
         result = result.filled(resized, ambiguous)
     return result if dense_scores is None else result.filled(dense_scores, resized.everywhere(counts == 0))
+
+
+def paint(cells: Cells, class_scores: np.ndarray, granularity: float, values: np.ndarray) -> np.ndarray:
+    """The mean in each cell of what the painted masks over it carry, float32 (R, C); 0 where none is painted.
+
+    Args:
+        cells, class_scores, granularity: as of `fuse_masks`.
+        values: float32 (N, C), what each mask carries.
+    """
+    return _painted(cells, class_scores, granularity, values)[0]
+
+
+def _painted(
+    cells: Cells, class_scores: np.ndarray, granularity: float, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The means of `paint` and the number of painted masks over each cell, float32 (R,)."""
+    selected = select_masks(class_scores, granularity)
+    cover = cells.cover[:, selected]
+    counts = cover.sum(1)
+    return cover @ values[selected] / np.maximum(counts, 1)[:, None], counts
 
 
 class ResizedCells:
@@ -149,12 +165,9 @@ class _BilinearAxis:
 
 def _name_cells(means: np.ndarray, painted: np.ndarray, names: tuple[str, ...], index: np.ndarray) -> Segmentation:
     """The best classes of each cell, from its scores (R, C) and whether it is painted (R,), at its pixels (H, W)."""
-    drawn = len(names)
-    winner = means.argmax(1)
-    labelled = painted & (winner < drawn)
-    labels = np.where(labelled, winner, UNLABELLED).astype(np.int32)
-    scores = np.where(labelled, means.max(1), 0).astype(np.float32)
-    best = np.argsort(-means[:, :drawn], axis=1, kind="stable")[:, :TOP]
+    labels = np.where(painted, means.argmax(1), UNLABELLED).astype(np.int32)
+    scores = np.where(painted, means.max(1), 0).astype(np.float32)
+    best = np.argsort(-means, axis=1, kind="stable")[:, :TOP]
     best_scores = np.take_along_axis(means, best, 1)
     return Segmentation(
         names=names,
@@ -166,10 +179,10 @@ def _name_cells(means: np.ndarray, painted: np.ndarray, names: tuple[str, ...], 
 
 
 def _ensemble(mask_scores: np.ndarray, dense_scores: np.ndarray) -> np.ndarray:
-    """Geometric mean of two class distributions (R, C), rows summing to 1, as in OVSeg and FC-CLIP."""
+    """Geometric mean of two class distributions (R, C), as in OVSeg and FC-CLIP; rows sum to 1, if C is not 1."""
     logs = (1 - DENSE_WEIGHT) * np.log(mask_scores + _SMALLEST) + DENSE_WEIGHT * np.log(dense_scores + _SMALLEST)
     products = np.exp(logs)
-    return products / products.sum(1, keepdims=True)
+    return products / products.sum(1, keepdims=True) if products.shape[1] > 1 else products
 
 
 def _dense_means(cells: Cells, dense_scores: Tensor) -> tuple[np.ndarray, np.ndarray]:

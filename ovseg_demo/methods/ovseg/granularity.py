@@ -20,19 +20,18 @@ TOLERANCE = 0.02
 """Share of the photo that fewer masks may leave uncovered."""
 
 
-def choose_granularity(cells: Cells, class_scores: np.ndarray, drawn: int) -> Choice:
+def choose_granularity(cells: Cells, class_scores: np.ndarray) -> Choice:
     """The highest of VALUES whose masks cover, to within TOLERANCE, what the masks of the lowest value cover.
 
     Args:
         cells: the cut of the photo, R cells from N masks.
         class_scores: float32 (N, C) in [0, 1].
-        drawn: number of classes that may be drawn, the first ones of the C; the others are background classes.
 
     Returns:
         The value, 0 to 1, and a sentence that gives the share of the photo that its masks cover.
     """
     areas = np.bincount(cells.index.ravel(), minlength=len(cells.cover)) / cells.index.size
-    masks = [select_masks(class_scores[:, :drawn], value) for value in VALUES]
+    masks = [select_masks(class_scores, value) for value in VALUES]
     covered = [float(areas[cells.cover[:, kept].any(1)].sum()) for kept in masks]
     index = next(i for i, share in enumerate(covered) if share >= covered[-1] - TOLERANCE)
     reason = f"{VALUES[index]}, because its {_masks(masks[index])} {_percent(covered[index])} of the photo"

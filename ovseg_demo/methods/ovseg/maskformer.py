@@ -6,7 +6,7 @@ soft masks add up with the class probabilities of MaskFormer and CLIP together.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_demo.image import READING_SIDE, Photo
-from ovseg_demo.methods import class_texts
+from ovseg_demo.methods import class_texts, known
 from ovseg_demo.methods.ovseg import method
 from ovseg_demo.methods.ovseg.options import MaskFormerOptions
 from ovseg_demo.models.base import VisionLanguageModel
@@ -30,6 +30,8 @@ from ovseg_demo.weights import catalogue, loading
 
 DEMO_THRESHOLD = 0.35
 """Mask probability above which a pixel belongs to a mask, in OVSeg's demo."""
+
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class OVSegMaskFormer:
         )
         if options.ensemble is None:
             return self._name_by_clip(output, photo, vocabulary, options, stages)
-        return self._ensemble(output, photo, vocabulary, options.ensemble, stages)
+        return self._ensemble(output, photo, vocabulary, options, stages)
 
     def _name_by_clip(
         self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages
@@ -121,9 +123,11 @@ class OVSegMaskFormer:
         return method.name_masks(masks, self._vlm, photo, vocabulary, options, stages)
 
     def _ensemble(
-        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, weight: float, stages: Stages
+        self, output: MaskFormerOutput, photo: Photo, vocabulary: Vocabulary, options: MaskFormerOptions, stages: Stages
     ) -> Segmentation:
         """OVSeg's evaluation: soft masks weight the class probabilities of MaskFormer and CLIP together."""
+        weight = options.ensemble
+        assert weight is not None
         proposals, valid = binary_masks(output, self._threshold)
         regions = stages.cached(
             "Reading regions",
@@ -131,11 +135,19 @@ class OVSegMaskFormer:
             lambda report: self._vlm.embed_regions(output.pixels, proposals, report),
         )
         texts = class_texts.embed_vocabulary(self._vlm, vocabulary, stages)
+        by_clip = method.score_regions(self._vlm, regions, vocabulary, stages)
         with stages.timed("Fusing"):
-            by_clip = texts.of_classes(self._vlm.logits(regions, texts.embeddings)).softmax(-1).cpu()
             by_maskformer = self._class_probabilities(output.class_embeddings.cpu(), texts)
-            scores = ensemble_scores(by_maskformer, by_clip, valid, weight)
-            return Segmentation.from_scores(vocabulary.names, sum_soft_masks(scores, output), photo.pixels.shape[:2])
+            scores = ensemble_scores(by_maskformer, by_clip.probabilities.T.cpu(), valid, weight)
+            total = sum_soft_masks(scores, output)
+            result = Segmentation.from_scores(vocabulary.names, total, photo.pixels.shape[:2])
+            if not options.unlabelled:  # a second sum over all masks and classes is not for nothing
+                return result
+            fitting = torch.zeros_like(scores)
+            fitting[valid] = by_clip.odds.T.cpu().sigmoid()
+            share = sum_soft_masks(scores * fitting, output) / total.clamp(min=torch.finfo(total.dtype).tiny)
+            result = known.with_known(result, share.logit(_SMALLEST))
+            return replace(result, presence=known.presence(by_clip.odds, self._vlm.calibration))
 
     def _class_probabilities(self, class_embeddings: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:
         """MaskFormer's class probabilities (Q, C) from its class embeddings (Q, D).

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import class_texts
+from ovseg_demo.methods import class_texts, known
 from ovseg_demo.methods.ovseg import fusion
 from ovseg_demo.methods.ovseg.granularity import choose_granularity
 from ovseg_demo.methods.ovseg.options import OVSegOptions, SamOptions
@@ -96,14 +98,41 @@ def name_masks(
         ("regions", *source, vlm.name),
         lambda report: vlm.embed_regions(masks.pixels, masks.proposals, report),
     )
-    texts = class_texts.embed_vocabulary(vlm, vocabulary, stages)
-    class_scores = texts.of_classes(vlm.logits(regions, texts.embeddings)).softmax(1).cpu().numpy()
-    dense_scores = class_texts.dense_probabilities(dense_model, photo, texts, stages) if dense_model else None
+    scores = score_regions(vlm, regions, vocabulary, stages)
+    dense = class_texts.score_densely(dense_model, photo, vocabulary, stages) if dense_model else None
     with stages.timed("Fusing"):
+        class_scores = scores.probabilities.T.cpu().numpy()
         value, chosen = options.granularity, {}
         if value is None:
-            choice = choose_granularity(cells, class_scores, len(vocabulary))
+            choice = choose_granularity(cells, class_scores)
             value, chosen = choice.value, {"granularity": choice}
-        height, width = photo.pixels.shape[:2]
-        result = fusion.fuse_masks(cells, class_scores, vocabulary.names, value, dense_scores, (height, width))
+        size, names = photo.pixels.shape[:2], vocabulary.names
+        if dense_model and dense:
+            result = fusion.fuse_masks(cells, class_scores, names, value, dense.probabilities, size)
+            result = known.with_known(result, dense.odds, dense_model.dense_calibration, cells)
+        else:
+            result = fusion.fuse_masks(cells, class_scores, names, value, None, size)
+            of_cells = fusion.paint(cells, class_scores, value, scores.odds.T.cpu().numpy())
+            result = known.with_known_of_cells(result, of_cells, cells.index)
+            result = replace(result, presence=known.presence(scores.odds, vlm.calibration))
     return replace(result, chosen=chosen)
+
+
+def score_regions(
+    vlm: VisionLanguageModel, regions: Tensor, vocabulary: Vocabulary, stages: Stages
+) -> class_texts.ClassScores:
+    """Compare mask proposals with the words of a vocabulary and with background words.
+
+    Args:
+        vlm: embeds the words.
+        regions: embeddings of N mask proposals by the same model.
+        vocabulary: C classes.
+        stages: runs and caches the text stage.
+
+    Returns:
+        scores at N places, (C, N).
+    """
+    texts = class_texts.embed_vocabulary(vlm, vocabulary, stages)
+    background = class_texts.embed_background(vlm, vocabulary, stages)
+    logits = vlm.logits(regions, torch.cat([texts.embeddings, background])).T
+    return class_texts.class_scores(logits, texts, vlm.calibration)

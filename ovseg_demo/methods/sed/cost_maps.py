@@ -50,10 +50,6 @@ class CostMapSource(Protocol):
         """Embeddings of words, float32 (len(words), ...). Row i depends only on words[i]."""
         ...
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Embeddings of background prompts, float32 (R, ...) with R >= 1: texts that stand for all but `words`."""
-        ...
-
     def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
         """Embeddings of classes from the embeddings of their words.
 
@@ -105,10 +101,6 @@ class ClipCostMaps:
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), P, D)."""
         return self._clip.embed_texts(words)
-
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, P, D), the background prompt of OVSeg's demo; published SED has none."""
-        return self.embed_texts(["others"])
 
     def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
         """Unit vectors (T, P, D): for each prompt the mean direction of the words of a class."""

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from ovseg_demo import image
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import class_texts
+from ovseg_demo.methods import class_texts, known
 from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
 from ovseg_demo.methods.sed.options import SEDOptions
+from ovseg_demo.models.base import DenseModel
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.result import Evidence, Segmentation
 from ovseg_demo.runtime.stages import Stages
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _EVIDENCE_TITLES = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
 _EVIDENCE_SIDE = 64
 _MAPS_AT_ONCE = 8
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class DecodedPhoto:
     Attributes:
         probabilities: float32 (K, h, w) in [0, 1], of the classes that were not rejected.
         kept_classes: the indices of these classes, ascending.
-        evidence: heat maps of the classes of the vocabulary, without the class of background prompts.
+        evidence: heat maps of the classes.
     """
 
     probabilities: Tensor
@@ -57,17 +59,24 @@ class SED:
         source: makes cost maps and image features.
         decoder: trained on cost maps of this source.
         longest: longest side, in pixels, of the photos that the source is given.
+        dense_model: tells which pixels are known; with None, the probabilities of the decoder do.
     """
 
-    def __init__(self, source: "CostMapSource", decoder: OptimisedDecoder, longest: int = image.WORKING_SIDE) -> None:
-        self._source, self._decoder, self._longest = source, decoder, longest
+    def __init__(
+        self,
+        source: "CostMapSource",
+        decoder: OptimisedDecoder,
+        longest: int = image.WORKING_SIDE,
+        dense_model: DenseModel | None = None,
+    ) -> None:
+        self._source, self._decoder, self._longest, self._dense_model = source, decoder, longest, dense_model
 
     def segment(self, photo: Photo, vocabulary: Vocabulary, options: SEDOptions, stages: Stages) -> Segmentation:
         """Segment a photo.
 
-        A pixel's confidence is the probability of its class, which does not depend on the other classes. A vocabulary
-        of one class competes with background prompts. With early rejection, a note lists how many classes every stage
-        kept.
+        A pixel's confidence is the probability of its class, which does not depend on the other classes. Without a
+        dense model it is also the probability that the pixel is known. With early rejection, a note lists how many
+        classes every stage kept.
         """
         name, keep = self._source.name, options.keep_aspect
         features = stages.cached(
@@ -79,34 +88,40 @@ class SED:
         decoded = stages.cached(
             "Decoding",
             ("decoded", photo.key, name, keep, tuple(vocabulary.words()), options.rejection),
-            lambda report: self._decode(features, texts, len(vocabulary), options, report),
+            lambda report: self._decode(features, texts, options, report),
         )
+        dense = self._dense_model
+        stage = "Comparing with background words"
+        scores = class_texts.score_densely(dense, photo, vocabulary, stages, stage) if dense else None
         with stages.timed("Naming pixels"):
-            classes = [index for index in decoded.kept_classes if index < len(vocabulary)]
-            names = tuple(vocabulary.names[index] for index in classes)
+            names = tuple(vocabulary.names[index] for index in decoded.kept_classes)
             result = Segmentation.from_scores(names, decoded.probabilities, photo.pixels.shape[:2], independent=True)
-            result = result.in_vocabulary(vocabulary.names, classes)
+            if dense and scores:
+                result = result.in_vocabulary(vocabulary.names, decoded.kept_classes)
+                result = known.with_known(result, scores.odds, dense.dense_calibration)
+            else:
+                result = known.with_known(result, decoded.probabilities.logit(_SMALLEST))
+                result = result.in_vocabulary(vocabulary.names, decoded.kept_classes)
         notes = (_rejection_note(decoded),) if options.rejection else ()
         return replace(result, notes=notes, evidence=decoded.evidence)
 
     @torch.inference_mode()
     def _decode(
-        self, features: Any, texts: class_texts.ClassTextEmbeddings, classes: int, options: SEDOptions, report: Report
+        self, features: Any, texts: class_texts.ClassTextEmbeddings, options: SEDOptions, report: Report
     ) -> DecodedPhoto:
         class_embeddings = self._source.class_embeddings(texts.embeddings, texts.class_indices)
         cost = self._source.cost_map(features, class_embeddings)
         output = self._decoder(cost, self._source.skips(features), options.rejection, report)
-        evidence = tuple(_evidence(cost, output, classes))
+        evidence = tuple(_evidence(cost, output))
         return DecodedPhoto(output.logits[-1].sigmoid_(), tuple(output.kept_classes[-1].tolist()), evidence)
 
 
-def _evidence(cost: Tensor, output: DecoderOutput, classes: int) -> Iterator[Evidence]:
-    """Cost map and probabilities after each stage of the first `classes`, without the class of background prompts."""
-    yield Evidence("Cost map", _shrink(cost[:classes].mean(1)), tuple(range(classes)))
+def _evidence(cost: Tensor, output: DecoderOutput) -> Iterator[Evidence]:
+    """Cost map of every class, and probabilities after each stage."""
+    yield Evidence("Cost map", _shrink(cost.mean(1)), tuple(range(len(cost))))
     for title, logits, indices in zip(_EVIDENCE_TITLES, output.logits, output.kept_classes, strict=True):
-        shown = indices[indices < classes]
-        maps = [_shrink(group.sigmoid()) for group in logits[: len(shown)].split(_MAPS_AT_ONCE)]
-        yield Evidence(title, np.concatenate(maps), tuple(shown.tolist()), (0.0, 1.0))
+        maps = [_shrink(group.sigmoid()) for group in logits.split(_MAPS_AT_ONCE)]
+        yield Evidence(title, np.concatenate(maps), tuple(indices.tolist()), (0.0, 1.0))
 
 
 def _shrink(maps: Tensor) -> np.ndarray:

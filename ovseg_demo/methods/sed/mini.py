@@ -110,10 +110,6 @@ class MiniCostMaps:
         """Unit vectors (len(words), 384)."""
         return self._model.embed_texts(words)
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
-        return self._model.embed_background_prompts(words)
-
     def class_embeddings(self, embeddings: Tensor, class_indices: Tensor) -> Tensor:
         """Embeddings of the words of each class, (T, S, 384), S being the largest number of words of a class.
 
@@ -167,4 +163,4 @@ def load_sed_mini(model: MiniModel, device: str) -> SED:
         CheckpointError: when the file of the decoder is missing, damaged or does not fit.
     """
     decoder = load_for_inference(Decoder(DECODER_SIZES), "sed-mini").to(device)
-    return SED(MiniCostMaps(model), OptimisedDecoder(decoder))
+    return SED(MiniCostMaps(model), OptimisedDecoder(decoder), dense_model=model)

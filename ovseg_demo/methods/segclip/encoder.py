@@ -101,10 +101,6 @@ class SegCLIPEncoder:
 
         return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, D): SegCLIP has no background prompt, so it gets that of OVSeg's demo."""
-        return self.embed_texts(["others"])
-
     @torch.inference_mode()
     def read_windows(self, image: np.ndarray, layout: WindowLayout, report: Report) -> PhotoRegions:
         """The regions of a photo's windows, as many windows at once as memory allows.

@@ -36,7 +36,7 @@ class SegCLIP:
         """Segment a photo.
 
         A pixel's confidence is the score of its class, with which the background threshold is compared. A vocabulary
-        of one class competes with background prompts.
+        of one class, whose probability would always be 1, competes with background words.
         """
         encoder, size = self._encoder, photo.pixels.shape[:2]
         pixels = photo.pixels_for(self._longest)
@@ -51,6 +51,8 @@ class SegCLIP:
         )
         cells = stages.cached("Placing regions", ("region cells", *read), lambda _: cut_cells(regions, size))
         texts = class_texts.embed_vocabulary(encoder, vocabulary, stages)
+        if len(vocabulary) == 1:
+            texts = texts.with_rivals(class_texts.embed_background(encoder, vocabulary, stages))
         with stages.timed("Naming pixels"), torch.inference_mode():
             scores = region_scores(regions, texts, encoder.scale, options.image_prior)
             if options.recipe == "code":

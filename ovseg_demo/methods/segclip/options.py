@@ -13,6 +13,8 @@ CONTEXT_THRESHOLD = 0.25
 class SegCLIPOptions(MethodOptions):
     """Options of SegCLIP; the defaults are those of the released code on PASCAL Context.
 
+    What none of the words fits is left out by the published background threshold.
+
     Attributes:
         background: pixels where no class reaches this score are left unlabelled. With the recipe "code" this never
             leaves a whole window unlabelled: its best region counts.
@@ -22,6 +24,8 @@ class SegCLIPOptions(MethodOptions):
             pixel has the scores of one region. "paper": the class scores of patches (section 2.5).
         overlap: of neighbouring windows, as a share of their side; published: none.
     """
+
+    withheld = frozenset({"unlabelled"})
 
     background: Annotated[float, Slider(live=True)] = Field(
         CONTEXT_THRESHOLD,

@@ -79,10 +79,6 @@ class ClipWindowEncoder:
 
         return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, D): TagCLIP has no background prompt, so it gets that of OVSeg's demo."""
-        return self.embed_texts(["others"])
-
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
         """The windows of a photo, embedded. The photo is resized so that its shorter side is the side of a window.

@@ -118,10 +118,6 @@ class MiniWindowEncoder:
         """Unit vectors (len(words), 384)."""
         return self._model.embed_texts(words)
 
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384), see `MiniModel.embed_background_prompts`."""
-        return self._model.embed_background_prompts(words)
-
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
         """A photo, uint8 (H, W, 3), RGB, as one embedded window; `report` is not called."""
@@ -154,4 +150,4 @@ def load_tagclip_mini(model: MiniModel, device: str | torch.device) -> TagCLIP:
     """
     trained = load_for_inference(MiniTagCLIPModel(), CHECKPOINT).to(device)
     info = read_training_info(catalogue.get(CHECKPOINT).path)
-    return TagCLIP(MiniWindowEncoder(model, trained.adapter), trained.decoder, info)
+    return TagCLIP(MiniWindowEncoder(model, trained.adapter), trained.decoder, info, dense_model=model)

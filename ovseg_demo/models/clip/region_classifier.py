@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.models.base import UNCALIBRATED
 from ovseg_demo.models.clip.mask_prompts import MaskPromptedTower
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import OVSEG_DEMO_TEMPLATE
@@ -43,6 +44,8 @@ class ClipRegionClassifier:
 
     Raises CheckpointError when the weights are missing, damaged or do not fit.
     """
+
+    calibration = UNCALIBRATED
 
     def __init__(
         self,
@@ -81,10 +84,6 @@ class ClipRegionClassifier:
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), D), of at least one word, verbatim, as in OVSeg."""
         return mean_embeddings(embed_words(self._model, words, self._templates))
-
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """The embedding of "others" (1, D), as OVSeg's demo adds it to a one-word vocabulary."""
-        return self.embed_texts(["others"])
 
     @torch.inference_mode()
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:

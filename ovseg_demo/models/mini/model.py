@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.models.base import Calibration
 from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import Heads
 from ovseg_demo.models.mini.towers import MEAN, STD, ImageTower, TextTower
@@ -29,10 +30,10 @@ CROP_SIDE = 224
 IMAGE_SIDE = 512
 """Longest side, in pixels, to which photos are resized for dense features."""
 
-BACKGROUND_PROMPTS = ("object", "background", "landscape", "room")
-"""Broad texts with middling logits everywhere, which compete with a vocabulary of a single class."""
+DENSE_CALIBRATION = Calibration(0.624, 0.616, 0.411, 5.0, 1.07, -1.52)
+REGION_CALIBRATION = Calibration(0.604, 0.965, 2.55, 5.0, 1.07, -1.52)
+"""Fitted by `train.mini.calibration` on photos that the heads were not trained on."""
 
-_SAME_MEANING = 0.6  # cosine above which a background prompt means the same as a word of the vocabulary
 _BATCH = 8  # crops at once on a CPU: their maps stay in the last cache
 _GPU_BATCH = 64
 _COARSEST = ImageTower.STRIDES[-1]
@@ -70,6 +71,7 @@ class MiniModel:
     """
 
     name = "mini"
+    calibration, dense_calibration = REGION_CALIBRATION, DENSE_CALIBRATION
 
     def __init__(self, device: str | torch.device = "cpu", heads: str | Path = "mini-heads") -> None:
         self._device = torch.device(device)
@@ -79,15 +81,6 @@ class MiniModel:
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Unit vectors (len(words), 384)."""
         return self._text_tower([readable_text(word) for word in words])
-
-    def embed_background_prompts(self, words: Sequence[str]) -> Tensor:
-        """Unit vectors (R, 384) of the background prompts that mean the same as none of `words`.
-
-        If there is none, the background prompt that is least similar to the words is taken.
-        """
-        prompts = self._text_tower(BACKGROUND_PROMPTS)
-        closest = (prompts @ self.embed_texts(words).T).amax(1)
-        return prompts[closest <= closest.min().clamp(min=_SAME_MEANING)]
 
     @torch.inference_mode()
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:

@@ -7,10 +7,13 @@ import torch
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods import registry, windows
+from ovseg_demo.methods.background_words import background_words
+from ovseg_demo.methods.class_texts import ClassTextEmbeddings
 from ovseg_demo.methods.dense import model
 from ovseg_demo.methods.dense.method import DenseClip
-from ovseg_demo.methods.dense.model import BACKGROUND_WORDS, DenseClipEncoder, load_dense_clip
+from ovseg_demo.methods.dense.model import DenseClipEncoder, load_dense_clip
 from ovseg_demo.methods.dense.options import DenseClipOptions
+from ovseg_demo.methods.dense.scores import PixelScores
 from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
@@ -112,16 +115,27 @@ def test_masks_make_their_pixels_agree_and_leave_the_others(encoder, photo, cach
     assert timings["Finding masks"] > 0
 
 
-def test_one_word_meets_background_words_less_itself(encoder, photo, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"pamr": True}, {"masks": True}])
+@pytest.mark.parametrize("words", [WORDS, "cat"])
+def test_every_pixel_has_a_probability_of_being_known(encoder, photo, words, options):
+    found, _ = segment(encoder, photo, words, **options)
+    assert (found.labels >= 0).all()
+    assert found.known.shape == found.size
+    assert ((found.known >= 0) & (found.known <= 1)).all()
+    assert found.presence.shape == (len(found.names),)
+    assert ((found.presence >= 0) & (found.presence <= 1)).all()
+
+
+def test_a_word_is_known_where_it_beats_the_background_words(encoder, photo):
+    """A softmax of one word against them, at every eighth pixel; here at the middle of each 8 x 9 block."""
     found, _ = segment(encoder, photo, "cat")
-    assert found.names == ("cat",)
-    assert set(np.unique(found.labels)) <= {-1, 0}
-    asked = []
-    monkeypatch.setattr(encoder, "embed_texts", lambda words: asked.extend(words) or torch.zeros(len(words), 16))
-    encoder.embed_background_prompts(["Sky", "cat"])
-    assert asked == [word for word in BACKGROUND_WORDS if word != "sky"]
-    encoder.embed_background_prompts(BACKGROUND_WORDS)
-    assert asked[25:] == ["others"]
+    layout = WindowLayout.of((24, 36), 112, 56, encoder.patch)
+    features = encoder.features(encoder.read_windows(photo.pixels, layout, lambda _: None), "naclip")
+    embeddings = encoder.embed_texts(["cat", *background_words(["cat"])])
+    words = ClassTextEmbeddings(embeddings, torch.arange(len(embeddings)))
+    scores = PixelScores(features, words, (3, 4)).at_rows(slice(None))
+    middles = (found.known[3::8, 4::9] + found.known[4::8, 4::9]) / 2
+    np.testing.assert_allclose(middles, scores[0] / scores.sum(0), atol=1e-3)
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 10_000])
@@ -164,7 +178,8 @@ def test_catalogued_weights_become_an_encoder(encoder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["dense-clip-vitb16", "dense-clip-vitl14"])
 def test_the_methods_have_the_published_defaults(method):
     options = registry.read_options(method, {})
-    assert options.given() == {"strategy": "naclip", "pamr": True, "masks": False, "short_side": 336, "stride": 112}
+    published = {"strategy": "naclip", "pamr": True, "masks": False, "short_side": 336, "stride": 112}
+    assert options.given() == published | {"unlabelled": 0.35}
     assert registry.read_options(method, {"stride": "none"}).given()["stride"] is None
     assert registry.read_options(method, {"short_side": 336.0, "stride": "60"}).given()["stride"] == 60
 

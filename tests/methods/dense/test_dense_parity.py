@@ -84,7 +84,7 @@ def test_probabilities_of_a_photo(encoder, case):
     scores = PixelScores(read, ClassTextEmbeddings(embeddings, indices), ORIGINAL)
     if case["pamr"]:
         guide = F.interpolate(pixels[None], ORIGINAL, mode="bilinear", align_corners=False)[0]
-        ranking = refined_ranking(scores, guide, len(CLASSES), lambda _: None)
+        ranking = refined_ranking(scores, guide, lambda _: None)
         found = torch.zeros(len(CLASSES), *ORIGINAL).scatter_(0, ranking.classes, ranking.scores / ranking.total)
     else:
         found = scores.at_rows(slice(None))

@@ -163,12 +163,9 @@ def test_refinement_of_one_colour_keeps_constant_scores():
     assert torch.equal(values, torch.full((1, 20, 30), 0.3))
 
 
-@pytest.mark.parametrize(
-    ("words", "drawn_classes"),
-    [((1,) * 3, 3), ((2, 1, 1, 4, 1, 1, 1, 1, 1, 1), 10), ((9, 11), 2), ((1, 26), 1), ((2, 1, 1, 1, 1, 1, 1), 7)],
-)
-def test_the_ranking_is_that_of_all_refined_scores(words, drawn_classes, monkeypatch):
-    """Of few classes and of more than are refined at once; with several words, and with a background class."""
+@pytest.mark.parametrize("words", [(1,), (1,) * 3, (2, 1, 1, 4, 1, 1, 1, 1, 1, 1), (9, 11), (2, 1, 1, 1, 1, 1, 1)])
+def test_the_ranking_is_that_of_all_refined_scores(words, monkeypatch):
+    """Of one class, of few, and of more than are refined at once; with several words."""
     refined_at_once, refine = [], pamr.refine
 
     def counted(some: Tensor, weights: Tensor) -> Tensor:
@@ -180,12 +177,12 @@ def test_the_ranking_is_that_of_all_refined_scores(words, drawn_classes, monkeyp
     read, embedded = features(WindowLayout.of(size, 240, 112, PATCH)), texts(*words)
     made, image = PixelScores(read, embedded, size), drawn(3, *size)
     reported = []
-    found = refined_ranking(made, image, drawn_classes, reported.append)
+    found = refined_ranking(made, image, reported.append)
     assert max(refined_at_once) <= 8
     assert reported == sorted(reported)
     assert reported[-1] == 1
     refined = refine(made.cosines(slice(None)), pamr.affinities(image))
-    names = tuple(map(str, range(drawn_classes)))
+    names = tuple(map(str, range(len(words))))
     expected = Segmentation.from_scores(names, probabilities(refined, embedded.class_indices, len(words)), size)
     result = found.segmentation(names)
     assert (result.labels == expected.labels).mean() > 0.999
@@ -196,7 +193,7 @@ def test_the_ranking_is_that_of_all_refined_scores(words, drawn_classes, monkeyp
     for ours, theirs in ((result.labels, expected.labels), (result.top_classes, expected.top_classes)):
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
     assert result.top_scores.dtype == result.scores.dtype == np.float32
-    assert found.nbytes == 24 * 32 * (12 * min(5, drawn_classes) + 8)
+    assert found.nbytes == 24 * 32 * (12 * min(5, len(words)) + 4)
 
 
 def test_a_thousand_classes_need_no_memory_of_their_own(monkeypatch):
@@ -204,7 +201,7 @@ def test_a_thousand_classes_need_no_memory_of_their_own(monkeypatch):
     size, classes = (24, 32), 1000
     read = features(WindowLayout.of(size, 240, 112, PATCH))
     made = PixelScores(read, texts(*[1] * classes), size)
-    found = refined_ranking(made, drawn(3, *size), classes, lambda _: None)
+    found = refined_ranking(made, drawn(3, *size), lambda _: None)
     assert found.classes.shape == (ranking.TOP, *size)
     scores_of_all = made.at_rows(slice(None))
     torch.testing.assert_close(found.total, scores_of_all.sum(0))
@@ -248,11 +245,3 @@ def test_without_masks_a_vote_changes_nothing():
     after = vote(before, made, cut_cells(none))
     assert np.array_equal(after.labels, before.labels)
     assert np.array_equal(after.top_scores, before.top_scores)
-
-
-def test_a_background_class_leaves_a_mask_unlabelled():
-    size = (24, 32)
-    made = PixelScores(features(WindowLayout.of(size, 240, 112, PATCH)), texts(1, 26), size)
-    everything = MaskProposals.from_masks(np.ones((1, *size), bool), np.ones(1))
-    before = Segmentation.from_scores(("a",), made, size)
-    assert (vote(before, made, cut_cells(everything)).labels == -1).all()

@@ -56,15 +56,19 @@ def test_a_mask_picked_for_one_class_may_show_another():
     assert result.labels.tolist() == [[0, 0, 0, 0]]
 
 
-def test_the_rival_selects_nothing_and_is_never_drawn():
-    # One class and its rival. Mask 0 is kept for "a". Mask 1 belongs to the rival: below the threshold, unpainted.
-    result = painted(proposals("1100", "0011"), [[0.9, 0.1], [0.2, 0.8]], 0.8, names=("a",))
+def test_the_masks_of_a_single_class_compete_with_each_other():
+    result = painted(proposals("1100", "0011"), [[0.9], [0.2]], 0.8, names=("a",))
     assert result.labels.tolist() == [[0, 0, -1, -1]]
-    # Where everything is the rival's, the best mask of "a" is painted, but the rival wins it.
-    result = painted(proposals("1100"), [[0.2, 0.8]], 1.0, names=("a",))
-    assert result.labels.tolist() == [[-1, -1, -1, -1]]
-    assert result.scores.max() == 0
-    assert np.isclose(result.top_scores[0, 0, 0], 0.2)
+    assert np.allclose(result.scores, [[0.9, 0.9, 0, 0]])
+    result = painted(proposals("1100", "0011"), [[0.9], [0.8]], 0.8, names=("a",))
+    assert result.labels.tolist() == [[0, 0, 0, 0]]
+
+
+def test_painted_masks_share_what_they_carry():
+    scores, values = np.array([[0.9, 0.1], [0.85, 0.15], [0.1, 0.1]], np.float32), np.array([[1, -2], [3, -6], [9, 9]])
+    cells = cut_cells(proposals("1100", "0110", "0001"))
+    found = fusion.paint(cells, scores, 0.9, values.astype(np.float32))  # the last mask is not painted
+    assert found[cells.index[0]].tolist() == [[1, -2], [2, -4], [3, -6], [0, 0]]
 
 
 def test_no_proposals_leave_everything_unlabelled():
@@ -138,13 +142,6 @@ def test_a_cell_between_the_places_keeps_the_opinion_of_its_masks():
     assert np.isclose(found.scores[0, 0], 0.55)
     assert found.labels[0, 0] == 0
     assert found.labels[7, 15] == 1
-
-
-def test_a_rival_may_win_a_place():
-    cells = cut_cells(MaskProposals.from_masks(np.zeros((0, 8, 16), bool), np.zeros(0)))
-    found = fusion.fuse_masks(cells, np.zeros((0, 2), np.float32), ("a",), 0.8, halves(0.9, 0.2))
-    assert (found.labels[:, :6] == 0).all()
-    assert (found.labels[:, 10:] == -1).all()
 
 
 @pytest.mark.parametrize("size", [(31, 40), (9, 12), (17, 23), (34, 46)])

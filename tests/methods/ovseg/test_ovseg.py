@@ -10,6 +10,7 @@ from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods.ovseg.method import OVSegWithProposals
 from ovseg_demo.methods.ovseg.options import MaskFormerOptions, SamOptions
+from ovseg_demo.models.base import UNCALIBRATED
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
@@ -31,20 +32,18 @@ class Stripes:
 
 
 class MeanColour:
-    """A word is a colour, a region its mean colour, likeness their negated distance."""
+    """A word is a colour, a region its mean colour, likeness their negated distance. Background words are grey."""
 
     name = "mean-colour"
+    calibration = UNCALIBRATED
 
     def __init__(self):
         self.regions_read = 0
         self.words_read: list[str] = []
 
     def embed_texts(self, words: Sequence[str]):
-        self.words_read += words
+        self.words_read += [word for word in words if word in COLOURS]
         return torch.tensor([COLOURS.get(word, (128, 128, 128)) for word in words]).float()
-
-    def embed_background_prompts(self, words):
-        return torch.tensor([[0.0, 0, 0], [255, 255, 255]])
 
     def embed_regions(self, pixels, proposals, report):
         self.regions_read += len(proposals)
@@ -88,10 +87,21 @@ def test_a_class_scores_as_its_best_word(photo):
     assert np.allclose(result.scores[0, :2], alone.scores[0, :2], atol=1e-6)
 
 
-def test_a_single_class_meets_its_rival_and_only_it_is_drawn(photo):
+def test_a_single_class_is_drawn_where_it_beats_the_background_words(photo):
     result, _ = House().segment(photo, "red")
     assert result.names == ("red",)
     assert result.labels[0].tolist() == [0, 0, -1, -1, -1, -1, -1, -1]
+    assert result.presence[0] > 0.99
+
+
+def test_without_a_dense_model_the_masks_say_what_is_known(photo):
+    result, _ = House().segment(photo, "red, green, blue", granularity=0.0)
+    assert result.known.shape == photo.pixels.shape[:2]
+    assert (result.known[:, :6] > 0.99).all()
+    assert (result.known[:, 6:] < 0.01).all()  # white is nearer to grey than to any of the words
+    assert (result.presence > 0.99).all()
+    absent, _ = House().segment(image.from_array(photo.pixels[:, 2:]), "red, green")
+    assert np.allclose(absent.presence, [0, 1], atol=0.01)
 
 
 def test_only_what_changed_is_computed_again(photo):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ovseg_demo import image, vocabulary
+from ovseg_demo.methods.background_words import background_words
 from ovseg_demo.methods.ovseg import maskformer
 from ovseg_demo.methods.ovseg.maskformer import (
     MaskFormerProposals,
@@ -16,6 +17,7 @@ from ovseg_demo.methods.ovseg.maskformer import (
     sum_soft_masks,
 )
 from ovseg_demo.methods.ovseg.options import MaskFormerOptions
+from ovseg_demo.models.base import UNCALIBRATED
 from ovseg_demo.proposals.maskformer.model import BACKBONES
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerOutput
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
@@ -45,18 +47,16 @@ class Paper:
 
 
 class Oracle:
-    """A CLIP with words as unit axes; a region is known by its pixel count."""
+    """A CLIP with words as unit axes, the fourth for all others; a region is known by its pixel count."""
 
     name = "oracle"
+    calibration = UNCALIBRATED
 
     def __init__(self, regions):
         self.regions = regions
 
     def embed_texts(self, words):
-        return torch.eye(4)[[["red", "green", "blue", "others"].index(word) for word in words]]
-
-    def embed_background_prompts(self, words):
-        return self.embed_texts(["others"])
+        return torch.eye(4)[[["red", "green", "blue"].index(word) if word in NAMES else 3 for word in words]]
 
     def embed_regions(self, pixels, proposals, report):
         return torch.tensor([self.regions[int(mask.sum())] for mask in proposals.masks()]).reshape(-1, 4)
@@ -121,6 +121,27 @@ def test_maskformer_and_clip_share_the_decision():
     assert segment(method, "blue, green, red", (4, 6), ensemble=0.1).labels[0].tolist() == [2, 2, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("ensemble", [None, 0.0, 0.7])
+def test_what_is_known_is_what_clip_says_of_the_masks(ensemble):
+    """The left half is red, the right half rather something that was not asked for."""
+    clip = Oracle({8: [9.0, 0, 0, 0], 16: [0, 4.0, 0, 4.0]})
+    method = OVSegMaskFormer(Paper(torch.eye(4)[:3], halves()), clip, torch.tensor([[0.0, 0, 0, 1]]), "paper", 0.4)
+    found = segment(method, NAMES, (4, 6), ensemble=ensemble, unlabelled=0.35)
+    rivals = len(background_words(NAMES.split(", ")))
+    left, right = rivals * np.exp(-9), rivals
+    assert found.labels[0].tolist() == [0, 0, 1, 1, 1, 1]
+    np.testing.assert_allclose(found.known[:, [0, -1]], [[1 / (1 + left), 1 / (1 + right)]] * 4, atol=2e-3)
+    blue = rivals  # its logit is 0 in both halves, as are those of the background words in the left one
+    np.testing.assert_allclose(found.presence, 1 / (1 + np.array([left, right, blue])), atol=1e-4)
+
+
+def test_where_all_pixels_are_labelled_the_evaluation_does_not_ask_what_is_known():
+    method = OVSegMaskFormer(
+        Paper(torch.eye(4)[:3], halves()), Oracle({8: [9.0, 0, 0, 0], 16: [0.0] * 4}), torch.ones(1, 4), "p", 0.4
+    )
+    assert segment(method, NAMES, (4, 6), ensemble=0.5, unlabelled=0).known is None
+
+
 def test_queries_that_are_no_object_say_nothing():
     queries = torch.tensor([[0.6, 0, 0, 0.8], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
     masks = halves()
@@ -144,6 +165,8 @@ def test_no_mask_or_one_is_no_failure(masks, ensemble, words):
     result = segment(method, words, (4, 6), ensemble=ensemble)
     assert result.names == vocabulary.parse(words).names
     assert np.isfinite(result.scores).all()
+    assert ((result.known >= 0) & (result.known <= 1)).all()
+    assert (result.presence > 0).tolist() == [bool(masks)] * len(result.names)
     assert result.scores.max() <= 1
     if masks and ensemble is None:
         assert result.labels[0].tolist() == [0, 0, -1, -1, -1, -1]

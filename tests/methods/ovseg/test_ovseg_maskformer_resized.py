@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ovseg_demo import image, vocabulary
+from ovseg_demo.methods.background_words import background_words
 from ovseg_demo.methods.ovseg.maskformer import DEMO_THRESHOLD, OVSegMaskFormer
 from ovseg_demo.methods.ovseg.options import MaskFormerOptions
+from ovseg_demo.models.base import UNCALIBRATED
 from ovseg_demo.proposals.maskformer.predictor import MaskFormerOutput
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
@@ -16,7 +18,9 @@ RESIZED = (7, 11)
 PHOTO_SIZES = [(10, 18), (4, 6), (12, 8), (4, 20), (7, 11), (14, 22)]
 """Larger, smaller, and both at once; none has a pixel whose bilinear weight is 0 up to rounding, which may label it."""
 
-WORDS = {"red": (9.0, 0, 0), "green": (0, 9.0, 0), "blue": (0, 0, 9.0), "others": (2.8, 2.8, 2.8)}
+WORDS = {"red": (9.0, 0, 0), "green": (0, 9.0, 0), "blue": (0, 0, 9.0)}
+GREY = (2.0, 2.0, 2.0)
+"""Of background words."""
 
 
 class FullSizeOutput(MaskFormerOutput):
@@ -45,12 +49,10 @@ class MeanColour:
     """A word is a direction in RGB; a region is the mean colour of its pixels, from 0 to 1."""
 
     name = "mean-colour"
+    calibration = UNCALIBRATED
 
     def embed_texts(self, words):
-        return torch.tensor([WORDS[word] for word in words])
-
-    def embed_background_prompts(self, words):
-        return self.embed_texts(["others"])
+        return torch.tensor([WORDS.get(word, GREY) for word in words])
 
     def embed_regions(self, pixels, proposals, report):
         return torch.tensor(np.array([pixels[mask].mean(0) / 255 for mask in proposals.masks()])).float()
@@ -59,8 +61,12 @@ class MeanColour:
         return regions @ texts.T
 
 
-def expected_labels(logits, resized_photo, words, drawn, granularity, size):
-    """The labels as the released demo makes them, mask by mask and pixel by pixel."""
+def expected_labels(logits, resized_photo, words, granularity, size):
+    """The labels as the released demo makes them, mask by mask and pixel by pixel.
+
+    A single word has the probability that it has beside the background words.
+    """
+    drawn, rivals = len(words), background_words(words) if len(words) == 1 else ()
     height, width = RESIZED
     masks = [[[1 / (1 + math.exp(-float(value))) > DEMO_THRESHOLD for value in row] for row in mask] for mask in logits]
     masks = [mask for mask in masks if any(map(any, mask))]
@@ -68,8 +74,9 @@ def expected_labels(logits, resized_photo, words, drawn, granularity, size):
     for mask in masks:
         inside = [resized_photo[y][x] / 255 for y in range(height) for x in range(width) if mask[y][x]]
         colour = sum(inside) / len(inside)
-        powers = [math.exp(sum(c * w for c, w in zip(colour, WORDS[word], strict=True))) for word in words]
-        rows.append([power / sum(powers) for power in powers])
+        directions = [WORDS.get(word, GREY) for word in (*words, *rivals)]
+        powers = [math.exp(sum(c * w for c, w in zip(colour, direction, strict=True))) for direction in directions]
+        rows.append([power / sum(powers) for power in powers[:drawn]])
     selected = set()
     for c in range(drawn):
         best = max(range(len(rows)), key=lambda q: rows[q][c])
@@ -93,7 +100,7 @@ def expected_labels(logits, resized_photo, words, drawn, granularity, size):
                 for column in (int(x), int(x) + 1):
                     weight = (1 - abs(y - row)) * (1 - abs(x - column))
                     found += weight * sums[:, min(row, height - 1), min(column, width - 1)]
-            if found.any() and found.argmax() < drawn:
+            if found.any():
                 labels[i, j] = found.argmax()
     return labels
 
@@ -107,9 +114,8 @@ def test_scores_are_painted_on_the_resized_photo_and_then_enlarged(random, size,
     photo = image.from_array(pixels)
     predictor = RandomMasks(random)
     names = vocabulary.parse(words)
-    known = names.names if len(names) > 1 else (*names.names, "others")
     resized = predictor.predict(photo.pixels).pixels
-    expected = expected_labels(predictor.mask_logits, resized, known, len(names), granularity, size)
+    expected = expected_labels(predictor.mask_logits, resized, names.names, granularity, size)
 
     method = OVSegMaskFormer(predictor, MeanColour(), torch.ones(1, 3), "random", 0.4)
     stages = Stages(Cache(10**6), SerialWorker(), ignore_progress)

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from ovseg_demo import image, vocabulary
 from ovseg_demo.errors import Cancelled
+from ovseg_demo.methods.background_words import background_words
 from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.sed.method import SED
 from ovseg_demo.methods.sed.optimised_decoder import DecoderOutput, OptimisedDecoder
 from ovseg_demo.methods.sed.options import SEDOptions
+from ovseg_demo.models.base import UNCALIBRATED
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 
 SIZES = DecoderSizes(prompts=3, skips=(5, 4, 3), widths=(16, 16, 16, 16), guides=(4, 4, 4), heads=2)
@@ -44,9 +46,6 @@ class TinySource:
         self.words += words
         return torch.stack([_random(word, SIZES.prompts, WIDTH) for word in words])
 
-    def embed_background_prompts(self, words):
-        return self.embed_texts(["others"])
-
     def class_embeddings(self, embeddings, class_indices):
         return torch.stack([embeddings[class_indices == i].mean(0) for i in range(int(class_indices.max()) + 1)])
 
@@ -61,6 +60,21 @@ class TinySource:
 
     def skips(self, photo):
         return photo.skips
+
+
+class LettersOfTheWord:
+    """A dense model to which a word fits everywhere, as well as it has letters."""
+
+    name, dense_calibration = "letters", UNCALIBRATED
+
+    def embed_texts(self, words):
+        return torch.tensor([[float(len(word))] for word in words])
+
+    def embed_image(self, pixels):
+        return torch.zeros(3, 2)
+
+    def dense_logits(self, features, texts):
+        return texts[:, :, None].expand(-1, *features.shape)
 
 
 class GivenLogits:
@@ -178,26 +192,40 @@ def test_large_maps_are_averaged(source, photo):
     assert np.allclose(last[:, :2, 0], [[0.9526, 0.0474], [0.0474, 0.0474]], atol=1e-3)
 
 
-def test_one_word_competes_with_background_prompts_which_are_not_shown(source, photo):
-    left = torch.full((2, 1, 2), -2.0)
-    left[0, 0, 0] = left[1, 0, 1] = 2
-    result, _ = segment(SED(source, GivenLogits(*[left] * 4, kept_classes=([0, 1],) * 4)), photo, "cat")
-    assert set(np.unique(result.labels)) == {-1, 0}
-    assert (result.labels[:, 0] == 0).all()
-    assert (result.labels[:, -1] == -1).all()
-    assert all(each.classes == (0,) for each in result.evidence)
-    assert all(len(each.maps) == 1 for each in result.evidence)
-    assert source.words == ["cat", "others"]
+def test_one_word_is_known_as_far_as_its_own_probability_says(source, photo):
+    """There is no dense model that could compare it with background words."""
+    logits = torch.tensor([[[2.0, -2.0]]])
+    result, _ = segment(SED(source, GivenLogits(*[logits] * 4, kept_classes=([0],) * 4)), photo, "cat")
+    assert (result.labels == 0).all()
+    np.testing.assert_allclose(result.known[:, [0, -1]], [[0.8808, 0.1192]] * 33, atol=1e-4)
+    np.testing.assert_allclose(result.presence, [0.8808], atol=1e-4)
+    assert source.words == ["cat"]
 
 
-def test_when_all_words_are_rejected_nothing_is_found(source, photo):
-    two, one = torch.zeros(2, 1, 2), torch.zeros(1, 1, 2)
-    method = SED(source, GivenLogits(two, one, one, one, kept_classes=([0, 1], [1], [1], [1])))
-    result, _ = segment(method, photo, "cat", rejection=(1, 1, 1))
-    assert (result.labels == -1).all()
-    assert result.names == ("cat",)
-    assert result.summary() == []
-    assert result.notes == ("Early rejection: 1 word → 0 → 0 → 0.",)
+@pytest.mark.parametrize("rejection", [None, (2, 1, 1)])
+def test_random_weights_have_probabilities_of_being_known(method, photo, rejection):
+    """Of a word that was rejected it is known that it is absent."""
+    found, _ = segment(method, photo, rejection=rejection)
+    left = found.evidence[-1].classes
+    assert found.known.shape == found.size
+    assert ((found.known >= 0) & (found.known <= 1)).all()
+    assert found.presence.shape == (7,)
+    assert np.flatnonzero(found.presence).tolist() == list(left)
+
+
+def test_a_dense_model_tells_what_is_known_of_classes_that_stay(source, photo):
+    """Kept classes are compared by their place in the vocabulary, not by that among the kept ones."""
+    four, two = torch.zeros(4, 1, 1), torch.tensor([[[1.0]], [[2.0]]])
+    given = GivenLogits(four, two, two, two, kept_classes=([0, 1, 2, 3], *[[1, 3]] * 3))
+    method = SED(source, given, dense_model=LettersOfTheWord())
+    result, stages = segment(method, photo, "cat, dog, bicycle, hippopotamus", rejection=(1, 1, 1))
+    assert (result.labels == 3).all()
+    words = background_words(["cat", "dog", "bicycle", "hippopotamus"])
+    odds = 12 - np.log(np.exp([len(word) for word in words]).sum())
+    np.testing.assert_allclose(result.known, 1 / (1 + np.exp(-odds)), atol=1e-4)
+    assert result.presence.shape == (4,)
+    assert result.presence.argmax() == 3
+    assert "Comparing with background words" in stages.timings
 
 
 def test_classes_that_stay_keep_their_names(source, photo):

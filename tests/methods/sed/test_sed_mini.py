@@ -86,7 +86,7 @@ def test_a_photo_keeps_its_aspect_whatever_is_asked(vlm):
 
 
 def segment(engine, photo, words, **options) -> Segmentation:
-    return engine.segment(photo, vocabulary.parse(words), "sed-mini", SEDMiniOptions(**options))
+    return engine.segment(photo, vocabulary.parse(words), "sed-mini", SEDMiniOptions(**{"unlabelled": 0, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_early_rejection_keeps_the_words_that_are_there(engine, pizza):
     assert (found.labels == whole.labels).mean() > 0.8
 
 
-def test_one_word_competes_with_background_prompts(engine, pizza):
-    found = segment(engine, pizza, "pizza")
+def test_one_word_is_left_out_where_background_words_fit_better(engine, pizza):
+    found = segment(engine, pizza, "pizza", unlabelled=0.35)
     assert set(np.unique(found.labels)) == {-1, 0}
     assert (found.labels == 0).mean() > 0.2
 

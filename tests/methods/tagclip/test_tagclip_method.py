@@ -39,9 +39,6 @@ class TinyEncoder:
         self.words += words
         return torch.stack([_random(word, WIDTH) for word in words])
 
-    def embed_background_prompts(self, words):
-        return self.embed_texts(["others"])
-
     def embed_image(self, pixels, report):
         self.photos += 1
         report(1.0)
@@ -158,11 +155,21 @@ def test_notes_say_what_is_seen(decoder, photo):
 
 
 @pytest.mark.parametrize("seen", [(), ("cat",)])
-def test_background_prompts_count_as_seen_if_the_one_word_does(photo, seen):
-    """Only the masks decide, whatever the trusty map says."""
-    for cat, label in ((1.0, 0), (-1.0, -1)):
-        method = TagCLIP(TinyEncoder(), GivenLogits(cat, 0.0, trusty=4.0), INFO)
-        assert (segment(method, photo, "cat", seen=seen)[0].labels == label).all()
+@pytest.mark.parametrize(("words", "logits"), [("cat", (1.0,)), ("cat, dog", (-4.0, -5.0))])
+def test_the_masks_alone_say_what_is_known(photo, seen, words, logits):
+    """Neither the trusty map nor the penalty of seen classes does."""
+    method = TagCLIP(TinyEncoder(), GivenLogits(*logits, trusty=4.0), INFO)
+    result, _ = segment(method, photo, words, seen=seen)
+    expected = torch.tensor(logits).sigmoid().numpy()
+    np.testing.assert_allclose(result.known, expected[result.labels], atol=1e-5)
+    np.testing.assert_allclose(result.presence, expected, atol=1e-5)
+
+
+def test_random_weights_have_probabilities_of_being_known(decoder, photo):
+    found, _ = segment(TagCLIP(TinyEncoder(), decoder, INFO), photo)
+    assert found.known.shape == found.size
+    assert ((found.known >= 0) & (found.known <= 1)).all()
+    assert found.presence.shape == (3,)
 
 
 def test_slow_stages_are_cached(decoder, photo):

@@ -84,7 +84,6 @@ def test_regions_and_words_meet(catalogued, random):
     assert torch.allclose(logits, 100 * torch.cosine_similarity(regions[:, None], texts[None], dim=2), atol=1e-3)
     none = MaskProposals.from_masks(masks[:0], np.ones(0))
     assert vlm.embed_regions(image, none, news.append).shape == (0, 512)
-    assert vlm.embed_background_prompts(["cat"]).shape == (1, 512)
 
 
 def test_a_file_of_another_architecture_is_told(catalogued, state, tmp_path, monkeypatch):

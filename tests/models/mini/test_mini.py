@@ -8,6 +8,8 @@ import timm
 import torch
 from PIL import Image
 
+from ovseg_demo.methods.background_words import background_words
+from ovseg_demo.methods.known import log_odds
 from ovseg_demo.models.mini.anchors import anchor_scores
 from ovseg_demo.models.mini.model import MiniModel, preprocess
 from ovseg_demo.models.mini.towers import ImageTower
@@ -92,12 +94,6 @@ def test_texts_are_unit_vectors_in_any_language_and_length(mini):
 
 def test_no_words_give_no_rows(mini):
     assert mini.embed_texts([]).shape == (0, 384)
-
-
-def test_there_is_always_a_background_prompt_and_none_is_the_word_itself(mini):
-    assert mini.embed_background_prompts(["dog"]).shape == (4, 384)
-    assert mini.embed_background_prompts(["object"]).shape == (3, 384)
-    assert len(mini.embed_background_prompts(["object", "background", "landscape", "room"])) >= 1
 
 
 def test_no_proposals_give_no_regions(mini):
@@ -250,10 +246,9 @@ def test_photos_get_the_right_name_of_five(mini, name, words):
     assert logits[0].softmax(0)[0] > 0.5
 
 
-@pytest.mark.parametrize(("name", "word", "absent"), [("pizza", "pizza", "horse"), ("home_office", "laptop", "dog")])
-def test_a_single_word_beats_the_background_prompts_only_where_it_is(mini, name, word, absent):
-    image = photo(name)
+def test_a_region_is_known_to_show_a_word_only_where_it_does(mini):
+    image = photo("pizza")
     regions = embedded(mini, image, whole(image))
-    for text, present in [(word, True), (absent, False)]:
-        own, background = mini.embed_texts([text]), mini.embed_background_prompts([text])
-        assert bool(mini.logits(regions, own).amax() > mini.logits(regions, background).amax()) is present
+    for text, present in [("pizza", True), ("horse", False)]:
+        logits = mini.logits(regions, mini.embed_texts([text, *background_words([text])])).T
+        assert bool(log_odds(logits[:1], logits[1:], mini.calibration).amax() > 0) is present

@@ -2,7 +2,7 @@
 
 The vocabulary stays open because every step draws other words: a few or many classes of a set, among them most classes
 in the photo, in varied wordings, and names of ImageNet classes that nobody labelled. One photo in ten has a single
-word, as a user may type, with the mini model's background prompts as negatives.
+word, as a user may type.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class BatchSizes:
         words: smallest and largest number of words of a photo; the number is drawn log-uniformly.
         distractors: largest number of ImageNet names among the words.
         dropped: share of the classes in a photo that are left out of its words, 0 to 1.
-        single: share of photos with a single word and background prompts, 0 to 1.
+        single: share of photos with a single word, 0 to 1.
     """
 
     views: int = 4
@@ -110,15 +110,11 @@ class CostMapBatches:
     def _single_word(
         self, set_number: int, row_of_place: Tensor, texts: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """As `_many_words`, for one word, usually of a class in the photo, and the background prompts."""
+        """As `_many_words`, for one word, usually of a class in the photo."""
         present, absent = self._present_and_absent_rows(set_number, row_of_place)
         draw_absent = torch.rand((), generator=generator) < self._sizes.dropped or not len(present)
         row = _shuffled(absent if draw_absent and len(absent) else present, generator)[:1]
-        background = self._costs.embed_background_prompts([self._lexicon.words[int(row)]])
-        class_indices = torch.tensor([0] + [1] * len(background))
-        classes = self._costs.class_embeddings(torch.cat([texts[row], background.cpu()]), class_indices)
-        known = (row_of_place != _UNLABELLED).expand(2, -1, -1)
-        return classes, torch.stack([row_of_place == row, row_of_place != row]), known
+        return texts[row][:, None], (row_of_place == row)[None], (row_of_place != _UNLABELLED)[None]
 
     def _present_and_absent_rows(self, set_number: int, row_of_place: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the words of a set that are in the photo, and rows of the set's other words."""
