@@ -43,12 +43,20 @@ def presence(odds: Tensor, calibration: Calibration = UNCALIBRATED) -> np.ndarra
         odds: log-odds of C classes at any places that cover the photo evenly, (C, ...).
         calibration: of the model.
     """
-    places = odds.flatten(1)
-    if not places.shape[1]:  # no region
+    if not odds[0].numel():  # no region
         return np.zeros(len(odds), np.float32)
+    return (calibration.presence * highest_odds(odds) + calibration.presence_offset).sigmoid().cpu().numpy()
+
+
+def highest_odds(odds: Tensor) -> Tensor:
+    """The log-odds that a hundredth of the places exceed, of each class, float32 (C,).
+
+    Args:
+        odds: as of `presence`, at least at one place.
+    """
+    places = odds.flatten(1)
     exceeding = max(1, int(_EXCEEDING * places.shape[1]))
-    highest = places.topk(exceeding, 1).values[:, -1]
-    return (calibration.presence * highest + calibration.presence_offset).sigmoid().cpu().numpy()
+    return places.topk(exceeding, 1).values[:, -1]
 
 
 def with_known(
