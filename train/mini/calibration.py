@@ -114,7 +114,8 @@ def questions(dataset: Dataset, limit: int) -> Iterator[tuple[Question, Question
             shown = _in_vocabulary(truth(labels, classes, offered, len(dataset.vocabulary)), offered)
             present = torch.tensor([index in classes.present for index in offered])
             of_positions = model.dense_logits(features, texts)
-            at_positions = torch.from_numpy(resize_labels(shown, of_positions.shape[1:])).flatten()
+            height, width = of_positions.shape[1:]
+            at_positions = torch.from_numpy(resize_labels(shown, (height, width))).flatten()
             at_regions = _labels_of_regions(resize_labels(shown, photo.shape[:2]), proposals, len(words))
             yield (
                 _question(of_positions.flatten(1), at_positions, present),
