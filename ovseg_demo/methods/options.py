@@ -172,7 +172,7 @@ class MethodOptions(BaseModel):
     withheld: ClassVar[frozenset[str]] = frozenset()
 
     unlabelled: Annotated[float, SwitchedSlider(step=0.05, label="below a probability of", live=True)] = Field(
-        default=0.35,
+        default=0.4,
         ge=0,
         le=1,
         title="Leave out what none of my words fits",
