@@ -128,6 +128,7 @@ class Segmentation:
             that was not asked for; None where the method does not tell, and once pixels were left out.
         presence: float32 (C,) in [0, 1], the probability that each class is in the image at all; None where the method
             does not tell.
+        independent: whether each score is a probability by itself, as of a sigmoid, and not a share among the classes.
     """
 
     names: tuple[str, ...]
@@ -141,6 +142,7 @@ class Segmentation:
     evidence: tuple[Evidence | RegionMap, ...] = ()
     known: np.ndarray | None = None
     presence: np.ndarray | None = None
+    independent: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -191,12 +193,14 @@ class Segmentation:
             labels[rows, columns] = torch.where(drawn, classes[0], UNLABELLED).cpu()
             scores[rows, columns] = torch.where(drawn, shares[0], 0).cpu()
             best[:, rows, columns], best_scores[:, rows, columns] = classes.cpu(), shares.cpu()
-        return replace(self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores)
+        return replace(
+            self, labels=labels, scores=scores, top_classes=best, top_scores=best_scores, independent=independent
+        )
 
     def leave_out(self, minimum: float) -> "Segmentation":
         """The same result without the labels of pixels that show none of the classes.
 
-        The confidences, which compare the classes with each other, become those among everything that a pixel may show.
+        Confidences that compare the classes with each other become those among everything that a pixel may show.
 
         Args:
             minimum: a pixel of a smaller `known` becomes unlabelled; 0 to 1.
@@ -206,11 +210,14 @@ class Segmentation:
         if self.known is None:
             return self
         kept = self.known >= minimum
+        scores, top_scores = self.scores, self.top_scores
+        if not self.independent:
+            scores, top_scores = scores * self.known, top_scores * self.known
         return replace(
             self,
             labels=np.where(kept, self.labels, UNLABELLED),
-            scores=np.where(kept, self.scores * self.known, 0),
-            top_scores=self.top_scores * self.known,
+            scores=np.where(kept, scores, 0),
+            top_scores=top_scores,
             known=None,
         )
 

@@ -132,3 +132,10 @@ def test_independent_scores_are_confidences_as_they_are():
     assert np.allclose(shared.scores, 0.6 / 0.9)
     assert np.allclose(own.scores, 0.6)
     assert np.allclose(own.top_scores[:, 0, 0], [0.6, 0.3])
+
+
+def test_confidences_that_are_probabilities_are_not_weighed_again():
+    independent = Segmentation.from_scores(("a", "b"), torch.tensor([[[0.6]], [[0.2]]]), (1, 1), independent=True)
+    left = replace(independent, known=np.full((1, 1), 0.6, np.float32)).leave_out(0.5)
+    assert left.scores == pytest.approx(0.6)
+    assert left.top_scores[:, 0, 0] == pytest.approx([0.6, 0.2])

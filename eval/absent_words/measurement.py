@@ -12,14 +12,10 @@ from eval.absent_words.vocabularies import KINDS, PhotoClasses, draw, truth
 from eval.datasets.base import IGNORE, Dataset, Sample
 from eval.metrics import GROUND_TRUTH, Confusion, Sparse, ratio
 from eval.runner import Loaded, Segmenter
-from ovseg_demo import result
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.options import MethodOptions
-from ovseg_demo.result import UNLABELLED, Segmentation
+from ovseg_demo.result import PRESENT, UNLABELLED, Segmentation
 from ovseg_demo.vocabulary import Vocabulary
-
-PRESENT = getattr(result, "PRESENT", 0.5)
-"""The probability from which on a word is said to be in the photo."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +106,8 @@ def _presence(found: Segmentation) -> np.ndarray:
 
     A result without that probability has the highest score of the class at any pixel in its place.
     """
-    if (presence := getattr(found, "presence", None)) is not None:
-        return presence
+    if found.presence is not None:
+        return found.presence
     best = [found.top_scores[found.top_classes == c].max(initial=0) for c in range(len(found.names))]
     return np.array(best, np.float32)
 

@@ -105,7 +105,7 @@ def background_words(words: Sequence[str]) -> tuple[str, ...]:
 
 def _forms(word: str) -> set[str]:
     """The singular of a word and of each of its parts, in lower case."""
-    text = readable_text(word).casefold().replace("-", " ")
+    text = readable_text(word).casefold().replace("-", " ").replace("_", " ")
     return {_singular(part) for part in (text, *text.split())}
 
 

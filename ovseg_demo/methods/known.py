@@ -43,7 +43,7 @@ def presence(odds: Tensor, calibration: Calibration = UNCALIBRATED) -> np.ndarra
         odds: log-odds of C classes at any places that cover the photo evenly, (C, ...).
         calibration: of the model.
     """
-    if not odds[0].numel():  # no region
+    if not odds.numel():  # no region, or no class
         return np.zeros(len(odds), np.float32)
     return (calibration.presence * highest_odds(odds) + calibration.presence_offset).sigmoid().cpu().numpy()
 

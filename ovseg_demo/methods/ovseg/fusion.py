@@ -10,6 +10,7 @@ The sum at a pixel depends only on which masks cover it, so the image is cut onc
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -75,10 +76,12 @@ def fuse_masks(
 
     resized = ResizedCells(cells.index, means * counts[:, None], size or cells.size)
     nearest, ambiguous = resized.uniform()
-    result = _name_cells(means, counts > 0, names, nearest)
+    result, single = _name_cells(means, counts > 0, names, nearest), len(names) == 1
     if ambiguous.any():
-        result = result.filled(resized, ambiguous)
-    return result if dense_scores is None else result.filled(dense_scores, resized.everywhere(counts == 0))
+        result = result.filled(resized, ambiguous, single)
+    if dense_scores is not None:
+        result = result.filled(dense_scores, resized.everywhere(counts == 0), single)
+    return replace(result, independent=single)
 
 
 def paint(cells: Cells, class_scores: np.ndarray, granularity: float, values: np.ndarray) -> np.ndarray:
