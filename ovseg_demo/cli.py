@@ -13,6 +13,7 @@ from ovseg_demo.engine import Engine
 from ovseg_demo.errors import ImageError, UserError, exit_status
 from ovseg_demo.methods import command_line, registry
 from ovseg_demo.render import export
+from ovseg_demo.result import Segmentation
 from ovseg_demo.weights import catalogue
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -79,12 +80,23 @@ def _segment(arguments: argparse.Namespace) -> int:
                 failed += 1
                 bar.write(f"{path}: {error}", file=sys.stderr)
                 continue
-            found = ", ".join(f"{c.name} {c.share:.0%}" for c in result.summary()) or "nothing found"
-            bar.write(f"{path}: {found}")
+            bar.write(f"{path}: {_findings(result)}")
             for name, choice in result.chosen.items():
                 bar.write(f"{name} {choice.reason}", file=sys.stderr)
     print(f"{len(photos) - failed} of {len(photos)} photos written to {arguments.out}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _findings(result: Segmentation) -> str:
+    """The classes that occur with their shares, and the words that were not found."""
+    found = result.summary()
+    if not found:
+        return "nothing found"
+    line = ", ".join(f"{c.name} {c.share:.0%}" for c in found)
+    present = {c.name for c in found}
+    if absent := [name for name in result.names if name not in present]:
+        line += f"; not found: {vocabulary.listed(absent)}"
+    return line
 
 
 def _methods(_: argparse.Namespace) -> int:

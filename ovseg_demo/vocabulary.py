@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ovseg_demo.errors import VocabularyError
@@ -97,10 +98,16 @@ def parse(text: str) -> Vocabulary:
         raise VocabularyError(f"{len(words)} names and synonyms are too many; the limit is {MAX_WORDS}.")
     notices = []
     if repeated:
-        notices.append(f"Repeated and counted once: {_listed(repeated)}.")
+        notices.append(f"Repeated and counted once: {listed(repeated)}.")
     if unreadable:
-        notices.append(f"Left out, for lack of a letter: {_listed(unreadable)}.")
+        notices.append(f"Left out, for lack of a letter: {listed(unreadable)}.")
     return Vocabulary(tuple(c[0] for c in classes), tuple(tuple(c[1:]) for c in classes), tuple(notices))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as one reads them in a sentence: the first three, and how many more there are."""
+    rest = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -164,8 +171,3 @@ def _tidy(word: str) -> str:
 
 def _identity(word: str) -> str:
     return unicodedata.normalize("NFKC", word).casefold()
-
-
-def _listed(words: list[str]) -> str:
-    rest = len(words) - _SHOWN
-    return ", ".join(words[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -9,8 +9,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ovseg_demo.cli import main
+from ovseg_demo.methods import registry
 from ovseg_demo.ui import gallery
 from ovseg_demo.weights import catalogue
+from tests.helpers.toy_method import TOY
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
 
@@ -33,6 +35,22 @@ def test_a_photo_becomes_three_files(shared_engine, tmp_path, capsys):
     assert content["method"] == "ovseg-sam-mini"
     assert content["granularity"] == 1
     assert "pizza" in capsys.readouterr().out
+
+
+def test_words_that_no_pixel_shows_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(registry.REGISTRY, TOY.id, TOY)
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+
+    def printed(*arguments) -> str:
+        photo = tmp_path / "a.png"
+        assert run("segment", photo, "--method", TOY.id, "--device", "cpu", "--out", tmp_path / "out", *arguments) == 0
+        return capsys.readouterr().out.removeprefix(f"{photo}: ").strip()
+
+    assert printed("--vocabulary", "cat, dog, cow", "--border", 0) == "cat 100%; not found: dog, cow"
+    many = "cat, dog, cow, bus, tree, sky"
+    assert printed("--vocabulary", many, "--border", 0) == "cat 100%; not found: dog, cow, bus and 2 more"
+    assert printed("--vocabulary", "cat", "--border", 0) == "cat 100%"
+    assert printed("--vocabulary", many, "--border", 9) == "nothing found"
 
 
 def test_folders_globs_and_broken_files(shared_engine, tmp_path, capsys):

@@ -53,7 +53,9 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
     """The result as JSON text.
 
     "classes" lists the classes that occur, each with its index in "vocabulary", its colour, its share of the image
-    (0 to 1), its mean confidence (0 to 1) and its mask as COCO run lengths, which pycocotools decodes.
+    (0 to 1), its mean confidence (0 to 1) and its mask as COCO run lengths, which pycocotools decodes. "presence" of
+    every class in "vocabulary" is the probability (0 to 1) that it is in the image at all, null where the method does
+    not tell.
 
     Args:
         result: the segmentation.
@@ -63,7 +65,8 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
     """
     height, width = result.size
     colours = draw.colours(result.names)
-    synonyms = vocabulary.synonyms
+    unknown = [None] * len(result.names)
+    presence = unknown if result.presence is None else result.presence.astype(float).round(4).tolist()
     content = {
         "generator": f"ovseg-demo {__version__}",
         "method": method,
@@ -72,7 +75,10 @@ def to_json(result: Segmentation, vocabulary: Vocabulary, method: str, options: 
         **{f"{name}_reason": choice.reason for name, choice in result.chosen.items()},
         "width": width,
         "height": height,
-        "vocabulary": [{"name": n, "synonyms": s} for n, s in zip(result.names, synonyms, strict=True)],
+        "vocabulary": [
+            {"name": name, "synonyms": synonyms, "presence": probability}
+            for name, synonyms, probability in zip(result.names, vocabulary.synonyms, presence, strict=True)
+        ],
         "classes": [
             {
                 "index": c.index,

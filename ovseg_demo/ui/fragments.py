@@ -37,10 +37,7 @@ def chips(text: str) -> str:
         pieces.append(f"<span class='chip'>{dot}{escape(name)}{also}</span>")
     if len(parsed) > _CHIPS_SHOWN:
         pieces.append(f"<span class='chip more'>and {len(parsed) - _CHIPS_SHOWN} more</span>")
-    notices = [*parsed.notices]
-    if len(parsed) == 1:
-        notices.append("With one class alone, everything unlike it is left unlabelled.")
-    hints = "".join(f"<p class='chips-hint'>{escape(notice)}</p>" for notice in notices)
+    hints = "".join(f"<p class='chips-hint'>{escape(notice)}</p>" for notice in parsed.notices)
     return f"<div class='chips'>{''.join(pieces)}</div>{hints}"
 
 

@@ -276,7 +276,7 @@ class Handlers:
 
         Returns:
             the overlay PNG, the label PNG (class indices, 255 where unlabelled) and a JSON file with shares,
-            confidences and COCO run lengths of every class found.
+            confidences and COCO run lengths of every class found, and the probability that each word is in the photo.
         """
         try:
             request = Request.read(photo, vocabulary, method, _api_options(method, options, proposals))

@@ -177,7 +177,7 @@ def _photo(example: gallery.Example) -> gr.Image:
         type="filepath",
         label="Photo",
         sources=["upload", "webcam", "clipboard"],
-        height=136,
+        height=124,
         elem_id="photo",
         buttons=[],
     )

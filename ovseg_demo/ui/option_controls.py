@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from ovseg_demo.methods.options import Option, Radio, Slider, SwitchedNumber, WordMarks
+from ovseg_demo.methods.options import Option, Radio, Slider, SwitchedNumber, SwitchedSlider, WordMarks
 from ovseg_demo.ui.components import component, script
 from ovseg_demo.ui.page_request import class_names, control_keys, shown_options
 from ovseg_demo.vocabulary import MAX_CLASSES
@@ -78,6 +78,8 @@ class OptionControl:
                 return None if main == _NOTHING else main
             case SwitchedNumber():
                 return main if switched_on else None
+            case SwitchedSlider():
+                return main if switched_on else _range(self.option)[0]
             case WordMarks():
                 ticked = frozenset(main or ())
                 return None if switched_on else tuple(name for name in class_names(words) if name in ticked)
@@ -157,14 +159,15 @@ def _parts(key: str, option: Option, words: str) -> _Parts:
             return _radio(key, option, radio)
         case SwitchedNumber() as number:
             return _switched_number(key, option, number)
+        case SwitchedSlider() as slider:
+            return _switched_slider(key, option, slider)
         case WordMarks() as marks:
             return _word_marks(key, option, marks, words)
     return _checkbox(key, option)
 
 
 def _slider(key: str, option: Option, control: Slider) -> _Parts:
-    minimum = option.minimum or 0
-    maximum = 1 if option.maximum is None else option.maximum
+    minimum, maximum = _range(option)
     start = minimum if option.default is None else option.default
     main = gr.Slider(
         minimum,
@@ -211,6 +214,20 @@ def _switched_number(key: str, option: Option, control: SwitchedNumber) -> _Part
     return _Parts(main, switch)
 
 
+def _switched_slider(key: str, option: Option, control: SwitchedSlider) -> _Parts:
+    minimum, maximum = _range(option)
+    on = option.default != minimum
+    switch = gr.Checkbox(on, label=option.label, elem_id=f"{key}-switch", container=False)
+    with gr.Row(elem_classes=["option-row", "while-switched-on"]):
+        _label(control.label, option.help)
+        spoken = f"{option.label}: {control.label}"  # screen readers read it; what is seen stands before the slider
+        main = gr.Slider(
+            minimum, maximum, option.default, step=control.step, label=spoken, elem_id=key, container=False, buttons=[]
+        )
+    _clamp(main, minimum, maximum, option.default, option.whole)
+    return _Parts(main, switch)
+
+
 def _word_marks(key: str, option: Option, control: WordMarks, words: str) -> _Parts:
     with gr.Row(elem_classes="option-row"):
         _label(option.label)
@@ -220,6 +237,11 @@ def _word_marks(key: str, option: Option, control: WordMarks, words: str) -> _Pa
     _help(control.unmarked_help, "while-switched-on")
     _help(option.help, "while-switched-off")
     return _Parts(main, switch)
+
+
+def _range(option: Option) -> tuple[float, float]:
+    """The least and the greatest value of a number; 0 and 1 where an option does not limit it."""
+    return option.minimum or 0, 1 if option.maximum is None else option.maximum
 
 
 def _label(text: str, tooltip: str = "") -> None:

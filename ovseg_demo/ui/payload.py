@@ -45,6 +45,7 @@ def layer(result: Segmentation) -> dict:
         "legend": [
             {"index": c.index, "share": float(c.share), "confidence": float(c.confidence)} for c in result.summary()
         ],
+        "presence": None if result.presence is None else result.presence.astype(float).round(4).tolist(),
         "notes": list(result.notes),
     }
 

@@ -54,6 +54,34 @@ def test_live_controls_show_their_changes_at_once(page):
     shows(page, "fewest None")
 
 
+def test_pixels_that_no_word_fits_are_left_out_and_back_at_once(page):
+    assert page.locator(".legend-row:not(.absent)").all_inner_texts() == [
+        *("white cat\n50 %\nconfidence 90 %", "none of the words\n50 %"),
+    ]
+    absent = page.locator(".legend-row.absent")
+    assert absent.count() == 4
+    assert absent.first.inner_text() == "green bird\nnot found"
+    assert absent.first.get_attribute("title") == "green bird: in the picture with a probability of 20 %"
+    canvas = page.locator(".viewer canvas").bounding_box()
+    page.mouse.move(canvas["x"] + canvas["width"] / 4, canvas["y"] + canvas["height"] / 2)
+    page.wait_for_selector(".probe:not([hidden])")
+    assert page.locator(".probe").inner_text().split("\n") == [
+        *("none of the words", "None fits well enough:", "white cat", "20 %"),
+    ]
+
+    page.locator("#unlabelled-switch input").uncheck()
+    page.wait_for_selector(".legend-row:has-text('white cat'):has-text('100 %')")
+    assert page.locator(".legend-row.unlabelled").count() == 0
+    assert page.locator("#unlabelled").is_hidden()
+    shows(page, "unlabelled 0.0")
+    page.locator("#unlabelled-switch input").check()
+    page.wait_for_selector(".legend-row.unlabelled:has-text('50 %')")
+    page.locator("#unlabelled input[type=range]").fill("0.95")
+    page.wait_for_selector(".legend-row.unlabelled:has-text('100 %')")
+    assert absent.count() == 5
+    shows(page, "unlabelled 0.95")
+
+
 def test_a_slider_that_is_moved_is_no_longer_left_to_the_method(page):
     page.wait_for_function(f"document.querySelector('#softness input[type=range]').value === '{CHOSEN}'")
     assert page.locator("#softness-reason").inner_text() == "It is soft."

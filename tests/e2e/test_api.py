@@ -63,7 +63,7 @@ def test_no_granularity_is_automatic(client):
 def test_methods_are_listed_with_the_schema_of_their_options(client):
     listed = {entry["id"]: entry for entry in client.predict(api_name="/methods")}
     assert listed["sed-mini"]["available"]
-    assert listed["sed-mini"]["options"]["properties"].keys() == {"rejection"}
+    assert listed["sed-mini"]["options"]["properties"].keys() == {"unlabelled", "rejection"}
 
 
 def test_only_the_documented_endpoints_are_public(client):

@@ -123,7 +123,7 @@ def test_results_side_by_side_where_one_method_fails(page, address):
     assert all(line.split()[1] == "s" for line in page.locator(".panel-line").all_inner_texts() if line)
 
     # One legend for all; words stay text.
-    assert set(page.locator(".compare-word").all_inner_texts()) <= {"<b>pizza</b>", "horse", "bus", "unlabelled"}
+    assert set(page.locator(".compare-word").all_inner_texts()) <= {"<b>pizza</b>", "horse", "bus", "none of the words"}
     assert "<b>pizza</b>" in page.locator(".compare-word").all_inner_texts()
     assert page.locator(".compare b:not(.badge), .compare img").count() == 0
     before = pictures(page)
@@ -168,11 +168,24 @@ def test_results_side_by_side_where_one_method_fails(page, address):
     page.click("[data-view=differ]")
     box = page.locator(".pane").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    names = [*WORDS.split(", "), *["unlabelled"] * 253]
+    names = [*WORDS.split(", "), *["none of the words"] * 253]
     here = [names[each[each.shape[0] // 2, each.shape[1] // 2]] for each in maps]
     assert page.locator(".card .probe-name").all_inner_texts() == here
     title = page.locator(".card .probe-title").inner_text()
     assert title == ("All agree" if len(set(here)) == 1 else f"{len(set(here))} different labels")
+
+
+def test_words_that_no_method_finds_are_folded_below_the_legend(page):
+    page.fill("#words textarea, #words input", ", ".join(f"word {number}" for number in range(20)))
+    compare(page, "stripes", "failing")
+    finish(page)
+    found = page.locator(".compare-word").all_inner_texts()
+    assert len(found) == 10
+    page.locator("summary", has_text="10 words not found").click()
+    absent = page.locator(".compare-legend .legend-row.absent").all_inner_texts()
+    assert sorted([*found, *(row.removesuffix("\nnot found") for row in absent)]) == sorted(
+        f"word {number}" for number in range(20)
+    )
 
 
 def test_the_swipe_divider_moves_by_keyboard_and_by_hand(page):

@@ -35,8 +35,7 @@ def test_the_page_shows_the_controls_of_a_new_method_and_uses_them(opened, toy_a
         page.locator("#inverted input").check()
         page.fill("#words textarea, #words input", "cat, dog")
         page.click("#segment")
-        page.wait_for_selector(".legend >> text=dog")
-        assert "100 %" in page.locator(".legend").inner_text()
+        page.wait_for_selector(".legend-row:has-text('dog'):has-text('100 %')")
         assert page.locator("#outdated .outdated").count() == 0
         page.locator("#inverted input").uncheck()
         page.wait_for_selector("#outdated .outdated.settings")

@@ -10,6 +10,7 @@ from ovseg_demo.methods.options import Checkbox, MethodOptions, Radio, Slider, S
 from ovseg_demo.result import Choice, Segmentation
 
 CHOSEN = 0.25
+SURE, UNSURE = 0.9, 0.2
 
 
 class DeclaredOptions(MethodOptions):
@@ -28,14 +29,18 @@ class DeclaredOptions(MethodOptions):
 
 
 class Declared:
-    """Names everything by the first word; its note tells the options."""
+    """Names everything by the first word, of which it is sure in the right half alone; its note tells the options."""
 
     def segment(self, photo, vocabulary, options, stages) -> Segmentation:
         size = photo.pixels.shape[:2]
         labels, scores = np.zeros(size, np.int32), np.ones(size, np.float32)
         chosen = {"softness": Choice(CHOSEN, "It is soft.")} if options.softness is None else {}
+        known = np.full(size, SURE, np.float32)
+        known[:, : size[1] // 2] = UNSURE
+        presence = np.array([SURE, *[UNSURE] * (len(vocabulary) - 1)], np.float32)
         note = ", ".join(f"{name} {value}" for name, value in options.given().items())
-        return Segmentation(vocabulary.names, labels, scores, labels[None], scores[None], chosen, notes=(note,))
+        told = {"chosen": chosen, "notes": (note,), "known": known, "presence": presence}
+        return Segmentation(vocabulary.names, labels, scores, labels[None], scores[None], **told)
 
 
 DECLARED = MethodSpec("declared", "Declared · all", "Made up.", (), lambda _: Declared(), DeclaredOptions)

@@ -38,6 +38,17 @@ def test_run_lengths_decode_to_the_label_map(random):
     assert (content["height"], content["width"]) == result.size
 
 
+def test_the_presence_of_each_word_is_told_where_it_is_known(random):
+    def told(result: Segmentation) -> dict:
+        return json.loads(export.to_json(result, words(result), "some-method", SamOptions(unlabelled=0.2)))
+
+    result = example(random, 3)
+    assert [entry["presence"] for entry in told(result)["vocabulary"]] == [None] * 3
+    known = replace(result, presence=np.array([0.123456, 1, 0], np.float32))
+    assert [entry["presence"] for entry in told(known)["vocabulary"]] == [0.1235, 1, 0]
+    assert told(known)["unlabelled"] == 0.2
+
+
 def test_label_png_is_indexed_with_the_class_colours(random):
     result = example(random, 4)
     picture = Image.open(io.BytesIO(export.label_png(result)))

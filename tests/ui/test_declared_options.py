@@ -14,7 +14,7 @@ from ovseg_demo.ui.page_request import PageRequest, control_keys, option_keys
 from tests.helpers.declared_options import ABSENT, DECLARED, DeclaredOptions
 
 PIZZA = str(gallery.FOLDER / "pizza.jpg")
-KEYS = {"shade", "flipped", "rows", "fewest", "softness", "granularity-2"}
+KEYS = {"unlabelled", "shade", "flipped", "rows", "fewest", "softness", "granularity-2"}
 
 
 @pytest.fixture(autouse=True, params=[DECLARED, ABSENT], ids=["here", "absent"])

@@ -288,4 +288,4 @@ def test_the_api_lists_methods_with_the_schema_of_their_options(handlers):
     listed = {entry["id"]: entry for entry in handlers.api_methods()}
     assert listed[MASKS]["available"] is True
     assert listed[MASKS]["options"]["properties"]["granularity"]["default"] == 0.8
-    assert listed["zegclip-voc"]["options"]["properties"].keys() == {"seen", "recipe"}
+    assert listed["zegclip-voc"]["options"]["properties"].keys() == {"unlabelled", "seen", "recipe"}

@@ -6,8 +6,8 @@ from ovseg_demo.ui.option_controls import OptionControls
 from ovseg_demo.ui.page_request import PageRequest
 
 SEGCLIP = ["background", "image_prior", "overlap"]
-KEYS = ["granularity", "proposals", "rejection", "seen", "trusty", "strategy", "pamr", "masks", "short_side", "stride"]
-KEYS += SEGCLIP
+DENSE = ["strategy", "pamr", "masks", "short_side", "stride"]
+KEYS = ["unlabelled", "granularity", "proposals", "rejection", "seen", "trusty", *DENSE, *SEGCLIP]
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def values_of(controls: OptionControls, words: str = "cat, sofa|couch, sky", **m
     ("chosen", "shown"),
     [
         ([], []),
-        (["mini-dense"], []),
-        (["ovseg-sam-mini"], ["granularity", "proposals"]),
-        (["sed-convnext-b"], ["rejection"]),
-        (["zegclip-voc"], ["seen"]),
-        (["tagclip-own"], ["seen", "trusty"]),
-        (["dense-clip-vitb16"], ["strategy", "pamr", "masks", "short_side", "stride"]),
+        (["mini-dense"], ["unlabelled"]),
+        (["ovseg-sam-mini"], ["unlabelled", "granularity", "proposals"]),
+        (["sed-convnext-b"], ["unlabelled", "rejection"]),
+        (["zegclip-voc"], ["unlabelled", "seen"]),
+        (["tagclip-own"], ["unlabelled", "seen", "trusty"]),
+        (["dense-clip-vitb16"], ["unlabelled", *DENSE]),
         (["segclip"], SEGCLIP),
-        (["mini-dense", "zegclip-voc", "tagclip-own", "sed-own"], ["rejection", "seen", "trusty"]),
+        (["mini-dense", "zegclip-voc", "tagclip-own", "sed-own"], ["unlabelled", "rejection", "seen", "trusty"]),
     ],
 )
 def test_a_group_shows_where_a_method_has_the_option(controls, chosen, shown):
@@ -48,7 +48,9 @@ def test_a_group_shows_where_a_method_has_the_option(controls, chosen, shown):
 
 
 def test_the_page_opens_with_the_options_of_its_first_method(controls):
-    assert [group.visible for group in controls.groups] == [True, True] + [False] * (len(KEYS) - 2)
+    assert [group.elem_id for group in controls.groups if group.visible] == [
+        *("option-unlabelled", "option-granularity", "option-proposals"),
+    ]
 
 
 @pytest.mark.parametrize("method", ["ovseg-sam-mini", "sed-mini", "tagclip-mini", "dense-clip-vitb16", "segclip"])
@@ -62,6 +64,8 @@ def test_a_switch_decides_whether_what_is_beside_it_counts(controls):
     assert values_of(controls, granularity=0.3, granularity_switch=True)["granularity"] is None
     assert values_of(controls, rejection=5)["rejection"] is None
     assert values_of(controls, rejection=5, rejection_switch=True)["rejection"] == 5
+    assert values_of(controls, unlabelled=0.6)["unlabelled"] == 0.6
+    assert values_of(controls, unlabelled=0.6, unlabelled_switch=False)["unlabelled"] == 0
     assert values_of(controls, seen=["sky", "cat"])["seen"] is None
     assert values_of(controls, seen=["sky", "cat"], seen_switch=False)["seen"] == ("cat", "sky")
 

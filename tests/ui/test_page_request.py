@@ -60,9 +60,9 @@ def test_a_value_out_of_range_is_one_sentence():
 
 
 def test_options_that_the_page_does_not_show_have_no_key():
-    assert option_keys("sed-convnext-b") == {"rejection": "rejection"}
-    assert option_keys("tagclip-own") == {"seen": "seen", "trusty": "trusty"}
-    assert control_keys(["mini-dense", "sed-own", "ovseg-maskformer-own"]) == {"rejection", "granularity"}
+    assert option_keys("sed-convnext-b").keys() == {"unlabelled", "rejection"}
+    assert option_keys("tagclip-own") == {"unlabelled": "unlabelled", "seen": "seen", "trusty": "trusty"}
+    assert control_keys(["mini-dense", "sed-own", "ovseg-maskformer-own"]) == {"unlabelled", "rejection", "granularity"}
 
 
 def test_a_text_that_cannot_be_used_holds_no_names():

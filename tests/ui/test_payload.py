@@ -1,5 +1,7 @@
 import base64
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -42,6 +44,13 @@ def test_the_photo_travels_once(random):
     again = payload(result, None, "key")
     assert again["photo"] is None
     assert again["id"] != payload(result, None, "key")["id"]
+
+
+def test_the_presence_of_each_class_is_sent_where_the_method_tells_it(random):
+    result = example(random, 3)
+    assert payload(result, None, "key")["presence"] is None
+    told = replace(result, presence=np.array([0.123456, 1, 0], np.float32))
+    assert json.loads(json.dumps(payload(told, None, "key")))["presence"] == [0.1235, 1, 0]
 
 
 def test_the_legend_is_the_summary(random):

@@ -54,6 +54,23 @@ function tabbed(tabs, choose) {
   return mark;
 }
 
+// Legend rows of the classes that no pixel shows. Many are folded away, and stay unfolded once a person has opened them.
+function notFoundRows(indices, { names, colours }, titleOf) {
+  const list = make("ul", "legend-list");
+  for (const index of indices) {
+    const row = make("li", "legend-row absent");
+    row.title = titleOf(index);
+    row.append(swatch(colours[index]), make("span", "legend-name", names[index]));
+    row.append(make("span", "legend-share", "not found"));
+    list.append(row);
+  }
+  if (indices.length <= 6) return list;
+  const fold = make("details", "not-found");
+  fold.open = Boolean(find(".not-found")?.open);
+  fold.append(make("summary", "", `${indices.length} words not found`), list);
+  return fold;
+}
+
 // Highlights while a row is under the pointer or has the focus.
 function highlights(row, index, highlight) {
   row.tabIndex = 0;

@@ -2,8 +2,8 @@
 // again whenever a method gets on; zoom, swipe, highlights and differences are made here from the per-pixel planes.
 
 import { columnsFor } from "./geometry.js";
-import { sharesByClass } from "./legend.js";
-import { clamp, percent, percents, someOf } from "./numbers.js";
+import { nameOf, notFound, presenceOf, sharesByClass } from "./legend.js";
+import { clamp, percent, percents } from "./numbers.js";
 import { differences, greyOf, overlayStyle, rgb, UNLABELLED, UNLABELLED_TINT } from "./planes.js";
 
 const BADGES = "ABCD";
@@ -34,7 +34,6 @@ swapper.setAttribute("aria-label", swapper.title);
 chooser.append(choosers[0], swapper, choosers[1]);
 
 const done = () => panels.filter((panel) => panel.layer);
-const nameOf = (label) => (label === UNLABELLED ? "unlabelled" : picture.names[label]);
 
 // Values ------------------------------------------------------------------------------------------------------------
 
@@ -262,9 +261,10 @@ function fillLegend() {
   find("thead").replaceChildren(head);
   const rows = sharesByClass(panels.map(({ layer, sent }) => layer && sent.layer.legend));
   find("tbody").replaceChildren(...rows.map(([index, shares]) => legendRow(index, shares)));
-  const found = new Set(rows.map(([index]) => index));
-  const absent = done().length ? picture.names.filter((_, i) => !found.has(i)) : [];
-  const notes = new Set(absent.length ? [`Not found: ${someOf(absent)}`] : []);
+  const legends = done().map(({ sent }) => sent.layer.legend);
+  const absent = notFound(picture.names.length, legends);
+  find(".legend-absent").replaceChildren(notFoundRows(absent, picture, titleOf));
+  const notes = new Set();
   for (const [i, { sent }] of panels.entries()) {
     for (const [option, reason] of sent.reasons) notes.add(`${option} of ${BADGES[i]}: ${reason}`);
   }
@@ -274,12 +274,12 @@ function fillLegend() {
 }
 
 function legendRow(index, shares) {
-  const row = make("tr", "compare-row");
+  const row = make("tr", index === UNLABELLED ? "compare-row unlabelled" : "compare-row");
   const name = make("th");
   name.scope = "row";
-  name.title = nameOf(index);
+  row.title = titleOf(index);
   const inner = make("span", "compare-name");
-  inner.append(swatch(picture.colours[index]), make("span", "compare-word", nameOf(index)));
+  inner.append(swatch(picture.colours[index]), make("span", "compare-word", nameOf(picture.names, index)));
   name.append(inner);
   row.append(name);
   for (const share of shares) {
@@ -289,6 +289,13 @@ function legendRow(index, shares) {
   }
   highlights(row, index, highlight);
   return row;
+}
+
+// The word, and what each method that tells it says of its presence.
+function titleOf(index) {
+  const presences = panels.map(({ sent }, i) => [BADGES[i], presenceOf(sent.layer?.presence, index)]);
+  const told = presences.filter(([, presence]) => presence).map(([badge, presence]) => `${badge}: ${presence}`);
+  return [nameOf(picture.names, index), ...told].join("\n");
 }
 
 function fillDifferences() {
@@ -333,7 +340,7 @@ function probe(event) {
     const row = make("div", "card-row");
     const label = layer.labels[place.pixel];
     row.append(make("b", "badge", BADGES[number]), swatch(picture.colours[label]));
-    row.append(make("span", "probe-name", nameOf(label)));
+    row.append(make("span", "probe-name", nameOf(picture.names, label)));
     row.append(make("span", "probe-score", label === UNLABELLED ? "" : percent(layer.scores[place.pixel] / 255)));
     card.append(row);
   });

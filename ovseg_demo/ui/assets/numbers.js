@@ -1,4 +1,4 @@
-// Numbers and lists as a person reads them.
+// Numbers as a person reads them.
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -15,6 +15,3 @@ export function percents(shares) {
   rounded[most] += 100 - rounded.reduce((sum, value) => sum + value, 0);
   return rounded.map((value) => `${value.toFixed(digits)} %`);
 }
-
-export const someOf = (names) =>
-  names.slice(0, 8).join(", ") + (names.length > 8 ? ` and ${names.length - 8} more` : "");

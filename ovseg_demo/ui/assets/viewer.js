@@ -2,14 +2,15 @@
 // sent) and `watch`. Everything a person moves here (tabs, opacity, highlighting, the probe) is drawn in the browser
 // from the per-pixel planes of the last result; the server is not asked.
 
-import { percent, someOf } from "./numbers.js";
+import { nameOf, notFound, presenceOf, unlabelledShare } from "./legend.js";
+import { percent } from "./numbers.js";
 import { OUTLINE, outlined, overlayStyle, rgb, UNLABELLED, UNLABELLED_TINT } from "./planes.js";
 
 const HINT = "Hover over the picture, or tap it, to see what a pixel is called and its five best scores.";
 
 const view = { mode: "overlay", opacity: 0.55, highlighted: null, pinned: false };
 let picture = null; // { width, height, photo: RGBA bytes }
-let result = null; // { names, colours, legend, labels, scores, top, edges, tints, heat }
+let result = null; // { names, colours, legend, presence, labels, scores, top, edges, tints, heat }
 
 const STYLES = {
   overlay: () => overlayStyle(result, result.tints, view.opacity, view.highlighted),
@@ -35,25 +36,31 @@ function highlight(index) {
 }
 
 function fillLegend() {
-  const list = find(".legend-list");
-  list.replaceChildren();
-  for (const { index, share, confidence } of result.legend) {
-    const row = make("li", "legend-row");
-    const name = make("span", "legend-name", result.names[index]);
-    name.title = result.names[index];
-    row.append(swatch(result.colours[index]), name, make("span", "legend-share", percent(share)));
-    row.append(bar("legend-bar", share, result.colours[index]));
-    row.append(make("span", "legend-confidence", `confidence ${Math.round(100 * confidence)} %`));
-    highlights(row, index, highlight);
-    list.append(row);
-  }
-  const missing = result.names.length - result.legend.length;
-  if (!result.legend.length) list.append(make("li", "legend-note", "No mask matched these words."));
-  else if (missing) {
-    const absent = result.names.filter((_, i) => !result.legend.some((entry) => entry.index === i));
-    list.append(make("li", "legend-note", `Not found: ${someOf(absent)}`));
-  }
+  const rows = result.legend.map(legendRow);
+  const rest = unlabelledShare(result.legend);
+  if (rest) rows.push(legendRow({ index: UNLABELLED, share: rest }));
+  find(".legend-list").replaceChildren(...rows);
+  const absent = notFound(result.names.length, [result.legend]);
+  find(".legend-absent").replaceChildren(notFoundRows(absent, result, titleOf));
   find(".viewer-notes").replaceChildren(...result.notes.map((note) => make("p", "", note)));
+}
+
+function legendRow({ index, share, confidence }) {
+  const row = make("li", index === UNLABELLED ? "legend-row unlabelled" : "legend-row");
+  row.title = titleOf(index);
+  row.append(swatch(result.colours[index]), make("span", "legend-name", nameOf(result.names, index)));
+  row.append(make("span", "legend-share", percent(share)));
+  row.append(bar("legend-bar", share, result.colours[index] ?? "var(--body-text-color-subdued)"));
+  if (index !== UNLABELLED) {
+    row.append(make("span", "legend-confidence", `confidence ${Math.round(100 * confidence)} %`));
+  }
+  highlights(row, index, highlight);
+  return row;
+}
+
+function titleOf(index) {
+  const presence = presenceOf(result.presence, index);
+  return nameOf(result.names, index) + (presence && `: ${presence}`);
 }
 
 function probe(event) {
@@ -73,9 +80,11 @@ function probe(event) {
   const label = result.labels[i];
   const card = find(".probe");
   const title = make("div", "probe-title");
-  title.append(swatch(result.colours[label]), make("strong", "", label === UNLABELLED ? "unlabelled" : result.names[label]));
+  title.append(swatch(result.colours[label]), make("strong", "", nameOf(result.names, label)));
   card.replaceChildren(title);
   const rows = result.top[0].scores[i] > 0 ? result.top : [];
+  if (!rows.length) card.append(make("div", "probe-none", "No word fits here at all."));
+  else if (label === UNLABELLED) card.append(make("div", "probe-none", "None fits well enough:"));
   for (const { indices, scores } of rows) {
     const row = make("div", "probe-row");
     const share = scores[i] / 255;
@@ -83,7 +92,6 @@ function probe(event) {
     row.append(bar("probe-bar", share, result.colours[indices[i]]), make("span", "probe-score", percent(share)));
     card.append(row);
   }
-  if (!rows.length) card.append(make("div", "probe-none", "No painted mask covers this pixel."));
   card.hidden = false;
   placeCard(card, event, find(".stage"));
 }

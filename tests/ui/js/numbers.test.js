@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { clamp, percent, percents, someOf } from "../../../ovseg_demo/ui/assets/numbers.js";
+import { clamp, percent, percents } from "../../../ovseg_demo/ui/assets/numbers.js";
 
 test("a share has a digit only below a tenth, and is never rounded to nothing", () => {
   assert.equal(percent(0), "0.0 %");
@@ -16,12 +16,6 @@ test("shares of one whole add up to 100 %", () => {
   assert.deepEqual(percents([1 / 3, 1 / 3, 1 / 3]), ["34 %", "33 %", "33 %"]);
   assert.deepEqual(percents([0.985, 0.015]), ["98.5 %", "1.5 %"]);
   assert.deepEqual(percents([1, 0]), ["100 %", "0 %"]);
-});
-
-test("a long list is cut after eight names", () => {
-  const names = [..."abcdefghij"];
-  assert.equal(someOf(names.slice(0, 8)), "a, b, c, d, e, f, g, h");
-  assert.equal(someOf(names), "a, b, c, d, e, f, g, h and 2 more");
 });
 
 test("clamp", () => {
