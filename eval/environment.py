@@ -13,6 +13,7 @@ import torch
 
 import ovseg_demo
 from eval.datasets.base import Dataset
+from eval.protocol import Sweep
 from ovseg_demo.methods import registry
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.weights import catalogue
@@ -24,7 +25,7 @@ _IRRELEVANT = {"ui", "render", "__main__.py", "cli.py", "command_line.py", "down
 
 
 def settings(
-    dataset: Dataset, method: str, options: MethodOptions, device: str, threads: int, code: Sequence[str] = ()
+    dataset: Dataset, method: str, options: MethodOptions | Sweep, device: str, threads: int, code: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything that the counts of an image depend on; runs with equal settings share their finished images.
 
@@ -34,7 +35,7 @@ def settings(
     Args:
         dataset: the benchmark.
         method: id of the method.
-        options: options of the method.
+        options: options of the method, of which one may be swept.
         device: "cpu", "cuda" or "cuda:0".
         threads: CPU threads of a process.
         code: files and folders of the project that the counts depend on beside those of `eval.evaluate`.

@@ -50,7 +50,7 @@ SPECS = {
         images=2000,
         layouts=(_DETECTRON2_150, _MMSEGMENTATION_150),
         conversions=(Conversion(_MMSEGMENTATION_150, _DETECTRON2_150),),
-        ensemble=0.7,
+        published={"ensemble": 0.7},
     ),
     "ade20k_847": Spec(
         title="ADE20K validation, 847 classes",
@@ -60,6 +60,6 @@ SPECS = {
         # Not the files as published: the numbers of the field are of images scaled down to 512 pixels.
         layouts=(_DETECTRON2_847,),
         conversions=(Conversion(_PUBLISHED_847, _DETECTRON2_847, shorter_side=512),),
-        ensemble=0.7,
+        published={"ensemble": 0.7},
     ),
 }

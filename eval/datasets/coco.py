@@ -70,6 +70,7 @@ SPECS = {
         layouts=(_SEGCLIP, *_OBJECT_SOURCES),
         conversions=tuple(Conversion(layout, _SEGCLIP) for layout in _OBJECT_SOURCES),
         background=0,
+        published={"background": 0.65},
     ),
 }
 

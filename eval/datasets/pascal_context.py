@@ -98,7 +98,7 @@ _CONTEXT_59 = Spec(
 )
 
 SPECS = {
-    "context_59": replace(_CONTEXT_59, ensemble=0.6),
+    "context_59": replace(_CONTEXT_59, published={"ensemble": 0.6}),
     "context_60": replace(
         _CONTEXT_59,
         title="PASCAL-Context val, 59 classes and background",
@@ -106,6 +106,7 @@ SPECS = {
         publisher="segclip",
         layouts=(_MMSEGMENTATION_60, _PUBLISHED_60),
         background=0,
+        published={"background": 0.25},
     ),
     "context_60b": replace(
         _CONTEXT_59,
@@ -120,6 +121,6 @@ SPECS = {
         names="context_459",
         layouts=(_DETECTRON2_459, _SAN_459, _PUBLISHED_459),
         conversions=(Conversion(_PUBLISHED_459, _DETECTRON2_459),),
-        ensemble=0.6,
+        published={"ensemble": 0.6},
     ),
 }

@@ -1,6 +1,7 @@
 """The specification of a benchmark: what is known of it without its files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from eval.datasets.layout import Layout
 
@@ -35,7 +36,8 @@ class Spec:
         rivals: the number of names at the end of the list that are rivals, see `Dataset.rivals`; the background takes
             their place.
         unseen: see `Dataset.unseen`; all other classes are seen.
-        ensemble: OVSeg's published weight of CLIP's class probabilities against MaskFormer's, 0 to 1; None without one.
+        published: the values of options that were published for this benchmark, by the name of the option: OVSeg's
+            `ensemble`, SegCLIP's `background` threshold.
         ignores_rest: whether pixels of the class that means "none of the others" are ignored instead of counted.
     """
 
@@ -48,5 +50,5 @@ class Spec:
     background: int | None = None
     rivals: int = 0
     unseen: tuple[int, ...] = ()
-    ensemble: float | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
     ignores_rest: bool = False

@@ -240,7 +240,7 @@ def test_the_command_reports(command, tmp_path, capsys):
     for name, report in reports.items():
         assert report["images"] == COUNT
         assert report["settings"]["options"] == {
-            "unlabelled": 0.35,
+            "unlabelled": SamOptions().unlabelled,
             "granularity": 0.8,
             "proposals": "balanced",
         }
@@ -318,7 +318,8 @@ def test_bad_arguments_are_one_line(command, tmp_path, capsys):
         (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
         (["--granularity", 7], "error: Granularity must lie between 0 and 1"),
         (["--ensemble", 0.5], "error: reader has no option 'ensemble'"),
-        (["--ensemble", "published"], "error: OVSeg published no weight of CLIP for tiny"),
+        (["--granularity", "published"], "error: Granularity must be a number between 0 and 1, or auto"),
+        (["--ensemble", "sweep"], "error: reader has no option 'ensemble'"),
         (["--device", "nonsense"], "error: The device 'nonsense' cannot be used here"),
         (["--device", "cuda:99"], "error: The device 'cuda:99' cannot be used here"),
         (["--out", tmp_path / "file"], "error: Cannot write into"),

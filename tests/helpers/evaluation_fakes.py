@@ -129,7 +129,7 @@ def registered(set_item, set_attribute) -> None:
     """Make the benchmark "tiny" and the methods "reader" and "other reader" known, by monkeypatch's functions."""
     for name in ("reader", "other-reader"):
         set_item(registry.REGISTRY, name, MethodSpec(name, name, "", (), lambda _: Reader(), SamOptions))
-    known = {"tiny": SimpleNamespace(publisher="ours", title="tiny pictures", ensemble=None)}
+    known = {"tiny": SimpleNamespace(publisher="ours", title="tiny pictures", published={})}
     set_attribute(datasets, "DATASETS", known)
     set_attribute(datasets, "open_dataset", lambda name, root, vocabulary: read(root))
     set_attribute(factory, "create_model", lambda name: Letters())

@@ -26,6 +26,7 @@ class SegCLIPOptions(MethodOptions):
     """
 
     withheld = frozenset({"unlabelled"})
+    thresholds = frozenset({"background"})
 
     background: Annotated[float, Slider(live=True)] = Field(
         CONTEXT_THRESHOLD,

@@ -1,0 +1,1 @@
+"""Scores against the value of one option, from one pass over the images (`eval.evaluate --OPTION sweep`)."""
