@@ -19,10 +19,10 @@ from ovseg_demo.methods.segclip.options import SegCLIPOptions
 from ovseg_demo.runtime.stages import Cache, SerialWorker, Stages, ignore_progress
 from ovseg_demo.weights import catalogue
 from tests.helpers.commands import error_line
-from tests.helpers.oracle import fixture
+from tests.helpers.oracle import drawn, fixture
 from tests.helpers.processes import run_in_two_processes
 from train.segclip import __main__ as command
-from train.segclip import initial_model, saving
+from train.segclip import batches, initial_model, saving, training
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,28 @@ def test_superpixels_may_lie_elsewhere(one_step):
     assert not (one_step / "superpixels").exists()
 
 
-def test_two_processes_share_a_batch(data, tmp_path):
-    asked = ["--data", str(data), "--out", str(tmp_path), "--smoke", "--steps", "1", "--chunk", "1"]
-    printed = run_in_two_processes(command.main, asked)
+def test_two_processes_in_chunks_learn_what_one_does_from_the_whole_batch(data, tmp_path):
+    """By the gradients that AdamW's first averages hold."""
+    asked = ["--data", str(data), "--smoke", "--steps", "1", "--superpixels", str(tmp_path / "kept")]
+    printed = run_in_two_processes(run_without_chance, [*asked, "--out", str(tmp_path / "two"), "--chunk", "1"])
     assert json.loads(printed[-1])["file"] == saving.FILE
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["processes"] == 2
+    assert run_without_chance([*asked, "--out", str(tmp_path / "one"), "--chunk", "4"]) == 0
+    two, one = (torch.load(tmp_path / out / "state.pt", weights_only=True) for out in ("two", "one"))
+    assert (two["processes"], one["processes"]) == (2, 1)
+    averages = [[part["exp_avg"] for part in state["optimizer"]["state"].values()] for state in (two, one)]
+    assert len(averages[0]) > 200
+    for found, expected in zip(*averages, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item() + 1e-8)
+
+
+def run_without_chance(arguments: list[str]) -> int:
+    """The command on whole photos; of each image the same patches are hidden, and regions have the same noise."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(batches, "draw_part", lambda size, *_: (0, 0, *size))
+        patched.setattr(training, "draw_kept", lambda images, patches, device: torch.tensor([[2, 7, 9]] * images))
+        noise = {count: drawn(f"noise {count}", (1, 8, count)).exp() for count in (16, 3)}
+        patched.setattr(torch.Tensor, "exponential_", lambda values: values.copy_(noise[values.shape[2]]))
+        return command.main(arguments)
 
 
 def test_published_runs_see_every_caption_ten_times():
