@@ -219,7 +219,7 @@ def _flat(settings: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _setting_text(name: str, value: Any) -> str:
     if value is None:
-        return "auto" if name in ("options, granularity", "options, unlabelled") else "–"
+        return "auto" if name == "options, granularity" else "–"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
