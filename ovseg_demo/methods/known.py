@@ -32,7 +32,8 @@ def log_odds(logits: Tensor, background: Tensor, calibration: Calibration) -> Te
     Returns:
         float32 (C, ...).
     """
-    rivals = background.logsumexp(0).clamp(min=calibration.floor)
+    rivals = background.logsumexp(0) if calibration.all_rivals else background.amax(0)
+    rivals = rivals.clamp(min=calibration.floor)
     return calibration.word * logits - calibration.background * rivals + calibration.offset
 
 

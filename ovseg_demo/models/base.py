@@ -16,18 +16,21 @@ class Calibration:
 
     The log-odds that a place shows a word, rather than something that was not asked for, are
 
-        word * logit - background * max(log sum exp of the logits of the background words, floor) + offset
+        word * logit - background * max(rivals, floor) + offset
 
-    and the log-odds that a word is in the photo at all are
+    where the rivals are the highest logit of the background words, or the log sum exp of all. The log-odds that a word
+    is in the photo at all are
 
         presence * (the log-odds that a hundredth of all places exceed) + presence_offset.
 
-    The defaults are the softmax of one word against the background words, for models whose logits were not calibrated.
+    The defaults are for models whose logits were not calibrated: the softmax of a word and the nearest background word.
+    A class that is made of background words competes in this way in NACLIP's protocol for PASCAL VOC.
 
     Attributes:
         word, background, offset: as above.
         floor: what the background words weigh at least, so that few of them, or unlikely ones, prove nothing.
         presence, presence_offset: as above.
+        all_rivals: whether the rivals are the log sum exp.
     """
 
     word: float = 1.0
@@ -36,6 +39,7 @@ class Calibration:
     floor: float = float("-inf")
     presence: float = 1.0
     presence_offset: float = 0.0
+    all_rivals: bool = False
 
 
 UNCALIBRATED = Calibration()

@@ -26,20 +26,20 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 def test_log_odds_weigh_a_word_against_the_background_words():
     logits = torch.tensor([[1.0, 3.0], [2.0, -1.0]])
     background = torch.tensor([[0.0, 4.0], [0.0, 4.0]])  # log sum exp: 0.6931 and 4.6931
-    found = known.log_odds(logits, background, Calibration(word=2.0, background=0.5, offset=-1.0))
+    found = known.log_odds(logits, background, Calibration(word=2.0, background=0.5, offset=-1.0, all_rivals=True))
     torch.testing.assert_close(found, torch.tensor([[0.6534, 2.6534], [2.6534, -5.3466]]), atol=1e-4, rtol=0)
 
 
 def test_background_words_weigh_at_least_the_floor():
     logits, background = torch.zeros(1, 2), torch.tensor([[-7.0, 5.0]])
-    found = known.log_odds(logits, background, Calibration(background=0.5, floor=3.0))
+    found = known.log_odds(logits, background, Calibration(background=0.5, floor=3.0, all_rivals=True))
     torch.testing.assert_close(found, torch.tensor([[-1.5, -2.5]]))
 
 
-def test_without_calibration_the_odds_are_those_of_a_softmax():
+def test_without_calibration_the_nearest_background_word_competes_by_a_softmax():
     logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
     found = known.log_odds(logits[:1], logits[1:], UNCALIBRATED).sigmoid()
-    torch.testing.assert_close(found, logits.softmax(0)[:1])
+    torch.testing.assert_close(found, torch.stack([logits[0], logits[1:].amax(0)]).softmax(0)[:1])
 
 
 def test_a_class_is_present_when_a_hundredth_of_the_places_shows_it():

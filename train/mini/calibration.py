@@ -158,7 +158,7 @@ def calibrate(asked: Sequence[Question]) -> Calibration:
     examples = [_examples(question, floor, generator) for question in asked]
     inputs, right = (torch.cat(parts).numpy() for parts in zip(*examples, strict=True))
     (word, background), offset = _fit(inputs, right, "balanced")
-    places = Calibration(word, -background, offset, floor)
+    places = Calibration(word, -background, offset, floor, all_rivals=True)
     highest = [known.highest_odds(known.log_odds(q.logits, q.background, places)) for q in asked if q.logits.shape[1]]
     present = [question.present for question in asked if question.logits.shape[1]]
     (presence,), presence_offset = _fit(torch.cat(highest)[:, None].numpy(), torch.cat(present).numpy(), None)
@@ -190,7 +190,8 @@ def _fit(inputs: np.ndarray, right: np.ndarray, weights: str | None) -> tuple[li
 
 
 def _written(calibration: Calibration) -> str:
-    return f"Calibration({', '.join(f'{value:.3g}' for value in astuple(calibration))})"
+    *numbers, all_rivals = astuple(calibration)
+    return f"Calibration({', '.join(f'{number:.3g}' for number in numbers)}, {all_rivals})"
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ CROP_SIDE = 224
 IMAGE_SIDE = 512
 """Longest side, in pixels, to which photos are resized for dense features."""
 
-DENSE_CALIBRATION = Calibration(0.618, 0.667, 0.8, 5.14, 1.11, -1.47)
-REGION_CALIBRATION = Calibration(0.671, 1.03, 3.23, 4.42, 0.993, -1.77)
+DENSE_CALIBRATION = Calibration(0.618, 0.667, 0.8, 5.14, 1.11, -1.47, True)
+REGION_CALIBRATION = Calibration(0.671, 1.03, 3.23, 4.42, 0.993, -1.77, True)
 """Fitted by `train.mini.calibration` on photos that the heads were not trained on."""
 
 _BATCH = 8  # crops at once on a CPU: their maps stay in the last cache
