@@ -66,7 +66,7 @@ class ShardPairs:
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
-        self.name = folder.name
+        self.name = f"{folder.name}-shards" if (folder / "captions.json").exists() else folder.name
         self._shards = TarShards(sorted(folder.glob("*.tar")), ("jpg", "txt"))
         self._count = len(self._shards) if limit is None else min(limit, len(self._shards))
 

@@ -39,7 +39,8 @@ def load_initial_model(name: str, seed: int) -> tuple[open_clip.CLIP, Reconstruc
         raise CheckpointError(f"{name} is no CLIP ViT-B/16, which SegCLIP begins with.")
     torch.manual_seed(seed)
     group = SemanticGroupModule(state[_CLASS_TOKEN].numel()).state_dict()
-    clip, tower = build_segclip(state | {f"visual.group.{part}": value for part, value in group.items()}, name)
+    state |= {f"visual.group.{part}": value for part, value in group.items()}
+    clip, tower = build_segclip(state, name, ARCHITECTURE)
     return clip, reconstruction_branch(tower)
 
 

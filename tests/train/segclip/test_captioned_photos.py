@@ -42,6 +42,15 @@ def test_other_files_of_a_sample_are_passed_over(tmp_path):
     assert web[0][1] == "a cat"
 
 
+def test_a_folder_may_have_both(tmp_path):
+    write_described_set(tmp_path / "web_train", "captions", {"a": ["one"]})
+    write_shard(tmp_path / "web_train/0.tar", {"0": {"jpg": jpeg(), "txt": b"two"}})
+    assert {pairs.name: pairs[0][1] for pairs in captioned_sets(tmp_path)} == {
+        "web_train": "one",
+        "web_train-shards": "two",
+    }
+
+
 def test_a_folder_without_captions_is_told(tmp_path):
     (tmp_path / "empty_train").mkdir()
     with tarfile.open(tmp_path / "empty_train/0.tar", "w"):
