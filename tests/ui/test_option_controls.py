@@ -53,7 +53,9 @@ def test_the_page_opens_with_the_options_of_its_first_method(controls):
     ]
 
 
-@pytest.mark.parametrize("method", ["ovseg-sam-mini", "sed-mini", "tagclip-mini", "dense-clip-vitb16", "segclip"])
+@pytest.mark.parametrize(
+    "method", ["ovseg-sam-mini", "sed-mini", "tagclip-mini", "segclip-mini", "dense-clip-vitb16", "segclip"]
+)
 def test_the_controls_have_the_default_values_until_somebody_moves_them(controls, method):
     request = PageRequest("cat.jpg", "cat", (method,), values_of(controls))
     assert request.options(method) == REGISTRY[method].options()

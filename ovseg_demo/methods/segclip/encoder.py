@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_demo.methods import windows
 from ovseg_demo.methods.segclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.segclip.model import ARCHITECTURE, build_segclip
+from ovseg_demo.methods.segclip.options import SegCLIPOptions
 from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.models import text_cache
+from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.text import embed_words, mean_embeddings
 from ovseg_demo.proposals.base import Report
@@ -50,8 +54,31 @@ class PhotoRegions:
         return self.regions.nbytes + self.windows.nbytes + self.soft.nbytes
 
 
+class RegionEncoder(TextEncoder, Protocol):
+    """Forms the regions of photos, in one or more windows, and embeds words."""
+
+    @property
+    def scale(self) -> float:
+        """The factor of cosines before a softmax over words."""
+        ...
+
+    def layout(self, size: tuple[int, int], options: Any) -> WindowLayout:
+        """The windows of a photo of `size` (H, W) in pixels; `options` are those of the method."""
+        ...
+
+    def read_windows(self, image: np.ndarray, layout: WindowLayout, report: Report) -> PhotoRegions:
+        """The regions of a photo's windows.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            layout: of its windows, from the method of this name.
+            report: called with the share of the windows that are done, in (0, 1].
+        """
+        ...
+
+
 class SegCLIPEncoder:
-    """A SegCLIP that forms the regions of photos and embeds words; a `base.TextEncoder`.
+    """A SegCLIP as a `RegionEncoder`.
 
     Args:
         state: the content of a file, as `split_checkpoint` takes it.
@@ -92,6 +119,11 @@ class SegCLIPEncoder:
         """Pixels a side of a patch."""
         return self._tower.patch_size[0]
 
+    def layout(self, size: tuple[int, int], options: SegCLIPOptions) -> WindowLayout:
+        """The windows of a photo of `size` (H, W) in pixels, which overlap as the options say."""
+        stride = max(1, round(windows.WINDOW * (1 - options.overlap)))
+        return WindowLayout.of(size, windows.WINDOW, stride, self.patch)
+
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), D), of at least one word."""
@@ -111,14 +143,14 @@ class SegCLIPEncoder:
             report: called with the share of the windows that are done, in (0, 1].
         """
         resized = normalise_image(resize_unsmoothed(image, layout.size), CLIP_MEAN, CLIP_STD)[0]
-        windows = torch.stack(list(layout.cut(resized)))
+        parts = torch.stack(list(layout.cut(resized)))
         found, done = [], 0
         with worker_pool(self._device) as workers:
-            for batch in windows.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
+            for batch in parts.split(_WINDOWS_AT_ONCE.get(self._device.type, _WINDOWS_ELSEWHERE)):
                 found += workers.map(self._read, workers.chunks(batch))
                 done += len(batch)
-                report(done / len(windows))
-        regions, whole, soft = (torch.cat(parts) for parts in zip(*found, strict=True))
+                report(done / len(parts))
+        regions, whole, soft = (torch.cat(each) for each in zip(*found, strict=True))
         return PhotoRegions(regions, whole, soft, layout)
 
     def _read(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,13 +9,12 @@ import torch
 
 from ovseg_demo import image
 from ovseg_demo.image import Photo
-from ovseg_demo.methods import class_texts, windows
+from ovseg_demo.methods import class_texts
 from ovseg_demo.methods.segclip.cells import cut_cells
-from ovseg_demo.methods.segclip.encoder import SegCLIPEncoder
+from ovseg_demo.methods.segclip.encoder import RegionEncoder
 from ovseg_demo.methods.segclip.evidence import formed_regions
-from ovseg_demo.methods.segclip.options import SegCLIPOptions
+from ovseg_demo.methods.segclip.options import RegionOptions
 from ovseg_demo.methods.segclip.scores import name_cells, name_patches, region_scores
-from ovseg_demo.methods.windows import WindowLayout
 from ovseg_demo.result import Segmentation
 from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary
@@ -29,10 +28,10 @@ class SegCLIP:
         longest: longest side, in pixels, of the photos that the encoder is given.
     """
 
-    def __init__(self, encoder: SegCLIPEncoder, longest: int = image.WORKING_SIDE) -> None:
+    def __init__(self, encoder: RegionEncoder, longest: int = image.WORKING_SIDE) -> None:
         self._encoder, self._longest = encoder, longest
 
-    def segment(self, photo: Photo, vocabulary: Vocabulary, options: SegCLIPOptions, stages: Stages) -> Segmentation:
+    def segment(self, photo: Photo, vocabulary: Vocabulary, options: RegionOptions, stages: Stages) -> Segmentation:
         """Segment a photo.
 
         A pixel's confidence is the score of its class, with which the background threshold is compared. A vocabulary
@@ -40,14 +39,10 @@ class SegCLIP:
         """
         encoder, size = self._encoder, photo.pixels.shape[:2]
         pixels = photo.pixels_for(self._longest)
-        stride = max(1, round(windows.WINDOW * (1 - options.overlap)))
-        read = (photo.key, encoder.name, options.overlap)
+        layout = encoder.layout(pixels.shape[:2], options)
+        read = (photo.key, encoder.name, layout)
         regions = stages.cached(
-            "Reading the photo",
-            ("regions", *read),
-            lambda report: encoder.read_windows(
-                pixels, WindowLayout.of(pixels.shape[:2], windows.WINDOW, stride, encoder.patch), report
-            ),
+            "Reading the photo", ("regions", *read), lambda report: encoder.read_windows(pixels, layout, report)
         )
         cells = stages.cached("Placing regions", ("region cells", *read), lambda _: cut_cells(regions, size))
         texts = class_texts.embed_vocabulary(encoder, vocabulary, stages)

@@ -9,9 +9,11 @@ from ovseg_demo.methods.options import Checkbox, MethodOptions, Slider
 CONTEXT_THRESHOLD = 0.25
 """The background threshold that was published for PASCAL Context, by paper and code."""
 
+_RECIPES = "Each pixel gets one region, as in the released code, or class scores are interpolated, as in the paper."
 
-class SegCLIPOptions(MethodOptions):
-    """Options of SegCLIP; the defaults are those of the released code on PASCAL Context.
+
+class RegionOptions(MethodOptions):
+    """Options of SegCLIP on any encoder; the defaults are those of the released code on PASCAL Context.
 
     What none of the words fits is left out by the published background threshold.
 
@@ -22,7 +24,6 @@ class SegCLIPOptions(MethodOptions):
             multiplied by the probability among them. Released code: on; paper: off.
         recipe: what is interpolated from patches to pixels. "code": the probabilities of regions, after which each
             pixel has the scores of one region. "paper": the class scores of patches (section 2.5).
-        overlap: of neighbouring windows, as a share of their side; published: none.
     """
 
     withheld = frozenset({"unlabelled"})
@@ -44,13 +45,34 @@ class SegCLIPOptions(MethodOptions):
     recipe: Literal["code", "paper"] = Field(
         "code",
         title="Recipe",
-        description="Each pixel gets one region, as in the released code, or class scores are interpolated, as in the "
-        "paper.",
+        description=_RECIPES,
     )
+
+
+class SegCLIPOptions(RegionOptions):
+    """Options of SegCLIP, which reads a photo in windows.
+
+    Attributes:
+        overlap: of neighbouring windows, as a share of their side; published: none.
+    """
+
     overlap: Annotated[float, Slider(step=0.25)] = Field(
         0.0,
         ge=0,
         le=0.75,
         title="Overlap of windows",
         description="Neighbouring windows share this part of their side, for smoother maps; published: 0.",
+    )
+
+
+class SegCLIPMiniOptions(RegionOptions):
+    """Options of SegCLIP on the mini model, to which a photo is one window."""
+
+    background: Annotated[float, Slider(live=True)] = Field(
+        0.0, ge=0, le=1, title="Background threshold", description="Where no word scores more, pixels stay unlabelled."
+    )
+    recipe: Literal["code", "paper"] = Field(
+        "paper",
+        title="Recipe",
+        description=_RECIPES,
     )

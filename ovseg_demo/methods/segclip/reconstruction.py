@@ -12,7 +12,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ovseg_demo.methods.segclip.group_module import HEAD_WIDTH, INITIAL_STD, REGIONS, initialise_layers
+from ovseg_demo.methods.segclip.group_module import HEAD_WIDTH, INITIAL_STD, REGIONS, Grouping, initialise_layers
 from ovseg_demo.methods.segclip.image_tower import GroupingTower
 from ovseg_demo.models.clip.blocks import TransformerBlock
 
@@ -39,24 +39,25 @@ class PixelDecoder(nn.Module):
     Args:
         width: channels of the tokens; the decoder has half as many.
         patches: T, the number of patches of an image, a square number.
-        values: the number of values of a patch, 3 * patch size².
+        values: the number of values of a patch, 3 * patch size² if they are its pixels.
+        blocks: the number of transformer blocks.
     """
 
     positions: Tensor
 
-    def __init__(self, width: int, patches: int, values: int) -> None:
+    def __init__(self, width: int, patches: int, values: int, blocks: int = DECODER_BLOCKS) -> None:
         super().__init__()
         inner = width // 2
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.empty(1, 1, inner))
         self.register_buffer("positions", sine_positions(inner, round(patches**0.5))[None])
         self.blocks = nn.ModuleList(
-            Block(inner, _DECODER_HEADS, qkv_bias=True, norm_layer=_Norm) for _ in range(DECODER_BLOCKS)
+            Block(inner, _DECODER_HEADS, qkv_bias=True, norm_layer=_Norm) for _ in range(blocks)
         )
         self.norm, self.predict = _Norm(inner), nn.Linear(inner, values)
 
     def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
-        """Predicted values of all patches, (B, T, 3 * patch size²).
+        """Predicted values of all patches, (B, T, values).
 
         Args:
             tokens: of the K kept patches of each image, (B, K, W).
@@ -78,18 +79,21 @@ class ReconstructionBranch(nn.Module):
     Args:
         width: W, channels of the tower.
         patches: T, the number of patches of an image.
-        values: the number of values of a patch, 3 * patch size².
+        values: the number of values of a patch, 3 * patch size² if they are its pixels.
+        blocks: the number of transformer blocks after the regions, and of the decoder.
     """
 
-    def __init__(self, width: int, patches: int, values: int) -> None:
+    def __init__(
+        self, width: int, patches: int, values: int, blocks: tuple[int, int] = (BLOCKS, DECODER_BLOCKS)
+    ) -> None:
         super().__init__()
         self.mixing = nn.Linear(REGIONS, REGIONS)
         self.activation = QuickGELU()
         self.blocks = nn.ModuleList(
             TransformerBlock(ResidualAttentionBlock(width, width // HEAD_WIDTH, act_layer=QuickGELU))
-            for _ in range(BLOCKS)
+            for _ in range(blocks[0])
         )
-        self.decoder = PixelDecoder(width, patches, values)
+        self.decoder = PixelDecoder(width, patches, values, blocks[1])
         self.initialise()
 
     def initialise(self) -> None:
@@ -107,7 +111,10 @@ class ReconstructionBranch(nn.Module):
         """
         patches, _ = tower.patch_tokens(pixels)
         seen = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[2]))
-        grouping = tower.gather(seen)
+        return self.predict(tower.gather(seen), kept)
+
+    def predict(self, grouping: Grouping, kept: Tensor) -> Tensor:
+        """Predicted values of all patches, (B, T, values), of the grouping of the kept ones, see `forward`."""
         tokens = self.activation(self.mixing(grouping.hard.mT) @ grouping.regions)
         for block in self.blocks:
             tokens = block(tokens)

@@ -2,8 +2,16 @@
 
 from ovseg_demo.image import READING_SIDE
 from ovseg_demo.methods.base import Method, MethodSpec
-from ovseg_demo.methods.segclip.options import SegCLIPOptions
+from ovseg_demo.methods.segclip.options import SegCLIPMiniOptions, SegCLIPOptions
+from ovseg_demo.models.mini.shared import MINI_CHECKPOINTS, shared_mini_model
 from ovseg_demo.runtime.shared_models import SharedModels
+
+
+def _build_mini(models: SharedModels) -> Method:
+    from ovseg_demo.methods.segclip.method import SegCLIP
+    from ovseg_demo.methods.segclip.mini import load_encoder
+
+    return SegCLIP(load_encoder(shared_mini_model(models), models.device))
 
 
 def _segclip(method: str, title: str) -> MethodSpec:
@@ -20,3 +28,14 @@ def _segclip(method: str, title: str) -> MethodSpec:
 
 
 SEGCLIP = (_segclip("segclip", "as published"), _segclip("segclip-own", "trained by you"))
+
+SEGCLIP_MINI = (
+    MethodSpec(
+        "segclip-mini",
+        "SegCLIP · mini",
+        "Instructive: eight regions that form themselves, as captions alone have taught; for good maps see the others.",
+        (*MINI_CHECKPOINTS, "segclip-mini"),
+        _build_mini,
+        SegCLIPMiniOptions,
+    ),
+)

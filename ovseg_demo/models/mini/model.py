@@ -119,14 +119,23 @@ class MiniModel:
     @torch.inference_mode()
     def embed_pixels(self, pixels: Tensor) -> DenseFeatures:
         """Dense features of normalised pixels, float32 (1, 3, H, W), both sides multiples of 32."""
-        pyramid = self._image_tower.pyramid(pixels)
-        coarse = pyramid[-1][0].movedim(0, -1)
-        weights = self._anchors.weights(self._image_tower.class_logits(coarse.flatten(0, 1)))
+        pyramid = self.pyramid(pixels)
         return DenseFeatures(
-            weights.unflatten(0, coarse.shape[:2]),
+            self.anchor_weights(pyramid[-1])[0].movedim(0, -1),
             self._heads.dense_embeddings(pyramid)[0].half(),
             tuple(level[0].half() for level in pyramid[-2::-1]),
         )
+
+    @torch.inference_mode()
+    def pyramid(self, pixels: Tensor) -> list[Tensor]:
+        """The image tower's maps of normalised pixels, see `ImageTower.pyramid`."""
+        return self._image_tower.pyramid(pixels)
+
+    @torch.inference_mode()
+    def anchor_weights(self, last: Tensor) -> Tensor:
+        """Weights of the anchors (B, A, h, w) of the image tower's maps at stride 32, (B, 1280, h, w)."""
+        weights = self._anchors.weights(self._image_tower.class_logits(last.movedim(1, -1).flatten(0, 2)))
+        return weights.unflatten(0, (len(last), *last.shape[2:])).movedim(-1, 1)
 
     @torch.inference_mode()
     def anchor_logits(self, features: DenseFeatures, texts: Tensor) -> Tensor:
@@ -152,7 +161,12 @@ def preprocess(image: np.ndarray, longest: int = IMAGE_SIDE) -> Tensor:
     Returns:
         float32 (1, 3, h, w), both sides multiples of 32, about in the photo's aspect ratio.
     """
-    scale = longest / max(image.shape[:2])
-    size = [max(1, round(length * scale / _COARSEST)) * _COARSEST for length in image.shape[:2]]
+    size = preprocessed_size(image.shape[:2], longest)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     return (F.interpolate(pixels, size, mode="bicubic", antialias=True) - MEAN) / STD
+
+
+def preprocessed_size(size: Sequence[int], longest: int) -> tuple[int, int]:
+    """The height and width that `preprocess` gives a photo of `size` (H, W) in pixels."""
+    height, width = (max(1, round(length * longest / max(size) / _COARSEST)) * _COARSEST for length in size)
+    return height, width
