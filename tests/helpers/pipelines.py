@@ -24,6 +24,7 @@ from tests.helpers.pairs_data import COLOURS, ByColour, Quarters, folder_of, pai
 from tests.helpers.segclip_data import write_captioned_photos
 from train.mini.heads import __main__ as mini_heads
 from train.mini.sed import __main__ as mini_sed
+from train.mini.segclip import __main__ as mini_segclip
 from train.mini.tagclip import __main__ as mini_tagclip
 from train.mini.tagclip import experiments
 from train.ovseg.clip import __main__ as clip
@@ -170,6 +171,14 @@ def write_mini_sed_data(folder: Path) -> None:
     write_labelled_set(folder / "street_train", STREET, streets, "tram_bus_street")
 
 
+def write_mini_segclip_data(folder: Path) -> None:
+    write_described_set(
+        folder / "told_train",
+        "captions",
+        {"a": ["A pizza .", "food"], "b": ["Two dogs ."], "c": ["one"], "d": ["a", "b"]},
+    )
+
+
 def write_mini_tagclip_data(folder: Path) -> None:
     animals = two_halves(VOC.index("cat"), VOC.index("sheep"))
     write_labelled_set(folder / "voc_train", VOC, dict.fromkeys((*KEYS[:3], HELD_OUT[0]), animals), "cat_mirror")
@@ -261,6 +270,18 @@ PIPELINES = {
         record=("id", "sed-mini"),
         reused="views",
         replace_models=remember_texts,
+    ),
+    "mini.segclip": Pipeline(
+        mini_segclip,
+        write_mini_segclip_data,
+        ("--smoke",),
+        (mini_segclip.FILE,),
+        NO_SETS,
+        ((("--seed", "3"), "(schedule was"), (("--variant", "projection"), "(variant was")),
+        (*_at_least(0, "seed"), *_at_least(1, "steps")),
+        fitting=(mini_segclip,),
+        record=("file", mini_segclip.FILE),
+        reused="views",
     ),
     "mini.tagclip": Pipeline(
         mini_tagclip,
