@@ -33,7 +33,7 @@ SEGCLIP_MINI = (
     MethodSpec(
         "segclip-mini",
         "SegCLIP · mini",
-        "Instructive: eight regions that form themselves, as captions alone have taught; for good maps see the others.",
+        "To see how SegCLIP works: eight regions form without masks or tags; the other mini models draw better maps.",
         (*MINI_CHECKPOINTS, "segclip-mini"),
         _build_mini,
         SegCLIPMiniOptions,
