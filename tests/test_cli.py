@@ -29,7 +29,8 @@ def run(*arguments) -> int:
 
 def test_a_photo_becomes_three_files(shared_engine, tmp_path, capsys):
     photo = gallery.FOLDER / "pizza.jpg"
-    assert run("segment", photo, "--vocabulary", "pizza, horse, bus", "--out", tmp_path, "--granularity", 1) == 0
+    given = ["--vocabulary", "pizza, horse, bus", "--granularity", 1, "--proposals", "fast"]
+    assert run("segment", photo, *given, "--out", tmp_path) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pizza.json", "pizza.labels.png", "pizza.overlay.png"]
     content = json.loads((tmp_path / "pizza.json").read_text())
     assert content["method"] == "ovseg-sam-mini"

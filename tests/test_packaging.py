@@ -25,10 +25,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.iterdir()
-    return built
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(folder))
+    return Path(built)
 
 
 def test_the_wheel_holds_the_package_and_the_bundled_weights_and_nothing_else(wheel):

@@ -24,6 +24,7 @@ from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.ui import gallery
 from ovseg_demo.weights import catalogue, loading
 from ovseg_demo.weights.catalogue import Checkpoint
+from tests.helpers.work_alone import FoundAlone, look_around
 
 PIZZA = next(e.path for e in gallery.examples() if e.file == "pizza.jpg")
 
@@ -103,26 +104,21 @@ def test_a_demo_that_does_not_start_is_told(monkeypatch):
         pass
 
 
-def _peaks() -> list[float]:
-    """Peaks before, with and after 200 megabytes that are freed at once."""
-    process.reset_peak()
-    peaks = [process.peak()]
-    np.ones(200_000_000, np.uint8)
-    peaks.append(process.peak())
-    process.reset_peak()
-    return [*peaks, process.peak()]
+@pytest.fixture(scope="module")
+def found_alone() -> FoundAlone:
+    """What work found in a process of its own."""
+    return alone(look_around, environment={"OVSEG_CHECKPOINTS": "/elsewhere"})
 
 
-def test_the_peak_starts_again():
-    before, during, after = alone(_peaks)  # in this process other tests' threads allocate too
+def test_the_peak_starts_again(found_alone):
+    before, during, after = found_alone.peaks  # in this process other tests' threads allocate too
     assert during > before + 150
     assert after < before + 100
 
 
-def test_work_runs_alone():
-    other, variable = alone(_place, environment={"OVSEG_CHECKPOINTS": "/elsewhere"})
-    assert other != os.getpid()
-    assert variable == "/elsewhere"  # as the modules saw it when they were imported
+def test_work_runs_alone(found_alone):
+    assert found_alone.process != os.getpid()
+    assert found_alone.checkpoints == "/elsewhere"  # as the modules saw it when they were imported
     assert os.environ["OVSEG_CHECKPOINTS"] != "/elsewhere"
 
 
@@ -307,7 +303,7 @@ def test_the_mini_model_is_measured_by_the_command(monkeypatch, tmp_path, capsys
     Image.open(PIZZA).resize((64, 48)).save(tmp_path / "tiny.png")
     monkeypatch.setattr(gallery, "examples", lambda: [SimpleNamespace(path=tmp_path / "tiny.png")])
     out = tmp_path / "out"
-    typed = ["--methods", "ovseg-sam-mini", "--classes", "20", "2", "20", "--photos", "1", "--proposals", "fast"]
+    typed = ["--methods", "mini-dense", "--classes", "20", "2", "20", "--photos", "1"]
     assert main(["methods", *typed, "--out", str(out)]) == 0
     content = json.loads((out / "methods.json").read_text())
     assert capsys.readouterr().out == (out / "methods.md").read_text()
@@ -316,7 +312,7 @@ def test_the_mini_model_is_measured_by_the_command(monkeypatch, tmp_path, capsys
     assert [point["classes"] for point in measured["points"]] == [2, 20]
     for point in measured["points"]:
         (seconds,), (stages,) = point["seconds"], point["stages"]
-        assert set(stages) == {"Finding masks", "Cutting cells", "Reading regions", "Reading the photo", "Fusing"}
+        assert set(stages) == {"Reading the photo", "Naming pixels"}
         assert min(point["words"], *stages.values()) > 0
         assert sum(stages.values()) <= seconds
         assert point["megabytes"] > 300
@@ -334,8 +330,3 @@ def test_nothing_to_measure_is_refused(typed, capsys):
     with pytest.raises(SystemExit) as ended:
         main(typed)
     assert ended.value.code == 2
-
-
-def _place() -> tuple[int, str]:
-    """In the other process: its number, and the folder of weight files its modules took from the environment."""
-    return os.getpid(), str(catalogue.FOLDER)
