@@ -5,9 +5,11 @@ from ovseg_demo.methods.registry import REGISTRY
 from ovseg_demo.ui.option_controls import OptionControls
 from ovseg_demo.ui.page_request import PageRequest
 
-SEGCLIP = ["background", "image_prior", "overlap"]
+SEGCLIP_MINI = ["background", "image_prior"]
+SEGCLIP = ["background-2", "image_prior", "overlap"]  # the mini model has another default, and so a slider of its own
 DENSE = ["strategy", "pamr", "masks", "short_side", "stride"]
-KEYS = ["unlabelled", "granularity", "proposals", "rejection", "seen", "trusty", *DENSE, *SEGCLIP]
+KEYS = ["unlabelled", "granularity", "proposals", "rejection", "seen", "trusty"]
+KEYS += ["background", "background-2", "image_prior", *DENSE, "overlap"]
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def values_of(controls: OptionControls, words: str = "cat, sofa|couch, sky", **m
         (["zegclip-voc"], ["unlabelled", "seen"]),
         (["tagclip-own"], ["unlabelled", "seen", "trusty"]),
         (["dense-clip-vitb16"], ["unlabelled", *DENSE]),
+        (["segclip-mini"], SEGCLIP_MINI),
         (["segclip"], SEGCLIP),
         (["mini-dense", "zegclip-voc", "tagclip-own", "sed-own"], ["unlabelled", "rejection", "seen", "trusty"]),
     ],
