@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ovseg_demo import image, vocabulary
-from ovseg_demo.methods.background_words import background_words
 from ovseg_demo.methods.ovseg import maskformer
 from ovseg_demo.methods.ovseg.maskformer import (
     MaskFormerProposals,
@@ -127,11 +126,10 @@ def test_what_is_known_is_what_clip_says_of_the_masks(ensemble):
     clip = Oracle({8: [9.0, 0, 0, 0], 16: [0, 4.0, 0, 4.0]})
     method = OVSegMaskFormer(Paper(torch.eye(4)[:3], halves()), clip, torch.tensor([[0.0, 0, 0, 1]]), "paper", 0.4)
     found = segment(method, NAMES, (4, 6), ensemble=ensemble, unlabelled=0.35)
-    rivals = len(background_words(NAMES.split(", ")))
-    left, right = rivals * np.exp(-9), rivals
+    left, right = np.exp(-9), 1  # the odds of the background words, whose logits are all 0 and all 4
     assert found.labels[0].tolist() == [0, 0, 1, 1, 1, 1]
     np.testing.assert_allclose(found.known[:, [0, -1]], [[1 / (1 + left), 1 / (1 + right)]] * 4, atol=2e-3)
-    blue = rivals  # its logit is 0 in both halves, as are those of the background words in the left one
+    blue = 1  # its logit is 0 in both halves, as are those of the background words in the left one
     np.testing.assert_allclose(found.presence, 1 / (1 + np.array([left, right, blue])), atol=1e-4)
 
 

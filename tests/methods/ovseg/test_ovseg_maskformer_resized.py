@@ -64,9 +64,9 @@ class MeanColour:
 def expected_labels(logits, resized_photo, words, granularity, size):
     """The labels as the released demo makes them, mask by mask and pixel by pixel.
 
-    A single word has the probability that it has beside the background words.
+    A single word has the probability that it has beside a background word; they all have one embedding here.
     """
-    drawn, rivals = len(words), background_words(words) if len(words) == 1 else ()
+    drawn, rivals = len(words), background_words(words)[:1] if len(words) == 1 else ()
     height, width = RESIZED
     masks = [[[1 / (1 + math.exp(-float(value))) > DEMO_THRESHOLD for value in row] for row in mask] for mask in logits]
     masks = [mask for mask in masks if any(map(any, mask))]
