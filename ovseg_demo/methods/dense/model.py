@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from ovseg_demo.methods.dense.strategies import Strategy, last_block
 from ovseg_demo.methods.windows import WindowLayout
-from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.blocks import TransformerBlock
 from ovseg_demo.models.clip.image_tower import ImageTower
 from ovseg_demo.models.clip.optimised import OptimisedBlock, Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
-from ovseg_demo.models.clip.text import embed_words, mean_embeddings
+from ovseg_demo.models.clip.text import CachedWordEmbeddings, mean_embeddings
 from ovseg_demo.models.clip.weights import build_empty_clip, clip_tensors, load_clip_weights, vision_transformer
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD, normalise_image, resize_unsmoothed
@@ -96,7 +95,7 @@ class DenseClipEncoder:
         self._model.to(self._device)
         optimise(self._model.transformer, "float32")
         optimise(self._tower, precision or native_precision(self._device))
-        self._text_cache = text_cache.TextEmbeddingCache(name, IMAGENET_TEMPLATES)
+        self._word_embeddings = CachedWordEmbeddings(self._model, name, IMAGENET_TEMPLATES)
 
     @property
     def patch(self) -> int:
@@ -106,11 +105,7 @@ class DenseClipEncoder:
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), D), of at least one word, each the mean over 80 prompts."""
-
-        def compute(missing: list[str]) -> Tensor:
-            return embed_words(self._model, missing, IMAGENET_TEMPLATES)
-
-        return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
+        return mean_embeddings(self._word_embeddings(words))
 
     def preprocess(self, image: np.ndarray, layout: WindowLayout) -> Tensor:
         """Normalised pixels, float32 (3, h, w), of a photo, uint8 (H, W, 3), resized to the size of the layout."""

@@ -14,10 +14,9 @@ from ovseg_demo.methods.segclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.segclip.model import ARCHITECTURE, build_segclip
 from ovseg_demo.methods.segclip.options import SegCLIPOptions
 from ovseg_demo.methods.windows import WindowLayout
-from ovseg_demo.models import text_cache
 from ovseg_demo.models.base import TextEncoder
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
-from ovseg_demo.models.clip.text import embed_words, mean_embeddings
+from ovseg_demo.models.clip.text import CachedWordEmbeddings, mean_embeddings
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD, normalise_image, resize_unsmoothed
 from ovseg_demo.runtime.worker_pool import worker_pool
@@ -112,7 +111,7 @@ class SegCLIPEncoder:
         optimise(self._model.transformer, "float32")
         optimise(self._tower.transformer, precision or native_precision(self._device))
         self.scale = min(self._model.logit_scale.exp().item(), HIGHEST_SCALE)
-        self._text_cache = text_cache.TextEmbeddingCache(name, TEMPLATES)
+        self._word_embeddings = CachedWordEmbeddings(self._model, name, TEMPLATES)
 
     @property
     def patch(self) -> int:
@@ -127,11 +126,7 @@ class SegCLIPEncoder:
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), D), of at least one word."""
-
-        def compute(missing: list[str]) -> Tensor:
-            return embed_words(self._model, missing, TEMPLATES)
-
-        return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
+        return mean_embeddings(self._word_embeddings(words))
 
     @torch.inference_mode()
     def read_windows(self, image: np.ndarray, layout: WindowLayout, report: Report) -> PhotoRegions:

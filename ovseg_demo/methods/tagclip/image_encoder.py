@@ -15,9 +15,8 @@ from ovseg_demo.errors import CheckpointError
 from ovseg_demo.methods.tagclip.prompted_tower import PromptedTower
 from ovseg_demo.methods.tagclip.training_info import TEMPLATES, Templates
 from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto, window_origins
-from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
-from ovseg_demo.models.clip.text import embed_words, mean_embeddings
+from ovseg_demo.models.clip.text import CachedWordEmbeddings, mean_embeddings
 from ovseg_demo.models.clip.weights import load_clip_weights, vision_transformer
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise_image, resize_unsmoothed
@@ -61,23 +60,18 @@ class ClipWindowEncoder:
     ) -> None:
         self.name = f"{name} | {templates}"
         self._device = torch.device(device)
-        self._templates = TEMPLATES[templates]
-        self.slow_text_encoder = len(self._templates) > 1
+        self.slow_text_encoder = len(TEMPLATES[templates]) > 1
         self._model = build_prompted_clip(state, source)
         optimise(self._model.transformer, "float32")
         optimise(self._model.visual, precision or native_precision(self._device))
         self._model.to(self._device)
         self._side = cast(PromptedTower, self._model.visual).image_size[0]
-        self._text_cache = text_cache.TextEmbeddingCache(self.name, self._templates)
+        self._word_embeddings = CachedWordEmbeddings(self._model, self.name, TEMPLATES[templates])
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), D), of at least one word."""
-
-        def compute(missing: list[str]) -> Tensor:
-            return embed_words(self._model, missing, self._templates)
-
-        return mean_embeddings(self._text_cache.get_or_compute(words, compute).to(self._device))
+        return mean_embeddings(self._word_embeddings(words))
 
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:

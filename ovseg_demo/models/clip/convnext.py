@@ -14,10 +14,9 @@ from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import Tensor, nn
 
-from ovseg_demo.models import text_cache
 from ovseg_demo.models.clip.optimised import Precision, native_precision, optimise
 from ovseg_demo.models.clip.templates import IMAGENET_TEMPLATES
-from ovseg_demo.models.clip.text import embed_words
+from ovseg_demo.models.clip.text import CachedWordEmbeddings
 from ovseg_demo.models.clip.weights import build_empty_clip, load_clip_weights
 from ovseg_demo.runtime.fused_layers import fused_linear
 
@@ -113,16 +112,12 @@ class HierarchicalClip:
         self._model = build_convnext_clip(architecture, state, source).to(self._device)
         optimise(self._model.transformer, "float32")
         replace_convnext_blocks(cast(TimmModel, self._model.visual), precision or native_precision(self._device))
-        self._text_cache = text_cache.TextEmbeddingCache(self.name, IMAGENET_TEMPLATES)
+        self._word_embeddings = CachedWordEmbeddings(self._model, self.name, IMAGENET_TEMPLATES)
 
     @torch.inference_mode()
     def embed_texts(self, words: Sequence[str]) -> Tensor:
         """Text embeddings, unit vectors (len(words), P, D), of at least one word in each of the P prompts."""
-
-        def compute(missing: list[str]) -> Tensor:
-            return embed_words(self._model, missing, IMAGENET_TEMPLATES)
-
-        return self._text_cache.get_or_compute(words, compute).to(self._device)
+        return self._word_embeddings(words)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> HierarchicalFeatures:

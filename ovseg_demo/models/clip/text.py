@@ -15,6 +15,7 @@ from open_clip.transformer import Transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovseg_demo.models.text_cache import TextEmbeddingCache
 from ovseg_demo.vocabulary import verbatim_text
 
 _TEXTS_AT_ONCE = 64
@@ -47,6 +48,25 @@ def embed_words(clip: open_clip.CLIP, words: Sequence[str], templates: Sequence[
     texts = [template.format(verbatim_text(word)) for word in words for template in templates]
     tokens = open_clip.tokenize(texts).to(cast(_TextTower, clip).text_projection.device)
     return F.normalize(encode_shared_prefixes(clip, tokens), dim=-1).unflatten(0, (-1, len(templates)))
+
+
+class CachedWordEmbeddings:
+    """Text embeddings of words in every prompt; a word that was embedded before comes from the disk.
+
+    Args:
+        clip: on any device.
+        name: names the weights, unique to them.
+        templates: P texts with a {} for the word.
+    """
+
+    def __init__(self, clip: open_clip.CLIP, name: str, templates: Sequence[str]) -> None:
+        self._clip, self._templates = clip, templates
+        self._cache = TextEmbeddingCache(name, templates)
+
+    def __call__(self, words: Sequence[str]) -> Tensor:
+        """Unit vectors, float32 (len(words), P, D), of at least one word, on the CLIP's device."""
+        found = self._cache.get_or_compute(words, lambda missing: embed_words(self._clip, missing, self._templates))
+        return found.to(cast(_TextTower, self._clip).text_projection.device)
 
 
 def mean_embeddings(by_prompt: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.methods.tagclip import image_encoder as reader_module
 from ovseg_demo.methods.tagclip.checkpoint import split_checkpoint
 from ovseg_demo.methods.tagclip.image_encoder import ClipWindowEncoder, build_prompted_clip
 from ovseg_demo.methods.tagclip.training_info import TEMPLATES
+from ovseg_demo.models.clip import text
 from ovseg_demo.models.clip.text import encode_texts
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tests.helpers import tagclip_models
@@ -61,7 +61,7 @@ def test_words_are_read_in_all_templates(state, reader):
 def test_words_are_kept_on_disk(state, reader, monkeypatch):
     known = reader.embed_texts(["cat", "dog"])
     again = ClipWindowEncoder(state, "tiny", "scenes", source="tiny", precision="float32")
-    monkeypatch.setattr(reader_module, "embed_words", None)
+    monkeypatch.setattr(text, "embed_words", None)
     torch.testing.assert_close(again.embed_texts(["dog", "cat"]), known.flip(0), rtol=0, atol=0)
 
 

@@ -6,7 +6,7 @@ from open_clip import get_tokenizer
 from torch import nn
 
 from ovseg_demo.errors import CheckpointError
-from ovseg_demo.models.clip import convnext
+from ovseg_demo.models.clip import convnext, text
 from ovseg_demo.models.clip.convnext import (
     HierarchicalClip,
     OptimisedConvNextBlock,
@@ -152,9 +152,7 @@ def test_a_word_does_not_depend_on_its_company():
 def test_words_are_read_once_for_all_starts(monkeypatch):
     first = make().embed_texts(WORDS)
     read = []
-    monkeypatch.setattr(
-        convnext, "embed_words", lambda _, words, templates: read.append(words) or torch.zeros(1, 80, 16)
-    )
+    monkeypatch.setattr(text, "embed_words", lambda _, words, templates: read.append(words) or torch.zeros(1, 80, 16))
     assert torch.equal(make().embed_texts(WORDS[::-1]), first.flip(0))
     assert read == []
     mixed = make().embed_texts(["dog", "cat"])
