@@ -6,13 +6,12 @@ from torch.nn import functional as F
 
 from ovseg_demo.methods.segclip.group_module import REGIONS, Grouping, SemanticGroupModule
 from ovseg_demo.methods.segclip.image_tower import RegionEmbeddings
+from ovseg_demo.models.mini.anchors import ANCHORS
+from ovseg_demo.models.mini.heads import doubled, lateral
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 
 WIDTH = 192
 """Channels of patches and regions."""
-
-ANCHORS = 1275
-"""Number of anchors of the mini model."""
 
 _NEARLY_ONE_PATCH = 0.5  # straight-through assignments are 0 or 1 up to rounding
 
@@ -59,7 +58,7 @@ class MiniGroupingTower(nn.Module):
         self.register_buffer("mean", torch.zeros(texts))
         *_, coarse, last = ImageTower.CHANNELS
         self._anchored, self.width = anchored, width
-        self.from_coarse, self.from_last = (_lateral(channels, width) for channels in (coarse, last))
+        self.from_coarse, self.from_last = (lateral(channels, width) for channels in (coarse, last))
         self.group = SemanticGroupModule(width, regions)
         self.norm, self.projection = nn.LayerNorm(width), nn.Linear(width, texts, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(1 / INITIAL_TEMPERATURE).log())
@@ -81,7 +80,7 @@ class MiniGroupingTower(nn.Module):
 
     def patches(self, coarse: Tensor, last: Tensor) -> Tensor:
         """The patches (B, 4hw, W) in rows, of maps as of `forward`."""
-        return (self.from_coarse(coarse) + _doubled(self.from_last(last))).flatten(2).mT
+        return (self.from_coarse(coarse) + doubled(self.from_last(last))).flatten(2).mT
 
     def gather(self, patches: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Grouping]:
         """Unit vectors of regions (B, R, D) and images (B, D), and the grouping, of all or some patches of each image.
@@ -101,12 +100,4 @@ class MiniGroupingTower(nn.Module):
 
 def anchor_patches(anchors: Tensor) -> Tensor:
     """Unit vectors (B, 4hw, D) of patches at stride 16, in rows, of the anchors' vectors (B, D, h, w) at stride 32."""
-    return F.normalize(_doubled(F.normalize(anchors, dim=1)), dim=1).flatten(2).mT
-
-
-def _lateral(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(1, width))
-
-
-def _doubled(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    return F.normalize(doubled(F.normalize(anchors, dim=1)), dim=1).flatten(2).mT

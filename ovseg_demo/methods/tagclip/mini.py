@@ -17,7 +17,8 @@ from ovseg_demo.methods.tagclip.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.tagclip.method import TagCLIP
 from ovseg_demo.methods.tagclip.training_info import read_training_info
 from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
-from ovseg_demo.models.mini.heads import Mix
+from ovseg_demo.models.mini.anchors import ANCHORS
+from ovseg_demo.models.mini.heads import Mix, doubled, lateral
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.proposals.base import Report
@@ -28,8 +29,6 @@ CHECKPOINT = "tagclip-mini"
 
 DECODER_SIZES = DecoderSizes(width=TextTower.WIDTH, heads=6, layers=2)
 
-ANCHORS = 1275
-"""Number of anchors of the mini model."""
 WIDTH = 128
 """Channels of the adapter."""
 _STRIDE = ImageTower.STRIDES[-1]
@@ -55,7 +54,7 @@ class MiniAdapter(nn.Module):
         super().__init__()
         _, fine, coarse, _ = ImageTower.CHANNELS
         self.register_buffer("anchor_projection", torch.zeros(anchors, texts))
-        self.from_anchors, self.from_coarse, self.from_fine = (_lateral(c, width) for c in (anchors, coarse, fine))
+        self.from_anchors, self.from_coarse, self.from_fine = (lateral(c, width) for c in (anchors, coarse, fine))
         self.from_whole = nn.Linear(anchors, width)
         self.mix = nn.ModuleList(Mix(width) for _ in range(2))
         self.out = nn.Conv2d(width, texts, 1)
@@ -75,17 +74,9 @@ class MiniAdapter(nn.Module):
         regression = torch.einsum("bahw,ad->bdhw", anchors, self.anchor_projection)
         images = F.normalize(F.normalize(regression, dim=1).mean((2, 3)), dim=1)
         x = self.from_anchors(anchors) + self.from_whole(anchors.mean((2, 3)))[..., None, None]
-        x = _doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)
+        x = doubled(self.mix[0](x)) + self.from_coarse(coarse) + F.avg_pool2d(self.from_fine(fine), 2)
         residual = self.out(F.gelu(self.mix[1](x)))
-        return ImageEmbeddings(F.normalize(F.normalize(_doubled(regression), dim=1) + residual, dim=1), images)
-
-
-def _lateral(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(1, width))
-
-
-def _doubled(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return ImageEmbeddings(F.normalize(F.normalize(doubled(regression), dim=1) + residual, dim=1), images)
 
 
 class MiniTagCLIPModel(nn.Module):

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ovseg_demo.weights import loading
 
+ANCHORS = 1275
+"""Number of anchors in the bundled file."""
+
 SHARPNESS = 6.0
 """The score of a concept is a soft maximum over its evidence; infinity would be the maximum, 0 the mean."""
 

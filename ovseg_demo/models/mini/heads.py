@@ -50,6 +50,16 @@ class ProjectionHead(nn.Module):
 _SMALL_SPREAD = 0.05  # about a tenth of the usual deviation; bounds standardised features that are nearly always zero
 
 
+def lateral(channels: int, width: int) -> nn.Sequential:
+    """Brings a map of the image tower, (B, channels, H, W), to `width` channels, normalised over the whole map."""
+    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(1, width))
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Maps (B, C, H, W), interpolated bilinearly to twice the height and width."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 class DenseHead(nn.Module):
     """The image tower's pyramid to a unit vector in the text space at every fourth pixel.
 
@@ -65,7 +75,7 @@ class DenseHead(nn.Module):
     def __init__(self, channels: tuple[int, ...], texts: int, width: int) -> None:
         super().__init__()
         self.texts = texts
-        self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels)
+        self.lateral = nn.ModuleList(lateral(c, width) for c in channels)
         self.whole = nn.Linear(channels[-1], width)
         self.mix = nn.ModuleList(Mix(width) for _ in channels[1:])
         self.smooth = nn.Sequential(
@@ -86,7 +96,7 @@ class DenseHead(nn.Module):
         x = self.lateral[-1](coarse) + self.whole(coarse.mean((2, 3)))[..., None, None]
         x = self.mix[-1](x)
         for level in reversed(range(len(pyramid) - 1)):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear") + self.lateral[level](pyramid[level])
+            x = doubled(x) + self.lateral[level](pyramid[level])
             if level:
                 x = self.mix[level - 1](x)
         return self.smooth(x)
