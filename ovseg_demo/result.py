@@ -13,8 +13,6 @@ UNLABELLED = -1
 """Label of pixels without a class."""
 TOP = 5
 """Most classes that a result keeps for every pixel."""
-PRESENT = 0.5
-"""A class whose probability of being in the image is lower counts as not found."""
 _ROWS = 1024
 _BLOCK = {"cpu": 2**20}
 """Scores that are interpolated at once, by device: on a CPU so few that they stay in its cache."""
@@ -99,6 +97,12 @@ class InterpolatedScores:
         points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
         grid = torch.from_numpy(points).to(self._class_scores)[None, None]
         return F.grid_sample(self._class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A plane (H, W), of labels for example, at another size, a height and a width in pixels, by nearest neighbour."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
+    return labels[np.ix_(rows, columns)]
 
 
 @dataclass(frozen=True)
@@ -262,14 +266,12 @@ class Segmentation:
 
         Classes and scores of the best would be ten more planes, four gigabytes at 100 megapixels.
         """
-        rows, columns = (np.arange(new) * old // new for new, old in zip(size, self.size, strict=True))
-        nearest = np.ix_(rows, columns)
         none = np.empty((0, *size))
         return replace(
             self,
-            labels=self.labels[nearest],
-            scores=self.scores[nearest],
+            labels=resize_labels(self.labels, size),
+            scores=resize_labels(self.scores, size),
             top_classes=none.astype(np.int32),
             top_scores=none.astype(np.float32),
-            known=None if self.known is None else self.known[nearest],
+            known=None if self.known is None else resize_labels(self.known, size),
         )

@@ -14,8 +14,11 @@ from eval.metrics import GROUND_TRUTH, Confusion, Sparse, ratio
 from eval.runner import Loaded, Segmenter
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.options import MethodOptions
-from ovseg_demo.result import PRESENT, UNLABELLED, Segmentation
+from ovseg_demo.result import UNLABELLED, Segmentation
 from ovseg_demo.vocabulary import Vocabulary
+
+PRESENT = 0.5
+"""The probability from which on a word counts as said to be in the photo."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from eval.absent_words.measurement import PhotoRecord, measures
+from eval.absent_words.measurement import PRESENT, PhotoRecord, measures
 from eval.absent_words.vocabularies import KINDS, SMALLEST
 from eval.datasets.base import Dataset
 from eval.journal import Failure
 from eval.markdown import table
 from eval.report import closing_parts, json_value, percent
-from ovseg_demo.result import PRESENT
 
 DIAGRAM = "reliability.png"
 """Name of the file with the diagrams."""

@@ -9,16 +9,16 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ovseg_demo.models.base import UNCALIBRATED, Calibration
 from ovseg_demo.proposals.cells import Cells
-from ovseg_demo.result import Segmentation
+from ovseg_demo.result import InterpolatedScores, Segmentation, resize_labels
 
 _EXCEEDING = 0.01
 """Share of the places that shows a class which is present, see `Calibration`."""
+
+_SMALLEST = 1e-6
 
 
 def log_odds(logits: Tensor, background: Tensor, calibration: Calibration) -> Tensor:
@@ -35,6 +35,11 @@ def log_odds(logits: Tensor, background: Tensor, calibration: Calibration) -> Te
     rivals = background.logsumexp(0) if calibration.all_rivals else background.amax(0)
     rivals = rivals.clamp(min=calibration.floor)
     return calibration.word * logits - calibration.background * rivals + calibration.offset
+
+
+def odds_of(probabilities: Tensor) -> Tensor:
+    """The log-odds of probabilities, of any shape, that a place shows a class; 0 and 1 have finite ones."""
+    return probabilities.logit(_SMALLEST)
 
 
 def presence(odds: Tensor, calibration: Calibration = UNCALIBRATED) -> np.ndarray:
@@ -89,13 +94,7 @@ def with_known_of_cells(result: Segmentation, odds: np.ndarray, index: np.ndarra
         odds: float32 (R, C), of each cell.
         index: int32 (h, w), the cell of each pixel, at any size; the nearest pixel counts.
     """
-    return replace(result, known=_sigmoid(odds[_resized(index, result.size), result.labels]))
-
-
-def _resized(index: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The cell of each pixel (h, w) at another size (H, W), by nearest neighbour."""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, index.shape, strict=True))
-    return index[np.ix_(rows, columns)]
+    return replace(result, known=_sigmoid(odds[resize_labels(index, result.size), result.labels]))
 
 
 def _sigmoid(odds: np.ndarray) -> np.ndarray:
@@ -104,7 +103,7 @@ def _sigmoid(odds: np.ndarray) -> np.ndarray:
 
 def _of_labels(labels: np.ndarray, odds: Tensor) -> np.ndarray:
     """The log-odds of the class of each pixel, float32 (H, W), from (C, h, w); 0 where unlabelled."""
-    height, width = labels.shape
+    size = labels.shape
     plane = np.zeros(labels.size, np.float32)
     flat = labels.ravel()
     order = np.argsort(flat, kind="stable")  # the pixels of one class after those of another
@@ -113,17 +112,14 @@ def _of_labels(labels: np.ndarray, odds: Tensor) -> np.ndarray:
         if start == stop:
             continue
         pixels = order[start:stop]
-        rows, columns = np.divmod(pixels, width)
-        points = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], 1)
-        grid = torch.from_numpy(points).to(odds)[None, None]
-        sampled = F.grid_sample(odds[None, index, None], grid, padding_mode="border", align_corners=False)
-        plane[pixels] = sampled[0, 0, 0].cpu().numpy()
-    return plane.reshape(labels.shape)
+        of_class = InterpolatedScores(odds[index, None], size)
+        plane[pixels] = of_class.sample(*np.divmod(pixels, size[1]))[0].cpu().numpy()
+    return plane.reshape(size)
 
 
 def _averaged(plane: np.ndarray, labels: np.ndarray, cells: Cells, classes: int) -> np.ndarray:
     """The mean of a plane (H, W) over the pixels of one cell with one label, where the cell has a mask over it."""
-    index = _resized(cells.index, labels.shape)
+    index = resize_labels(cells.index, labels.shape)
     group = (index.astype(np.int64) * (classes + 1) + labels + 1).ravel()
     _, group = np.unique(group, return_inverse=True)
     means = np.bincount(group, plane.ravel()) / np.bincount(group)

@@ -165,8 +165,7 @@ class MethodOptions(BaseModel):
         withheld: inherited fields that a narrower method does not offer; they keep their defaults.
         thresholds: options below whose value pixels stay unlabelled; with 0 for each, every pixel gets a class.
         unlabelled: a pixel that shows its word with a smaller probability, rather than something that was not asked
-            for, stays unlabelled; 0 labels every pixel. The default is the largest one that, for the bundled methods,
-            costs at most 3 points of mIoU where all words are in the photo (checkpoints/MODEL_CARD.md).
+            for, stays unlabelled; 0 labels every pixel. The model card has what the default gains and costs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

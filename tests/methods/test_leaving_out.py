@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from eval.absent_words.measurement import PRESENT
 from ovseg_demo import image, vocabulary
 from ovseg_demo.methods import registry
-from ovseg_demo.result import PRESENT, Segmentation
+from ovseg_demo.result import Segmentation
 from ovseg_demo.ui import gallery
 
 METHODS = ("ovseg-sam-mini", "mini-dense", "sed-mini", "tagclip-mini")

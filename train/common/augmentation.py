@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from eval.datasets.base import IGNORE
+from ovseg_demo.result import resize_labels
 from ovseg_demo.runtime.preprocess import resize_smoothed, scaled_size
-from train.common.image_sets import resize_labels
 
 _ATTEMPTS = 10
 """How often another crop is drawn while one class has too large a share of it."""

@@ -23,6 +23,7 @@ from eval.datasets.split import held_out
 from ovseg_demo import image
 from ovseg_demo.errors import ImageError
 from ovseg_demo.image import Photo
+from ovseg_demo.result import resize_labels
 
 SMALLEST_REGION = 0.001
 """Smallest area of a region, as a share of the photo; smaller regions are ignored."""
@@ -143,12 +144,6 @@ def open_photo(path: Path) -> Photo:
         return image.load(path)
     except ImageError as error:
         raise DatasetError(f"The photo {path} cannot be used: {error}") from error
-
-
-def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) resized by nearest neighbour to `size`, a height and a width in pixels."""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
-    return labels[np.ix_(rows, columns)]
 
 
 def _labelled(path: Path, limit: int | None) -> LabelledSet:

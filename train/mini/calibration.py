@@ -32,7 +32,8 @@ from ovseg_demo.models.mini.model import MiniModel
 from ovseg_demo.proposals.base import MaskProposals
 from ovseg_demo.proposals.sam import mobile_sam
 from ovseg_demo.proposals.sam.mask_generator import SamMaskGenerator
-from train.common.image_sets import open_photo, resize_labels
+from ovseg_demo.result import resize_labels
+from train.common.image_sets import open_photo
 
 SETS = ("voc_train", "coco_things_train")
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from eval.datasets.base import IGNORE
 from ovseg_demo.models.mini.model import CROP_SIDE
 from ovseg_demo.models.mini.towers import MEAN, STD
-from train.common.image_sets import resize_labels
+from ovseg_demo.result import resize_labels
 
 
 @dataclass(frozen=True)

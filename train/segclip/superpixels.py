@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from skimage.segmentation import felzenszwalb
 
+from ovseg_demo.result import resize_labels
 from ovseg_demo.runtime.files import write_atomically
-from train.common.image_sets import resize_labels
 from train.common.run_folder import TrainingError
 
 SIDE = 224

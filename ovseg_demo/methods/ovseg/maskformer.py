@@ -31,8 +31,6 @@ from ovseg_demo.weights import catalogue, loading
 DEMO_THRESHOLD = 0.35
 """Mask probability above which a pixel belongs to a mask, in OVSeg's demo."""
 
-_SMALLEST = 1e-6
-
 
 @dataclass(frozen=True)
 class PublishedSettings:
@@ -146,7 +144,7 @@ class OVSegMaskFormer:
             fitting = torch.zeros_like(scores)
             fitting[valid] = by_clip.odds.T.cpu().sigmoid()
             share = sum_soft_masks(scores * fitting, output) / total.clamp(min=torch.finfo(total.dtype).tiny)
-            result = known.with_known(result, share.logit(_SMALLEST))
+            result = known.with_known(result, known.odds_of(share))
             return replace(result, presence=known.presence(by_clip.odds, self._vlm.calibration))
 
     def _class_probabilities(self, class_embeddings: Tensor, texts: class_texts.ClassTextEmbeddings) -> Tensor:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _EVIDENCE_TITLES = ("Before stage 1", "After stage 1", "After stage 2", "After stage 3")
 _EVIDENCE_SIDE = 64
 _MAPS_AT_ONCE = 8
-_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class SED:
                 result = result.in_vocabulary(vocabulary.names, decoded.kept_classes)
                 result = known.with_known(result, scores.odds, dense.dense_calibration)
             else:
-                result = known.with_known(result, decoded.probabilities.logit(_SMALLEST))
+                result = known.with_known(result, known.odds_of(decoded.probabilities))
                 result = result.in_vocabulary(vocabulary.names, decoded.kept_classes)
         notes = (_rejection_note(decoded),) if options.rejection else ()
         return replace(result, notes=notes, evidence=decoded.evidence)

@@ -22,7 +22,6 @@ from ovseg_demo.runtime.stages import Stages
 from ovseg_demo.vocabulary import Vocabulary, comparison_key
 
 _EVIDENCE_STEP = 8
-_SMALLEST = 1e-6
 
 
 class TagCLIP:
@@ -78,7 +77,7 @@ class TagCLIP:
                 result = known.with_known(result, scores.odds, dense.dense_calibration)
             else:
                 masks = class_scores(windows, logits, _unweighted(rule), _EVIDENCE_STEP)
-                result = known.with_known(result, masks.logit(_SMALLEST))
+                result = known.with_known(result, known.odds_of(masks))
             evidence = tuple(_evidence(windows, logits, rule))
         return replace(result, evidence=evidence, notes=tuple(_seen_note(vocabulary, seen, rule)))
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from eval.datasets.base import IGNORE, DatasetError
+from ovseg_demo.result import resize_labels
 from tests.helpers.mini_data import HELD_OUT, KEYS, VOC, two_halves, write_described_set, write_labelled_set
 from train.common import image_sets
-from train.common.image_sets import resize_labels
 from train.mini.lexicon import drop_restricted
 
 

@@ -15,7 +15,8 @@ from eval.datasets.base import Sample
 from ovseg_demo.methods.sed.mini import MultiScaleFeatures, encode_at_scales
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.models.mini.towers import ImageTower
-from train.common.image_sets import LabelledSet, resize_labels
+from ovseg_demo.result import resize_labels
+from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.mini.feature_cache import FeatureCache
 

@@ -14,7 +14,8 @@ from eval.metrics import GROUND_TRUTH, Confusion, ratio
 from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel, embed_as_one_window
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
-from train.common.image_sets import open_photo, resize_labels
+from ovseg_demo.result import resize_labels
+from train.common.image_sets import open_photo
 
 STEP = 4
 """Stride of the scores in pixels of the scaled photo."""
