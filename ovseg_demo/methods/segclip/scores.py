@@ -19,7 +19,7 @@ from ovseg_demo.result import TOP, UNLABELLED, Segmentation
 IMAGE_CLASSES = 5
 """Number of classes that the image prior leaves in each window, as in the released code."""
 
-_SCORES_AT_ONCE = 2**22
+_SCORES_AT_ONCE = 2**20
 
 
 def region_scores(regions: PhotoRegions, texts: ClassTextEmbeddings, scale: float, image_prior: bool) -> Tensor:
