@@ -33,10 +33,9 @@ from ovseg_demo.proposals.maskformer.model import MaskFormer
 from ovseg_demo.proposals.maskformer.swin import Swin
 from ovseg_demo.runtime import preprocess
 from tests.helpers.paths import FIXTURES
-from train.common import augmentation, contrastive
+from train.common import augmentation, contrastive, loss_terms
 from train.common.schedule import Schedule
 from train.ovseg.clip import __main__ as clip_adaptation
-from train.ovseg.maskformer import loss_weights
 from train.ovseg.maskformer import recipes as maskformer_recipes
 from train.sed import recipes as sed_recipes
 from train.segclip import batches as segclip_batches
@@ -216,9 +215,10 @@ def test_recipes_of_maskformer():
     assert (small.side, tuple(small.shortest), small.longest) == (512, (800,), 1333)
     scales = (320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024, 1088, 1152, 1216, 1280)
     assert (large.side, tuple(large.shortest), large.longest) == (640, scales, 2560)
-    weights = loss_weights
-    assert (weights.CLASS_WEIGHT, weights.MASK_WEIGHT, weights.DICE_WEIGHT, weights.VOID_WEIGHT) == (1, 20, 1, 0.1)
-    assert (weights.ALPHA, weights.GAMMA) == (0.25, 2)
+    terms = loss_terms.MASKFORMER
+    assert (terms.classes, terms.masks, terms.dice, terms.void) == (1, 20, 1, 0.1)
+    assert (terms.mask_term, terms.sampling) == ("focal", None)
+    assert (loss_terms.ALPHA, loss_terms.GAMMA) == (0.25, 2)
     rates = [part.drop_prob for part in Swin().modules() if isinstance(part, DropPath)]
     assert (len(rates), max(rates)) == (24, pytest.approx(0.3))
 

@@ -18,10 +18,10 @@ from ovseg_demo.models.clip.weights import MASK_PROMPTS
 from ovseg_demo.proposals.maskformer.checkpoint import split_checkpoint
 from ovseg_demo.proposals.maskformer.model import build_maskformer
 from ovseg_demo.weights import reading
+from train.common.mask_losses import Segments, layer_losses, mask_count
 from train.common.run_folder import RunFolder
 from train.ovseg.maskformer import class_embeddings, join_checkpoints, trained_model
 from train.ovseg.maskformer.initial_weights import initialise
-from train.ovseg.maskformer.losses import Segments, layer_losses, mask_count
 from train.ovseg.maskformer.recipes import RECIPES, shortened, smoke
 from train.ovseg.maskformer.training import MaskFormerTraining, class_logits, decays
 

@@ -25,7 +25,7 @@ from ovseg_demo.models.clip.weights import MASK_PROMPTS, clip_state_dict
 from ovseg_demo.proposals.maskformer.checkpoint import CLIP_PREFIX, split_checkpoint
 from ovseg_demo.runtime.preprocess import CLIP_MEAN, CLIP_STD
 from ovseg_demo.weights import loading, reading
-from train.ovseg.maskformer.loss_weights import VOID_WEIGHT
+from train.common.loss_terms import MASKFORMER
 
 _CLASSES = 171
 
@@ -43,7 +43,7 @@ def join_checkpoints(maskformer: Mapping[str, Tensor], clip: Mapping[str, Tensor
     if MASK_PROMPTS not in clip:
         raise CheckpointError("This CLIP has no mask prompts, which an OVSeg file holds; train them first.")
     losses = torch.ones(_CLASSES + 1)
-    losses[-1] = VOID_WEIGHT
+    losses[-1] = MASKFORMER.void
     state = {
         **maskformer,
         **{CLIP_PREFIX + name: value for name, value in clip.items()},

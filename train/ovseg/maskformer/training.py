@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from ovseg_demo.models.clip.region_classifier import LOGIT_SCALE
 from ovseg_demo.proposals.maskformer.model import MaskFormer
 from ovseg_demo.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from train.common.mask_losses import Segments, layer_losses, mask_count
 from train.common.sampling import Batch
 from train.common.schedule import Decays, decay_all_but, parameters_held_by
-from train.ovseg.maskformer.losses import Segments, layer_losses, mask_count
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm)
 _TABLES = "relative_position_bias_table"

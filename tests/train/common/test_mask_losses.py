@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tests.helpers.oracle import fixture
 from tests.helpers.processes import run_in_two_processes
-from train.ovseg.maskformer import losses, matcher
-from train.ovseg.maskformer.losses import Segments
+from train.common import mask_losses as losses
+from train.common import matcher
+from train.common.mask_losses import Segments
 
 CASES = fixture("maskformer_losses.json")["cases"]
 
