@@ -19,6 +19,7 @@ settings.register_profile("shared machine", deadline=None)  # a busy neighbour i
 settings.load_profile("shared machine")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp()  # a server that ends deletes the files that it was given
 os.environ["OVSEG_CHECKPOINTS"] = tempfile.mkdtemp()  # whatever the developer has downloaded, only bundled weights
 os.environ["OVSEG_CACHE"] = tempfile.mkdtemp()  # nor what the developer's words were read as
 
