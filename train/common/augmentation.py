@@ -45,9 +45,40 @@ class AugmentationSettings:
     largest_share: float = 1.0
     fill: tuple[int, int, int] = (128, 128, 128)
 
+    def draw_size(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+        """The (height, width) that a photo of this (height, width) is scaled to."""
+        shortest = self.shortest[_draw_integer(0, len(self.shortest) - 1, generator)]
+        return scaled_size(size, shortest, self.longest)
+
+
+@dataclass(frozen=True)
+class RelativeAugmentation:
+    """Sizes of augmented photos that are scaled in proportion to their own size.
+
+    Attributes:
+        side: side of the square crop in pixels.
+        factors: the least and the greatest factor on the height and width of the photo; all between are equally likely.
+        largest_share: as of `AugmentationSettings`.
+        fill: as of `AugmentationSettings`.
+    """
+
+    side: int
+    factors: tuple[float, float]
+    largest_share: float = 1.0
+    fill: tuple[int, int, int] = (128, 128, 128)
+
+    def draw_size(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+        """The (height, width) that a photo of this (height, width) is scaled to."""
+        factor = _draw_uniform(*self.factors, generator)
+        height, width = (max(1, round(length * factor)) for length in size)
+        return height, width
+
+
+Augmentation = AugmentationSettings | RelativeAugmentation
+
 
 def augment(
-    photo: np.ndarray, labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator
+    photo: np.ndarray, labels: np.ndarray, settings: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A randomly augmented photo and its labels, uint8 (3, side, side) and int64 (side, side).
 
@@ -57,19 +88,22 @@ def augment(
         settings: sizes of augmented photos.
         generator: source of all randomness.
     """
-    shortest = settings.shortest[_draw_integer(0, len(settings.shortest) - 1, generator)]
-    height, width = scaled_size(photo.shape[:2], shortest, settings.longest)
-    photo = resize_smoothed(photo, (height, width))
-    labels = resize_labels(labels, (height, width))
+    size = settings.draw_size(labels.shape, generator)
+    photo, labels = resize_smoothed(photo, size), resize_labels(labels, size)
     crop = _draw_crop(labels, settings, generator)
     photo, labels = distort_colours(photo[crop], generator), labels[crop]
     if _draw_bool(generator):
         photo, labels = photo[:, ::-1], labels[:, ::-1]
-    padding = [(0, settings.side - side) for side in labels.shape]
-    padded = np.full((settings.side, settings.side, 3), settings.fill, np.uint8)
-    padded[: photo.shape[0], : photo.shape[1]] = photo
-    labels = np.pad(labels, padding, constant_values=IGNORE)
-    return torch.from_numpy(padded).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+    return _padded(photo, labels, settings)
+
+
+def whole_view(photo: np.ndarray, labels: np.ndarray, settings: Augmentation) -> tuple[Tensor, Tensor]:
+    """The whole photo, its longer side scaled to `settings.side`, and its labels, without anything random.
+
+    Arguments and results as of `augment`.
+    """
+    size = scaled_size(labels.shape, settings.side, settings.side)
+    return _padded(resize_smoothed(photo, size), resize_labels(labels, size), settings)
 
 
 def draw_part(
@@ -88,7 +122,16 @@ def draw_part(
         return RandomResizedCrop.get_params(torch.empty(1, *size, device="meta"), list(scale), list(ratio))
 
 
-def _draw_crop(labels: np.ndarray, settings: AugmentationSettings, generator: torch.Generator) -> tuple[slice, slice]:
+def _padded(photo: np.ndarray, labels: np.ndarray, settings: Augmentation) -> tuple[Tensor, Tensor]:
+    """A photo and its labels, filled up on the right and below to a square, as tensors."""
+    padding = [(0, settings.side - side) for side in labels.shape]
+    padded = np.full((settings.side, settings.side, 3), settings.fill, np.uint8)
+    padded[: photo.shape[0], : photo.shape[1]] = photo
+    labels = np.pad(labels, padding, constant_values=IGNORE)
+    return torch.from_numpy(padded).movedim(2, 0).contiguous(), torch.from_numpy(labels.astype(np.int64))
+
+
+def _draw_crop(labels: np.ndarray, settings: Augmentation, generator: torch.Generator) -> tuple[slice, slice]:
     """The rows and columns of a random crop of a photo with these labels."""
     crop = _random_crop(labels.shape, settings.side, generator)
     if settings.largest_share < 1:

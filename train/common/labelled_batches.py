@@ -10,7 +10,7 @@ import torch
 from eval import datasets
 from eval.datasets.base import IGNORE, DatasetError
 from train.common import image_sets
-from train.common.augmentation import AugmentationSettings, augment
+from train.common.augmentation import Augmentation, augment
 from train.common.image_sets import LabelledSet
 from train.common.sampling import Batch, SetSampler, StepGenerator
 
@@ -61,9 +61,7 @@ class LabelledBatches:
             have one vocabulary.
     """
 
-    def __init__(
-        self, sets: Sequence[LabelledSet], augmentation: AugmentationSettings, batch: int, mixed: bool = True
-    ) -> None:
+    def __init__(self, sets: Sequence[LabelledSet], augmentation: Augmentation, batch: int, mixed: bool = True) -> None:
         self._sets, self._augmentation, self._batch, self._mixed = sets, augmentation, batch, mixed
         self._sampler = SetSampler([len(source.dataset) for source in sets], [sum(s.training_classes) for s in sets])
         self._rows = [_rows(source) for source in sets]

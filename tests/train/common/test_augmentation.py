@@ -5,7 +5,7 @@ import torch
 
 from tests.helpers.mini_data import shrunk
 from train.common import augmentation
-from train.common.augmentation import AugmentationSettings
+from train.common.augmentation import AugmentationSettings, RelativeAugmentation
 
 VIEWS = AugmentationSettings(side=64, shortest=(48, 96), longest=128)
 
@@ -170,3 +170,24 @@ def test_contrast_is_changed_once_at_most(monkeypatch):
     for seed in range(10):
         augmentation.distort_colours(np.asarray(shrunk("pizza")), seeded(seed))
     assert len(drawn) == 10
+
+
+@pytest.mark.usefixtures("_plain")
+def test_factors_scale_photos_in_proportion_to_their_own_size():
+    settings = RelativeAugmentation(300, (0.5, 2.0))
+    shares = []
+    for seed in range(40):
+        _, found = augmentation.augment(*quadrants(60, 100), settings, seeded(seed))
+        rows, columns = (found >= 0).any(1).sum().item(), (found >= 0).any(0).sum().item()
+        assert abs(rows / 60 - columns / 100) < 0.02
+        shares.append(columns / 100)
+    assert (0.5 <= min(shares) < 0.6, 1.8 < max(shares) <= 2.0) == (True, True)
+
+
+def test_a_whole_view_is_the_photo_filled_up():
+    photo, labels = quadrants(50, 100)
+    pixels, found = augmentation.whole_view(photo, labels, RelativeAugmentation(64, (1, 1), fill=(1, 2, 3)))
+    assert (found[:32] >= 0).all()
+    assert (found[32:] == -1).all()
+    assert pixels[:, 40, 5].tolist() == [1, 2, 3]
+    assert [found[0, 0], found[0, -1], found[31, 0], found[31, -1]] == [0, 1, 2, 3]

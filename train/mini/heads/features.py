@@ -1,4 +1,4 @@
-"""Features of the frozen image tower for views of regions and photos, one file a set (`train.mini.feature_cache`)."""
+"""Features of the frozen image tower for views of regions and photos, one file a set (`train.common.feature_cache`)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ovseg_demo.models.mini.towers import ImageTower
+from train.common.feature_cache import FeatureCache
 from train.common.image_sets import SMALLEST_REGION, DescribedSet, LabelledSet, open_photo
 from train.common.run_folder import RunFolder
 from train.mini import views
-from train.mini.feature_cache import FeatureCache
 from train.mini.noun_matching import NounMatcher
 
 _BATCH = 32

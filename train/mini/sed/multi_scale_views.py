@@ -1,4 +1,4 @@
-"""Features of the frozen mini model for labelled photos at three sizes, one file a photo (`train.mini.feature_cache`).
+"""Features of the frozen mini model for labelled photos at three sizes (`train.common.feature_cache`), a file a photo.
 
 Each photo is encoded whole, as in the demo; its middle size is drawn at random.
 """
@@ -16,9 +16,9 @@ from ovseg_demo.methods.sed.mini import MultiScaleFeatures, encode_at_scales
 from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
 from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.result import resize_labels
+from train.common.feature_cache import FeatureCache
 from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
-from train.mini.feature_cache import FeatureCache
 
 LONGEST = (352, 576)
 """Smallest and largest longest side of a photo in pixels; the demo's is 512."""

@@ -26,11 +26,11 @@ from ovseg_demo.methods.segclip.mini_model import MiniGroupingTower
 from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from train.common import command, image_sets
+from train.common.feature_cache import FeatureCache
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini.conversion import half_precision
-from train.mini.feature_cache import FeatureCache
 from train.mini.segclip import captioned_features
 from train.mini.segclip.batches import CaptionedBatches
 from train.mini.segclip.captioned_features import GRID, CaptionedFeatures, PhotoEncoder

@@ -1,6 +1,6 @@
 """What training reads of captioned photos, computed once: features of the frozen towers, and superpixels.
 
-The files are those of `train.mini.feature_cache`, each of a view of some photos. Photos are stretched to squares.
+The files are those of `train.common.feature_cache`, each of a view of some photos. Photos are stretched to squares.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.towers import MEAN, STD, ImageTower, TextTower
+from train.common.feature_cache import FeatureCache
 from train.common.image_sets import DescribedSet, open_photo
-from train.mini.feature_cache import FeatureCache
 
 SIDE = 256
 """Side in pixels to which a view is resized."""

@@ -1,4 +1,4 @@
-"""Features of the frozen mini model for windows of labelled photos, one file a set (`train.mini.feature_cache`)."""
+"""Features of the frozen mini model for windows of labelled photos, one file a set (`train.common.feature_cache`)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.towers import ImageTower
+from train.common.feature_cache import FeatureCache
 from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.mini import views
-from train.mini.feature_cache import FeatureCache
 
 SIDE = 352
 """Side of a window in pixels."""

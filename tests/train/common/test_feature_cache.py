@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from train.common.feature_cache import FeatureCache
 from train.common.run_folder import RunFolder, TrainingError
-from train.mini.feature_cache import FeatureCache
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Features of the frozen mini model in files: computed once, kept in a folder, read by every run."""
+"""Features of frozen models in files: computed once, kept in a folder, read by every run."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
