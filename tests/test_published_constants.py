@@ -35,6 +35,7 @@ from ovseg_demo.runtime import preprocess
 from tests.helpers.paths import FIXTURES
 from train.common import augmentation, contrastive, loss_terms
 from train.common.schedule import Schedule
+from train.mrovseg import recipes as mrovseg_recipes
 from train.ovseg.clip import __main__ as clip_adaptation
 from train.ovseg.maskformer import recipes as maskformer_recipes
 from train.sed import recipes as sed_recipes
@@ -221,6 +222,20 @@ def test_recipes_of_maskformer():
     assert (loss_terms.ALPHA, loss_terms.GAMMA) == (0.25, 2)
     rates = [part.drop_prob for part in Swin().modules() if isinstance(part, DropPath)]
     assert (len(rates), max(rates)) == (24, pytest.approx(0.3))
+
+
+@pytest.mark.parametrize(("size", "clip", "side"), [("b", "clip-vit-b16", 640), ("l", "clip-vit-l14-336", 672)])
+def test_recipes_of_mrovseg(size, clip, side):
+    recipe = mrovseg_recipes.RECIPES[size]
+    assert recipe.schedule == schedule(steps=60_000, warmup=0, weight_decay=1e-4, clip=0.01, save_every=1000)
+    assert (recipe.clip, recipe.batch, recipe.fixed_views) == (clip, 32, False)
+    views = recipe.views
+    assert (views.side, views.factors, views.largest_share, views.fill) == (side, (0.5, 2.0), 1.0, (128, 128, 128))
+    terms = recipe.terms
+    assert (terms.classes, terms.masks, terms.dice, terms.void, terms.mask_term) == (2, 5, 5, 0.1, "cross entropy")
+    sampling = terms.sampling
+    assert (sampling.points, sampling.oversampling, sampling.importance) == (12544, 3, 0.75)
+    assert recipe.settings.auxiliary_blocks == (5,)
 
 
 @pytest.mark.parametrize(("size", "clip"), [("b", "clip-convnext-base-w-320"), ("l", "clip-convnext-large-d-320")])

@@ -27,6 +27,8 @@ from train.mini.sed import __main__ as mini_sed
 from train.mini.segclip import __main__ as mini_segclip
 from train.mini.tagclip import __main__ as mini_tagclip
 from train.mini.tagclip import experiments
+from train.mrovseg import __main__ as mrovseg
+from train.mrovseg import saving as mrovseg_saving
 from train.ovseg.clip import __main__ as clip
 from train.ovseg.maskformer import __main__ as maskformer
 from train.ovseg.maskformer import trained_model
@@ -295,6 +297,21 @@ PIPELINES = {
         logs=("voc_train-tagclip-0/log.csv",),
         reused="views",
         interruptions=(Interruption(step=2),),
+    ),
+    "mrovseg": Pipeline(
+        mrovseg,
+        write_animals_and_streets,
+        ("--smoke",),
+        (mrovseg_saving.FILE,),
+        NO_SETS,
+        ((("--without", "fusion"), "(recipe was"),),
+        (*_at_least(1, "steps", "batch"), *_at_least(0, "workers", "seed")),
+        fitting=(mrovseg,),
+        record=("file", mrovseg_saving.FILE),
+        interruptions=(
+            Interruption(),
+            Interruption(step=2, arguments=("--fixed-views",), resumed_with=("--workers", "1")),
+        ),
     ),
     "ovseg.clip": Pipeline(
         clip,

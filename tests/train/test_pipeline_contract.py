@@ -107,7 +107,9 @@ def test_unusable_numbers_are_one_sentence_and_leave_no_folder(finished_run, tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "batch"), [("ovseg.maskformer", 4), ("sed", 2), ("segclip", 4), ("tagclip", 2)])
+@pytest.mark.parametrize(
+    ("name", "batch"), [("mrovseg", 2), ("ovseg.maskformer", 4), ("sed", 2), ("segclip", 4), ("tagclip", 2)]
+)
 def test_unequal_shares_of_a_batch_are_one_sentence(finished_run, tmp_path, monkeypatch, capsys, name, batch):
     data = finished_run(name).data
     three = SimpleNamespace(num_processes=3, destroy_process_group=lambda: None)

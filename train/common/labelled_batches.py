@@ -64,7 +64,7 @@ class LabelledBatches:
     def __init__(self, sets: Sequence[LabelledSet], augmentation: Augmentation, batch: int, mixed: bool = True) -> None:
         self._sets, self._augmentation, self._batch, self._mixed = sets, augmentation, batch, mixed
         self._sampler = SetSampler([len(source.dataset) for source in sets], [sum(s.training_classes) for s in sets])
-        self._rows = [_rows(source) for source in sets]
+        self._rows = [training_rows(source) for source in sets]
 
     def __call__(self, generator: StepGenerator) -> Batch:
         draws = self._batch if self._mixed else 1
@@ -78,8 +78,8 @@ class LabelledBatches:
         return augment(pixels, self._rows[number][labels], self._augmentation, generator)
 
 
-def _rows(source: LabelledSet) -> np.ndarray:
-    """The row of each label in `training_class_names`, or BACKGROUND; the last element is for IGNORE, the label -1."""
+def training_rows(source: LabelledSet) -> np.ndarray:
+    """Rows in `training_class_names` of all labels, BACKGROUND for those without one; the last is for IGNORE, -1."""
     trained = np.array(source.training_classes)
     return np.append(np.where(trained, trained.cumsum() - 1, BACKGROUND), IGNORE)
 

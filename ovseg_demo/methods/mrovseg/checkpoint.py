@@ -5,6 +5,7 @@ the CLIP, because with another CLIP than the one of training the words would com
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from ovseg_demo.methods.mrovseg.settings import MROVSegSettings
 from ovseg_demo.models.clip.weights import build_empty_clip, load_clip_weights, vision_transformer
 from ovseg_demo.weights import loading, reading
 
-SETTINGS_KEY, CLIP_KEY = "mrovseg_settings", "mrovseg_clip"
-"""Names in the metadata of a file: `MROVSegSettings.to_json`, and `clip_digest`."""
+METADATA_KEY = "mrovseg"
+"""The entry of a file's metadata, JSON with "settings", as of `MROVSegSettings.to_json`, and "clip", a `clip_digest`.
+
+It is one entry, because safetensors writes several in random order, and equal files should have equal bytes.
+"""
 
 _CLIP, _POSITIONS = "clip_visual.", "clip_visual.positional_embedding"
 _DIGESTED = ("visual.conv1.weight", "visual.class_embedding", "visual.proj")
@@ -66,16 +70,13 @@ def load_trained(model: MROVSeg, state: Mapping[str, Tensor], source: str) -> No
 
 def file_metadata(settings: MROVSegSettings, clip_state: Mapping[str, Tensor]) -> dict[str, str]:
     """The metadata of a file of a model with these settings, trained on this CLIP, given by its tensors."""
-    return {SETTINGS_KEY: settings.to_json(), CLIP_KEY: clip_digest(clip_state)}
+    return {METADATA_KEY: json.dumps({"settings": settings.to_json(), "clip": clip_digest(clip_state)})}
 
 
 def read_settings(path: Path) -> MROVSegSettings:
     """The settings in the metadata of a file. Raises CheckpointError when it has none that are valid."""
-    text = reading.read_metadata(path).get(SETTINGS_KEY)
-    if text is None:
-        raise CheckpointError(f"{path.name} does not say how it was trained; files of train.mrovseg do.")
     try:
-        return MROVSegSettings.from_json(text)
+        return MROVSegSettings.from_json(_metadata(path)["settings"])
     except ValueError as error:
         raise CheckpointError(f"{path.name} has settings that cannot be used: {error}") from error
 
@@ -88,8 +89,17 @@ def check_clip(path: Path, clip_state: Mapping[str, Tensor], clip_source: str) -
         clip_state: the CLIP's tensors.
         clip_source: names the CLIP's file in the error.
     """
-    if reading.read_metadata(path).get(CLIP_KEY) != clip_digest(clip_state):
+    if _metadata(path)["clip"] != clip_digest(clip_state):
         raise CheckpointError(f"{path.name} was trained on another CLIP than {clip_source}.")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The entry METADATA_KEY of a file. Raises CheckpointError when the file has none, or not the two values."""
+    try:
+        values = json.loads(reading.read_metadata(path)[METADATA_KEY])
+        return {name: str(values[name]) for name in ("settings", "clip")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} does not say how it was trained; files of train.mrovseg do.") from error
 
 
 def clip_digest(clip_state: Mapping[str, Tensor]) -> str:

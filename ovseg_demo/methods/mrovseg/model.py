@@ -183,7 +183,8 @@ class MROVSeg(nn.Module):
             source=settings.attention_source,
         )
 
-    def _layers_read(self) -> set[int]:
+    @property
+    def layers_read(self) -> set[int]:
         """The layers whose maps are used."""
         settings, last = self.settings, len(self.clip_visual.blocks)
         if not settings.masked_attention:
@@ -194,7 +195,7 @@ class MROVSeg(nn.Module):
 
     def _read(self, views: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Maps (V, h, w, W) by layer, and class tokens (V, W) after the layer `split`, of views (V, 3, h', w')."""
-        tower, wanted, split = self.clip_visual, self._layers_read(), self.settings.split
+        tower, wanted, split = self.clip_visual, self.layers_read, self.settings.split
         patches, grid = tower.patchify(views)
         tokens, maps, done = tower.embed(patches, grid), {}, 0
         class_tokens = tokens[:, 0]
