@@ -35,8 +35,13 @@ def tower() -> VisionTransformer:
     )
 
 
-def build(**changed: Any) -> MROVSeg:
+def changed(**values: Any) -> MROVSegSettings:
+    """The settings with some changed."""
+    return replace(SETTINGS, **values)
+
+
+def build(**values: Any) -> MROVSeg:
     """The model with some settings changed, in evaluation mode."""
-    model = MROVSeg(tower(), replace(SETTINGS, **changed))
+    model = MROVSeg(tower(), changed(**values))
     model.load_state_dict(weights({name: tuple(each.shape) for name, each in model.state_dict().items()}))
     return model.eval().requires_grad_(False)
