@@ -9,7 +9,7 @@ SEGCLIP_MINI = ["background", "image_prior"]
 SEGCLIP = ["background-2", "image_prior", "overlap"]  # the mini model has another default, and so a slider of its own
 DENSE = ["strategy", "pamr", "masks", "short_side", "stride"]
 KEYS = ["unlabelled", "granularity", "proposals", "rejection", "seen", "trusty"]
-KEYS += ["background", "background-2", "image_prior", *DENSE, "overlap"]
+KEYS += ["background", "background-2", "image_prior", *DENSE[:-1], "short_side-2", "short_side-3", "stride", "overlap"]
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def values_of(controls: OptionControls, words: str = "cat, sofa|couch, sky", **m
         (["dense-clip-vitb16"], ["unlabelled", *DENSE]),
         (["segclip-mini"], SEGCLIP_MINI),
         (["segclip"], SEGCLIP),
+        (["mrovseg-own"], ["unlabelled", "short_side-2"]),
         (["mini-dense", "zegclip-voc", "tagclip-own", "sed-own"], ["unlabelled", "rejection", "seen", "trusty"]),
     ],
 )

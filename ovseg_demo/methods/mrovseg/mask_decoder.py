@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,29 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.after_first(self.layers[0](x))
+        return self._after_first(self.linear_layers()[0](x))
 
-    def after_first(self, x: Tensor) -> Tensor:
-        """The output, from the output of the first layer before its ReLU."""
-        for layer in self.layers[1:]:
+    def of_pair(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """The output (B, h, w, sizes[-1]) for the channels of two maps together, of which the second is enlarged.
+
+        Linear layers and bilinear interpolation commute, so the second map is enlarged after its half of the first
+        layer, when it has fewer channels.
+
+        Args:
+            fine: (B, h, w, C).
+            coarse: (B, h', w', sizes[0] - C), of at most that height and width.
+        """
+        first = self.linear_layers()[0]
+        of_fine, of_coarse = first.weight.tensor_split([fine.shape[3]], 1)
+        added = resize_map(F.linear(coarse, of_coarse), (fine.shape[1], fine.shape[2]))
+        return self._after_first(F.linear(fine, of_fine, first.bias) + added)
+
+    def linear_layers(self) -> list[nn.Linear]:
+        """The layers, in order."""
+        return [cast(nn.Linear, layer) for layer in self.layers]
+
+    def _after_first(self, x: Tensor) -> Tensor:
+        for layer in self.linear_layers()[1:]:
             x = layer(F.relu(x))
         return x
 
@@ -50,12 +69,16 @@ class Doubling(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """A map (B, 2h, 2w, D) of a map x (B, h, w, D) and another one (B, h', w', D), which is enlarged to h, w."""
-        width = x.shape[3]
-        of_x, of_skip = self.conv.weight.flatten(2).permute(2, 1, 0).flatten(0, 1).split(width, 1)
-        bias = self.conv.bias
-        assert bias is not None
-        found = F.linear(x, of_x, bias.repeat(4)) + resize_map(F.linear(skip, of_skip), (x.shape[1], x.shape[2]))
-        return self.act(self.norm(unfold(found)))
+        (of_x, bias), of_skip = self.as_linear()
+        added = resize_map(F.linear(skip, of_skip), (x.shape[1], x.shape[2]))
+        return self.act(self.norm(unfold(F.linear(x, of_x, bias) + added)))
+
+    def as_linear(self) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """The convolution as linear layers to four places: weight (4D, D) and bias (4D,) for x, weight for `skip`."""
+        weight = self.conv.weight.flatten(2).permute(2, 1, 0).flatten(0, 1)
+        of_x, of_skip = weight.chunk(2, 1)
+        assert self.conv.bias is not None
+        return (of_x, self.conv.bias.repeat(4)), of_skip
 
 
 def unfold(x: Tensor) -> Tensor:
@@ -88,16 +111,7 @@ class HierarchicalMaskDecoder(nn.Module):
             mlp: from the channels of two maps, 2 D, to E.
         """
         shallow, middle, deep = pyramid
-        fine = self.up2(self.up1(adapted, deep), middle)
-        return mlp.after_first(self._first_layer(mlp.layers[0], fine, shallow))
-
-    @staticmethod
-    def _first_layer(layer: nn.Module, fine: Tensor, coarse: Tensor) -> Tensor:
-        """A linear layer on a map (B, h, w, D) and a smaller one, which is enlarged after its half of the layer."""
-        assert isinstance(layer, nn.Linear)
-        of_fine, of_coarse = layer.weight.split(fine.shape[3], 1)
-        size = (fine.shape[1], fine.shape[2])
-        return F.linear(fine, of_fine, layer.bias) + resize_map(F.linear(coarse, of_coarse), size)
+        return mlp.of_pair(self.up2(self.up1(adapted, deep), middle), shallow)
 
 
 def max_pool(adapted: Tensor, size: tuple[int, int]) -> Tensor:
