@@ -1,6 +1,6 @@
 """Published numbers and texts, written out once more: a slip in any of them would change results without any error.
 
-They were read from the released code and configurations of OVSeg, SED, TagCLIP, ZegCLIP, NACLIP and SegCLIP. Long
+They were read from the released code and configurations of OVSeg, SED, TagCLIP, ZegCLIP, NACLIP, SegCLIP and SAN. Long
 lists stand as the beginning of the SHA-256 of their lines.
 """
 
@@ -182,13 +182,18 @@ def test_naclip():
     ("variant", "beginning"),
     [
         ("ade20k_150.ovseg", "aaab84ac88c425d4"),
+        ("ade20k_150.san", "aaab84ac88c425d4"),
         ("ade20k_150.sed", "f9dbd8a75a0722c9"),
         ("ade20k_847.ovseg", "ee311c5f3b780a16"),
+        ("ade20k_847.san", "ee311c5f3b780a16"),
         ("coco_stuff_171.ovseg", "8ea44449837dceb3"),
         ("context_459.ovseg", "c9fe8ff7083d2572"),
+        ("context_459.san", "c9fe8ff7083d2572"),
         ("context_459.sed", "f22a02ac1b8419bc"),
         ("context_59.sed", "1c0546d54360b603"),
+        ("context_59.san", "1c0546d54360b603"),
         ("voc_20.ovseg", "7d877f185c807bc5"),
+        ("voc_20.san", "0575f1e3360927e6"),
         ("voc_20b.sed", "245feb60aa05bd70"),
     ],
 )
