@@ -10,12 +10,12 @@ from eval.datasets.split import PARTS, held_out
 from ovseg_demo.methods import command_line, registry
 
 
-def add_arguments(parser: argparse.ArgumentParser, out: str, dataset: str | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser, out: str | None, dataset: str | None = None) -> None:
     """Give a parser the arguments that say which methods run on what, and how.
 
     Args:
         parser: of the command.
-        out: default of the folder that the command writes into.
+        out: default of the folder that the command writes into; None for a command that writes none.
         dataset: name of the default benchmark; None makes the argument required.
     """
     parser.add_argument("--method", nargs="+", default=[registry.DEFAULT], choices=list(registry.REGISTRY))
@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser, out: str, dataset: str | None
     parser.add_argument("--part", choices=PARTS, help="the images that training leaves out, or the others")
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N images, by name")
     command_line.add_options(parser)
-    parser.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
+    if out is not None:
+        parser.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument(
         "--threads",
