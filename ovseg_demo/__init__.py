@@ -33,7 +33,7 @@ def list_methods() -> "list[MethodSpec]":
 
     Example:
         >>> [method.id for method in list_methods() if not method.missing()]
-        ['ovseg-sam-mini', 'mini-dense', 'sed-mini', 'tagclip-mini', 'segclip-mini']
+        ['ovseg-sam-mini', 'mini-dense', 'sed-mini', 'mrovseg-mini', 'tagclip-mini', 'segclip-mini']
     """
     from ovseg_demo.methods import registry
 

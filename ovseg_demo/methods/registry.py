@@ -6,7 +6,7 @@ from typing import Any
 from ovseg_demo.errors import MethodError
 from ovseg_demo.methods.base import MethodSpec
 from ovseg_demo.methods.dense.spec import DENSE, DENSE_CLIP
-from ovseg_demo.methods.mrovseg.spec import MROVSEG
+from ovseg_demo.methods.mrovseg.spec import MROVSEG, MROVSEG_MINI
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.methods.ovseg.spec import OVSEG, OVSEG_MINI
 from ovseg_demo.methods.sed.spec import SED, SED_MINI
@@ -14,7 +14,7 @@ from ovseg_demo.methods.segclip.spec import SEGCLIP, SEGCLIP_MINI
 from ovseg_demo.methods.tagclip.spec import TAGCLIP, TAGCLIP_MINI
 
 _SPECS = (
-    *OVSEG_MINI, *DENSE, *SED_MINI, *TAGCLIP_MINI, *SEGCLIP_MINI,
+    *OVSEG_MINI, *DENSE, *SED_MINI, *MROVSEG_MINI, *TAGCLIP_MINI, *SEGCLIP_MINI,
     *DENSE_CLIP, *OVSEG, *SED, *TAGCLIP, *SEGCLIP, *MROVSEG,
 )  # fmt: skip
 """In the order of the page: what works without a download comes first."""

@@ -23,6 +23,7 @@ from tests.helpers.mini_data import (
 from tests.helpers.pairs_data import COLOURS, ByColour, Quarters, folder_of, pair, quarters
 from tests.helpers.segclip_data import write_captioned_photos
 from train.mini.heads import __main__ as mini_heads
+from train.mini.mrovseg import __main__ as mini_mrovseg
 from train.mini.sed import __main__ as mini_sed
 from train.mini.segclip import __main__ as mini_segclip
 from train.mini.tagclip import __main__ as mini_tagclip
@@ -257,6 +258,19 @@ PIPELINES = {
         record=("id", "mini-heads"),
         reused="features",
         interruptions=(Interruption("projection head", 3), Interruption("dense head", 0)),
+        replace_models=remember_texts,
+    ),
+    "mini.mrovseg": Pipeline(
+        mini_mrovseg,
+        write_animals_and_streets,
+        ("--smoke",),
+        (mini_mrovseg.FILE,),
+        "holds no labelled set that the bundled dense head was not trained on",
+        ((("--seed", "3"), "(schedule was"),),
+        (*_at_least(0, "seed"), *_at_least(1, "steps")),
+        fitting=(mini_mrovseg,),
+        record=("file", mini_mrovseg.FILE),
+        reused="views",
         replace_models=remember_texts,
     ),
     "mini.sed": Pipeline(

@@ -1,8 +1,8 @@
 """Whole photos without augmentation, and CLIP's features of them in files: computed once, read in every later step.
 
-CLIP is frozen and takes more than a quarter of the time of a step, which is saved. Augmented photos, which are never
-the same twice, are read by CLIP in every step. A photo takes 22 MB on the disk for ViT-B/16 in half precision, or twice
-as much in single precision: 2 GB for a hundred photos, and more than two terabytes for COCO-Stuff.
+CLIP is frozen and takes most of the time of a step, so on few photos this pays; augmented photos, which are never the
+same twice, are read by CLIP in every step. A photo takes 21 MB on the disk for ViT-B/16 in half precision, or twice as
+much in single precision: 2 GB for a hundred photos, and more than two terabytes for COCO-Stuff.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,8 @@ from ovseg_demo.result import Evidence
 
 QUERIES_SHOWN = 10
 
-_TRUST = "Trust in the slices (scale attention)"
+TRUST = "Trust in the slices (scale attention)"
+"""Title of the map of the scale attention."""
 
 
 def evidence(photo: PhotoQueries, probabilities: Tensor, names: tuple[str, ...]) -> Iterator[Evidence]:
@@ -26,7 +27,7 @@ def evidence(photo: PhotoQueries, probabilities: Tensor, names: tuple[str, ...])
         names: of the C classes.
     """
     if photo.scale_attention is not None:
-        yield Evidence(_TRUST, _half(photo.resized(photo.scale_attention, photo.coarse_size)), None)
+        yield Evidence(TRUST, _half(photo.resized(photo.scale_attention, photo.coarse_size)), None)
     best, classes = probabilities.max(1)
     strength = best * photo.coarse_masks.mean((1, 2))
     for rank, query in enumerate(strength.topk(min(QUERIES_SHOWN, len(strength))).indices.tolist(), 1):

@@ -161,7 +161,11 @@ def preprocess(image: np.ndarray, longest: int = IMAGE_SIDE) -> Tensor:
     Returns:
         float32 (1, 3, h, w), both sides multiples of 32, about in the photo's aspect ratio.
     """
-    size = preprocessed_size(image.shape[:2], longest)
+    return normalised(image, preprocessed_size(image.shape[:2], longest))
+
+
+def normalised(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """A photo, uint8 (H, W, 3), RGB, resized to `size` (h, w) and normalised, float32 (1, 3, h, w)."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     return (F.interpolate(pixels, size, mode="bicubic", antialias=True) - MEAN) / STD
 
