@@ -4,6 +4,7 @@
     python -m eval.benchmark interactive   first result, slider and new words, compared with segment-anything
     python -m eval.benchmark memory        the serving process after many large photos
     python -m eval.benchmark methods       every method against the number of classes, with a plot
+    python -m eval.benchmark mrovseg       MROVSeg, compared with a plain implementation of the same design
     python -m eval.benchmark regions       embedding of regions by CLIP, compared with OVSeg's release
     python -m eval.benchmark sed           SED against the number of classes, compared with its release
     python -m eval.benchmark segclip       SegCLIP, from pixels to labels, compared with its release
@@ -19,10 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval.benchmark import dense, interactive, memory, regions, sed, segclip, tagclip
+from eval.benchmark import dense, interactive, memory, mrovseg, regions, sed, segclip, tagclip
 from eval.benchmark import methods as methods_benchmark
 from ovseg_demo.errors import exit_status
 from ovseg_demo.methods import command_line, registry
+from ovseg_demo.methods.mrovseg.settings import SETTINGS
 from ovseg_demo.ui import gallery
 
 
@@ -110,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     groups.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
     groups.set_defaults(run=_segclip)
 
+    slices = commands.add_parser("mrovseg", help="MROVSeg from pixels to labels, beside a plain implementation")
+    slices.add_argument("--model", default=next(iter(SETTINGS)), choices=SETTINGS, help="default: %(default)s")
+    slices.add_argument("--classes", type=_between(2, 1_000), default=150, metavar="N", help="default %(default)s")
+    slices.add_argument("--repeats", type=many, default=3, metavar="N", help="default %(default)s")
+    slices.set_defaults(run=_mrovseg)
+
     queries = commands.add_parser(
         "tagclip", help="TagCLIP against the number of classes, beside the way of its release"
     )
@@ -152,6 +160,11 @@ def _sed(arguments: argparse.Namespace) -> str:
 def _segclip(arguments: argparse.Namespace) -> str:
     (photo,) = _photos(1)
     return segclip.report(arguments.model, arguments.classes, arguments.repeats, photo)
+
+
+def _mrovseg(arguments: argparse.Namespace) -> str:
+    (photo,) = _photos(1)
+    return mrovseg.report(arguments.model, arguments.classes, arguments.repeats, photo)
 
 
 def _tagclip(arguments: argparse.Namespace) -> str:

@@ -110,9 +110,24 @@ def _segclip() -> dict[str, Tensor]:
     return join_checkpoint(ReleasedModel(made.state_dict(), reconstruction_branch(tower).state_dict()))
 
 
+def _mrovseg(settings_name: str) -> dict[str, Tensor]:
+    """What a file of MROVSeg holds: all but the CLIP."""
+    import open_clip
+
+    from ovseg_demo.methods.mrovseg.checkpoint import trained_tensors
+    from ovseg_demo.methods.mrovseg.model import MROVSeg
+    from ovseg_demo.methods.mrovseg.settings import SETTINGS
+    from ovseg_demo.models.clip.weights import vision_transformer
+
+    settings = SETTINGS[settings_name]
+    config: Any = open_clip.get_model_config(settings.architecture)
+    return trained_tensors(MROVSeg(vision_transformer(open_clip.CLIP(**config)), settings))
+
+
 BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
+    "clip-vit-l14-336": partial(clip, "ViT-L-14-336-quickgelu"),
     "ovseg-clip-vit-b16": partial(clip, "ViT-B-16-quickgelu"),
     "ovseg-clip-vit-l14": partial(clip, "ViT-L-14-quickgelu"),
     "ovseg-own": _ovseg,
@@ -121,6 +136,8 @@ BUILDERS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "sed-convnext-b": partial(_sed, "convnext_base_w_320"),
     "sed-convnext-l": partial(_sed, "convnext_large_d_320"),
     "sed-own": partial(_sed, "convnext_base_w_320"),
+    "mrovseg-own": partial(_mrovseg, "ViT-B-16"),
+    "mrovseg-own-l": partial(_mrovseg, "ViT-L-14-336"),
     "segclip": _segclip,
     "segclip-own": _segclip,
     "tagclip-own": partial(_tagclip, 100, trusty=True),
@@ -139,7 +156,23 @@ def _tagclip_metadata() -> dict[str, str]:
     return {METADATA_KEY: published_training_info("coco", "inductive").to_json()}
 
 
-_METADATA: dict[str, Callable[[], dict[str, str]]] = {"tagclip-own": _tagclip_metadata}
+def _mrovseg_metadata(settings_name: str, clip_id: str) -> dict[str, str]:
+    """The metadata of a MROVSeg that was trained on the CLIP that is here, or on the random one in its place."""
+    from ovseg_demo.methods.mrovseg.checkpoint import file_metadata
+    from ovseg_demo.methods.mrovseg.settings import SETTINGS
+    from ovseg_demo.models.clip.weights import clip_state_dict
+    from ovseg_demo.weights import loading
+
+    present = catalogue.get(clip_id).present
+    state = loading.load_state_dict(clip_id) if present else _seeded(BUILDERS[clip_id])
+    return file_metadata(SETTINGS[settings_name], clip_state_dict(state))
+
+
+_METADATA: dict[str, Callable[[], dict[str, str]]] = {
+    "mrovseg-own": partial(_mrovseg_metadata, "ViT-B-16", "clip-vit-b16"),
+    "mrovseg-own-l": partial(_mrovseg_metadata, "ViT-L-14-336", "clip-vit-l14-336"),
+    "tagclip-own": _tagclip_metadata,
+}
 """For each checkpoint id a function that makes the metadata of its file."""
 
 
@@ -190,10 +223,15 @@ def write(build: Callable[[], dict[str, Tensor]], path: Path, metadata: dict[str
         path: the file that is written, safetensors or a pickle of torch by its suffix.
         metadata: metadata of a safetensors file.
     """
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        state = build()
+    state = _seeded(build)
     if path.suffix == ".safetensors":
         save_file(state, path, metadata)
     else:
         torch.save(state, path)
+
+
+def _seeded(build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that `build` makes, always from the same random numbers."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return build()

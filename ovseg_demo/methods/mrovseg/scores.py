@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ovseg_demo.methods.class_texts import ClassTextEmbeddings
 
 _COARSE_SIDE = 128
+_LOGITS_AT_ONCE = 2**20  # so few that they stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,22 @@ class QueryScores:
 
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
         """The scores of P pixels, by their row and column, int64 (P,): float32 (C, P)."""
-        if not len(rows):
-            return self._weights.new_zeros(self.classes, 0)
+        found = self._weights.new_empty(self.classes, len(rows))
+        step = max(1, _LOGITS_AT_ONCE // len(self._widened))
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            found[:, some] = self._weights @ self._mask_logits(rows[some], columns[some]).sigmoid_()
+        return found
+
+    def _mask_logits(self, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        """Logits of the masks at P >= 1 pixels, (Q, P)."""
         distinct, index = np.unique(rows, return_inverse=True)
         weights = self._rows[torch.from_numpy(distinct).to(self.device)]
         used = weights.any(0).nonzero()
         band = slice(int(used.min()), int(used.max()) + 1)  # a few rows of the mask, of which these rows are made
         logits = torch.einsum("nr,qrw->qnw", weights[:, band], self._widened[:, band]).flatten(1)
-        places = index * self._widened.shape[2] + columns
-        if len(places) != logits.shape[1] or (places != np.arange(len(places))).any():  # not all pixels of the rows
-            logits = logits[:, torch.from_numpy(places).to(self.device)]
-        return self._weights @ logits.sigmoid_()
+        places = torch.from_numpy(index * self._widened.shape[2] + columns)
+        return logits[:, places.to(self.device)]
 
 
 def known_share(photo: PhotoQueries, classes: QueryClasses) -> Tensor:
