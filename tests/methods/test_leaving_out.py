@@ -9,7 +9,7 @@ from ovseg_demo.methods import registry
 from ovseg_demo.result import Segmentation
 from ovseg_demo.ui import gallery
 
-METHODS = ("ovseg-sam-mini", "mini-dense", "sed-mini", "tagclip-mini")
+METHODS = ("ovseg-sam-mini", "mini-dense", "sed-mini", "mrovseg-mini", "tagclip-mini")
 FINAL_STAGES = {"Fusing", "Naming pixels"}
 
 

@@ -26,6 +26,10 @@ from ovseg_demo.weights.loading import load_for_inference
 
 CHECKPOINT = "mrovseg-mini"
 
+LONGEST = (320, IMAGE_SIDE)
+"""Smallest and largest longest side of the global view in pixels; photos in between are enlarged for the slices alone.
+"""
+
 _STRIDE = ImageTower.STRIDES[0]
 
 
@@ -97,7 +101,7 @@ def embed_photo(model: MiniModel, trained: MiniMROVSegModel, image: np.ndarray) 
         trained: fuses its features.
         image: uint8 (H, W, 3), RGB.
     """
-    longest = min(IMAGE_SIDE, max(image.shape[:2]))  # smaller photos are enlarged for the slices alone
+    longest = min(LONGEST[1], max(LONGEST[0], *image.shape[:2]))
     views = read_photo(model, trained.dense, image, longest)
     predicted = trained(views.low, views.high)
     # The scale attention decides for the anchors too, whose weights are not learned.

@@ -22,6 +22,7 @@ from accelerate import PartialState
 from safetensors.torch import save
 
 from eval.datasets.base import DatasetError
+from ovseg_demo.methods.mrovseg.mini import LONGEST
 from ovseg_demo.methods.mrovseg.mini_model import MiniMROVSegModel
 from ovseg_demo.models.mini.heads import Heads
 from ovseg_demo.models.mini.model import MiniModel
@@ -36,7 +37,7 @@ from train.mini.conversion import half_precision
 from train.mini.lexicon import Lexicon
 from train.mini.mrovseg.batches import BatchSizes, ViewBatches
 from train.mini.mrovseg.training import MROVSegMiniTraining
-from train.mini.mrovseg.two_resolution_views import LONGEST, TwoResolutionViews
+from train.mini.mrovseg.two_resolution_views import TwoResolutionViews
 from train.mini.sed.weight_interpolation import interpolate_weights
 
 FILE = "mrovseg-mini.safetensors"

@@ -19,9 +19,6 @@ from train.common.feature_cache import FeatureCache
 from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 
-LONGEST = (320, 512)
-"""Smallest and largest longest side of the global view in pixels; the demo's is 512, or the photo's if that is less."""
-
 STRIDE = ImageTower.STRIDES[0]
 
 
