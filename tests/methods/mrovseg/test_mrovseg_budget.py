@@ -59,3 +59,14 @@ def test_shapes_of_the_published_size(model):
     assert found.embeddings.shape == (1, 100, 512)
     assert {each.shape for each in features.low.values()} == {(1, 20, 20, 768)}
     assert {each.shape for each in features.high.values()} == {(1, 40, 40, 768)}
+
+
+@pytest.mark.parametrize(
+    ("name", "fusion", "split", "side"),
+    [("ViT-B-16", (0, 3, 6, 9, 12), 9, 640), ("ViT-L-14-336", (0, 6, 12, 18, 24), 18, 672)],
+)
+def test_published_layers(name, fusion, split, side):
+    """Table 4(d), section 3.5, section 3.6; the side of ViT-L/14 is ours."""
+    settings = SETTINGS[name]
+    assert (settings.fusion_layers, settings.pyramid_layers) == (fusion, fusion[1:4])
+    assert (settings.split, settings.short_side) == (split, side)
