@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.mini.sed.weight_interpolation import interpolate_weights
+from train.mini.weight_interpolation import interpolate_weights
 
 BEGUN = {"a": torch.tensor([0.0, 2.0]), "b": torch.tensor([[1.0]])}
 TRAINED = {"b": torch.tensor([[3.0]]), "a": torch.tensor([1.0, -2.0])}

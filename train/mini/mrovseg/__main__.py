@@ -38,7 +38,7 @@ from train.mini.lexicon import Lexicon
 from train.mini.mrovseg.batches import BatchSizes, ViewBatches
 from train.mini.mrovseg.training import MROVSegMiniTraining
 from train.mini.mrovseg.two_resolution_views import TwoResolutionViews
-from train.mini.sed.weight_interpolation import interpolate_weights
+from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "mrovseg-mini.safetensors"
 HEAD_SETS = frozenset(("camvid_train", "clothing_train", "coco_train", "voc_train"))

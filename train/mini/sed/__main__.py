@@ -37,7 +37,7 @@ from train.mini.lexicon import Lexicon
 from train.mini.sed import batches, cross_fitting, initialisation
 from train.mini.sed.multi_scale_views import MultiScaleViews
 from train.mini.sed.training import SEDMiniTraining
-from train.mini.sed.weight_interpolation import interpolate_weights
+from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "sed-mini.safetensors"
 HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)

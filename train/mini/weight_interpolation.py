@@ -1,6 +1,6 @@
 """Interpolation between the weights before and after training (WiSE-FT, Wortsman et al. 2022).
 
-The decoder is initialised to reproduce the mini model's own label map. Training improves outlines and small objects,
+SED (mini) is initialised to reproduce the mini model's own label map. Training improves outlines and small objects,
 but on a thousand photos the decoder also forgets: it gets worse on VOC and better on streets and rooms. The
 interpolated weights keep both.
 """
