@@ -99,9 +99,14 @@ class InterpolatedScores:
         return F.grid_sample(self._class_scores[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
 
 
+def nearest(new: int, old: int) -> np.ndarray:
+    """The place, of `old` in a row, that each of `new` places shows in a resize by nearest neighbour, int64 (new,)."""
+    return np.arange(new) * old // new
+
+
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A plane (H, W), of labels for example, at another size, a height and a width in pixels, by nearest neighbour."""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
+    rows, columns = (nearest(new, old) for new, old in zip(size, labels.shape, strict=True))
     return labels[np.ix_(rows, columns)]
 
 
@@ -245,18 +250,26 @@ class Segmentation:
         """The pixels of one class, bool (H, W)."""
         return self.labels == index
 
-    def summary(self) -> list[ClassSummary]:
-        """The classes that occur, largest first."""
-        pixels, score = np.zeros(len(self.names), np.int64), np.zeros(len(self.names))
+    def summary(self, size: tuple[int, int] | None = None) -> list[ClassSummary]:
+        """The classes that occur, largest first.
+
+        Args:
+            size: (H, W) at which pixels are counted, as if the result were `resized`; None is the size of the result.
+        """
+        # How often each row and column occurs at that size.
+        times = [
+            np.bincount(nearest(new, old), minlength=old) for new, old in zip(size or self.size, self.size, strict=True)
+        ]
+        pixels, score = np.zeros(len(self.names)), np.zeros(len(self.names))
         for start in range(0, len(self.labels), _ROWS):  # in bands, because bincount makes 64-bit copies
             rows = slice(start, start + _ROWS)
             labelled = self.labels[rows].ravel() + 1
-            pixels += np.bincount(labelled, minlength=len(self.names) + 1)[1:]
-            score += np.bincount(labelled, self.scores[rows].ravel(), len(self.names) + 1)[1:]
+            weights = np.outer(times[0][rows], times[1]).ravel()
+            pixels += np.bincount(labelled, weights, len(self.names) + 1)[1:]
+            score += np.bincount(labelled, weights * self.scores[rows].ravel(), len(self.names) + 1)[1:]
+        total = int(times[0].sum()) * int(times[1].sum())
         return [
-            ClassSummary(
-                int(i), self.names[i], int(pixels[i]), float(pixels[i] / self.labels.size), float(score[i] / pixels[i])
-            )
+            ClassSummary(int(i), self.names[i], int(pixels[i]), float(pixels[i] / total), float(score[i] / pixels[i]))
             for i in np.argsort(-pixels, kind="stable")
             if pixels[i]
         ]

@@ -1,11 +1,14 @@
 import io
+import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ovseg_demo import image
-from ovseg_demo.errors import ImageError
+from ovseg_demo.errors import Cancelled, ImageError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -157,7 +160,7 @@ def test_an_animation_gives_its_first_frame_and_says_so():
     frames = [Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLUE)]
     photo = image.load(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert photo.pixels[0, 0].tolist() == list(RED)
-    assert photo.notes == ("Only the first of 2 frames is used.",)
+    assert photo.notes == ("Only the first of several frames or pages is used.",)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"%PDF-1.7", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
@@ -215,3 +218,69 @@ def test_arrays_of_another_kind_are_refused(pixels):
 
 def test_arrays_and_files_agree():
     assert image.from_array(np.array(halves())).key == image.load(encoded(halves())).key
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG"])
+@pytest.mark.parametrize("turn", range(12))
+def test_only_orientations_five_to_eight_swap_the_sides(kind, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    photo = image.load(encoded(halves(), kind, exif=exif))
+    assert photo.original_size == ((40, 20) if 5 <= turn <= 8 else (20, 40)) == photo.pixels.shape[:2]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(1, b"\x06"), (2, b"6\0"), (7, b"\x06"), (2, b"up\0"), (1, b"\x63")])
+def test_an_orientation_of_another_type_is_read_or_ignored(kind, value):
+    tag = struct.pack("<HHHI4s", 1, 0x0112, kind, len(value), value)
+    content = encoded(halves(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + tag + b"\0" * 4)
+    assert image.load(content).original_size == ((40, 20) if value[:1] in b"\x066" else (20, 40))
+
+
+@given(extra=st.integers(101, 500), side=st.integers(1, 16))
+def test_a_jpeg_of_too_many_scans_is_refused(extra, side):
+    content = encoded(Image.new("RGB", (side, side), RED), "JPEG", progressive=True)
+    image.load(content)
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="too many scans"):
+        image.load(content[:-2] + scan * extra + b"\xff\xd9")
+
+
+@given(st.binary(max_size=40), st.sampled_from(["GIF", "PNG", "TIFF", "JPEG", "WEBP", "AVIF", "BMP"]), st.data())
+def test_inserted_bytes_end_in_a_photo_or_one_sentence(inserted, kind, data):
+    content = encoded(halves(8, 8), kind)
+    place = data.draw(st.integers(0, len(content)))
+    try:
+        image.load(content[:place] + inserted + content[place:])
+    except ImageError as error:
+        assert str(error).endswith(".")  # noqa: PT017  either outcome is right
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_a_photo_of_endless_metadata_is_refused_in_time_and_can_be_cancelled(monkeypatch):
+    def cancel():
+        raise Cancelled
+
+    content = encoded(halves(), "GIF")
+    at = content.index(b",")
+    content = content[:at] + b"!\xfe" + b"\x01c" * 1000 + b"\0" + content[at:]
+    assert image.load(content).original_size == (20, 40)
+    monkeypatch.setattr(image, "_CHECK_SECONDS", 0)
+    with pytest.raises(Cancelled):
+        image.load(content, check=cancel)
+    monkeypatch.setattr(image, "DECODING_SECONDS", 0)
+    with pytest.raises(ImageError, match="more than 0 seconds"):
+        image.load(content)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_bands_give_what_resizing_the_whole_image_gives(monkeypatch, random, mode):
+    whole = Image.fromarray(random.integers(0, 255, (301, 97, 4), np.uint8), "RGBA").convert(mode)
+    expected = image.load(encoded(whole), 64).pixels.astype(int)
+    monkeypatch.setattr(image, "_BAND_PIXELS", 97 * 40)
+    assert np.abs(image.load(encoded(whole), 64).pixels - expected).max() <= 1
+
+
+def test_formats_whose_decoders_take_much_memory_have_a_lower_limit():
+    scanned = encoded(Image.new("1", (10000, 7000)), "TIFF", compression="group4")
+    with pytest.raises(ImageError, match="limit for TIFF is 60 megapixels"):
+        image.load(scanned)

@@ -24,18 +24,19 @@ _runs = itertools.count(time.time_ns() // 1_000_000)
 """Numbers of comparisons; a server that starts anew goes on above those that browsers may still show."""
 
 
-def read_requests(page: PageRequest) -> list[Request]:
+def read_requests(page: PageRequest, check: Callable[[], object] = lambda: None) -> list[Request]:
     """A request for each method; they share photo and words, and each has the options of its method.
 
     Args:
         page: what the controls say, for all methods.
+        check: called while the photo is read, see `image.load`.
 
     Raises UserError for too few or too many methods, and whatever `Request.read` raises.
     """
     methods = tuple(dict.fromkeys(page.methods))
     if not MIN_METHODS <= len(methods) <= MAX_METHODS:
         raise UserError("Tick two to four methods to compare.")
-    first = Request.read(page.photo, page.words, methods[0], page.options(methods[0]))
+    first = Request.read(page.photo, page.words, methods[0], page.options(methods[0]), check)
     return [replace(first, method=method, options=page.options(method)) for method in methods]
 
 

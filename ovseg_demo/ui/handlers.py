@@ -107,8 +107,9 @@ class Handlers:
         (method,) = page.methods
 
         def work(listener: Listener) -> Answer:
-            listener(Progress("Reading the photo", 0))
-            request = Request.read(page.photo, page.words, method, page.options(method))
+            reading = Progress("Reading the photo", 0)
+            listener(reading)
+            request = Request.read(page.photo, page.words, method, page.options(method), lambda: listener(reading))
             listener(Progress("Reading the photo", 1))
             return request.answer(self._engine, listener)
 
@@ -148,7 +149,7 @@ class Handlers:
         began = last = time.perf_counter()
 
         def work(listener: Callable[[Any], None]) -> None:
-            requests = comparison.read_requests(page)
+            requests = comparison.read_requests(page, lambda: listener(Progress("Reading the photo", 0)))
             listener(Board(requests))
             comparison.run_requests(requests, self._engine, listener)
 

@@ -41,7 +41,14 @@ class Request:
     options: MethodOptions
 
     @classmethod
-    def read(cls, path: str | None, words: str, method: str, options: MethodOptions) -> "Request":
+    def read(
+        cls,
+        path: str | None,
+        words: str,
+        method: str,
+        options: MethodOptions,
+        check: Callable[[], object] = lambda: None,
+    ) -> "Request":
         """The request of what a person entered.
 
         Args:
@@ -49,13 +56,14 @@ class Request:
             words: the text of the vocabulary box.
             method: the id of a method.
             options: of the method.
+            check: called while the photo is read, see `image.load`.
 
         Raises UserError for an absent or unreadable photo and for an unusable vocabulary.
         """
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
         parsed = vocabulary.parse(words or "")
-        return cls(image.load(path), parsed, method, options)
+        return cls(image.load(path, check=check), parsed, method, options)
 
     def answer(self, engine: Engine, listener: Listener = ignore_progress) -> "Answer":
         """The request with its result; raises whatever `Engine.segment` raises.

@@ -90,3 +90,14 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, random):
         export.write_files(
             tmp_path / "file", "photo", photo, result, words(result), "some-method", SamOptions(granularity=0.5)
         )
+
+
+@pytest.mark.parametrize("size", [(13, 17), (26, 34), (40, 18), (13, 99)])
+def test_files_of_a_larger_size_say_what_the_resized_result_says(random, size):
+    result = example(random, 4)
+    resized = result.resized(size)
+    told = json.loads(export.to_json(result, words(result), "some-method", SamOptions(), size))
+    assert told == json.loads(export.to_json(resized, words(result), "some-method", SamOptions()))
+    for entry in told["classes"]:
+        assert np.array_equal(coco.decode(entry["segmentation"]), resized.mask(entry["index"]))
+    assert export.label_png(result, size) == export.label_png(resized)
