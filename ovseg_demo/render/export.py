@@ -21,6 +21,7 @@ from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.render import draw
 from ovseg_demo.result import Segmentation, nearest, resize_labels
 from ovseg_demo.runtime.files import write_atomically
+from ovseg_demo.runtime.memory import trim_allocator
 from ovseg_demo.vocabulary import Vocabulary
 
 UNLABELLED_8BIT = 255
@@ -153,6 +154,7 @@ def write_files(
         elif kind == "labels":
             with PHOTOS.held(_LABEL_BYTES_PER_PIXEL * math.prod(size)):
                 content = label_png(result, size)
+                trim_allocator()
         else:
             content = to_json(result, vocabulary, method, options, size).encode()
         with _writing_into(folder):

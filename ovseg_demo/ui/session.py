@@ -16,6 +16,7 @@ from ovseg_demo.errors import Cancelled, UserError
 from ovseg_demo.image import Photo
 from ovseg_demo.methods.options import MethodOptions
 from ovseg_demo.result import Segmentation
+from ovseg_demo.runtime.memory import trim_allocator
 from ovseg_demo.runtime.stages import CancelFlag, Listener, Progress, ignore_progress
 from ovseg_demo.vocabulary import Vocabulary
 
@@ -63,7 +64,11 @@ class Request:
         if not path:
             raise UserError("Choose a photo first: upload, paste, take one, or pick an example.")
         parsed = vocabulary.parse(words or "")
-        return cls(image.load(path, check=check), parsed, method, options)
+        try:
+            photo = image.load(path, check=check)
+        finally:
+            trim_allocator()  # a large photo was decoded in blocks that the allocator would keep
+        return cls(photo, parsed, method, options)
 
     def answer(self, engine: Engine, listener: Listener = ignore_progress) -> "Answer":
         """The request with its result; raises whatever `Engine.segment` raises.
