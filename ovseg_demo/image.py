@@ -22,7 +22,8 @@ MAX_PIXELS = 120_000_000
 """Medium-format cameras make 100 megapixels. Formats whose decoders take much memory have a lower limit."""
 
 DECODING_SECONDS = 20
-"""A file that takes longer to read is refused; the largest photos take about two seconds."""
+"""A file that takes longer to read is refused. Reading is what is bounded: converting and resizing what has been read,
+which the limits of pixels bound, comes after it."""
 
 _CHECK_SECONDS = 0.1
 
@@ -39,7 +40,7 @@ _BYTES_PER_PIXEL_OF_SCANS = 8
 """As above, of JPEGs with more than one scan: the coefficients, two bytes each, of at most four components. Such an
 image, too, becomes pixels at a fraction of its size, but only when all its scans have been read."""
 _SCAN_PIXELS = 2_000_000_000
-"""The most pixels of all scans of a JPEG together; they take about ten seconds."""
+"""The most pixels of all scans of a JPEG together: forty scans of 50 megapixels, for example."""
 _BAND_PIXELS = 2**21
 """Pixels that are converted at once, so that conversion adds no second copy of a large image."""
 _TURNS = {
