@@ -88,7 +88,8 @@ def random_window(
         The window, float32 (1, 3, side, side), normalised and zero beyond the photo, and its labels,
         int32 (side, side), IGNORE beyond the photo.
     """
-    longest = int(torch.randint(scales[0], scales[1] + 1, (), generator=generator))
+    draw = float(torch.rand((), generator=generator))
+    longest = round(scales[0] * (scales[1] / scales[0]) ** draw)  # doubling a size is as likely at every size
     height, width = (max(1, round(length * longest / max(labels.shape))) for length in labels.shape)
     size = height, width
     pixels = F.interpolate(_normalised(image), size, mode="bicubic", antialias=True)

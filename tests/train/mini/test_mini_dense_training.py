@@ -6,19 +6,22 @@ from PIL import Image
 from ovseg_demo.models.mini.heads import DenseHead
 from tests.helpers.mini_data import CHANNELS, KEYS, VOC, Colours, spelling, two_halves, write_labelled_set
 from train.common import image_sets
-from train.mini.heads.dense import STRIDE, DenseBatches, DenseBatchSizes, DenseTraining
+from train.mini.heads.dense import DenseBatches, DenseBatchSizes, DenseTraining
+from train.mini.heads.windows import STRIDE, WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.lexicon import drop_restricted as kept_from
 
-SIZES = DenseBatchSizes(windows=4, side=64, places=30, distractors=20)
+SIZES = DenseBatchSizes(windows=4, places=30, distractors=20)
+WINDOWS = WindowSizes(side=64, longest=(400, 720), of_photo=(4, 8))
 PLACES = (64 // STRIDE) ** 2
 
 
 def data(folder, restricted: bool = False, sizes: DenseBatchSizes = SIZES) -> DenseBatches:
     found, _ = image_sets.find_sets(folder)
     lexicon = Lexicon([name for source in found for name in source.names if name != "background"], spelling, False)
+    windows = WindowFeatures(found, Colours(), WINDOWS, folder / "windows")
     found = [kept_from(source) for source in found] if restricted else found
-    return DenseBatches(found, lexicon, Colours(), sizes)
+    return DenseBatches(found, lexicon, windows, sizes)
 
 
 def drawn(data: DenseBatches, seed: int = 0) -> dict:

@@ -39,6 +39,7 @@ from train.common.schedule import Schedule
 from train.mini import views
 from train.mini.conversion import half_precision
 from train.mini.heads import dense, features, regions
+from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon, drop_restricted
 from train.mini.noun_matching import NOUNS, NounMatcher
 
@@ -67,7 +68,8 @@ class HeadsConfig:
     dense_schedule: Schedule
     noun_photos: int
     region_sizes: regions.RegionBatchSizes
-    window_sizes: dense.DenseBatchSizes
+    window_sizes: WindowSizes
+    place_sizes: dense.DenseBatchSizes
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,12 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         targets, captions = _region_targets(config, labelled, training_sets, described, towers, feature_folder)
+        windows = WindowFeatures(labelled, towers[0], config.window_sizes, feature_folder.path / "windows")
     lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
     batches = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
     projection = _train_projection_head(config, folder, batches, lexicon)
     lexicon = Lexicon(_words(training_sets, described), towers[1], config.restricted)
-    dense_head = _train_dense_head(config, folder, training_sets, towers[0], lexicon)
+    dense_head = _train_dense_head(config, folder, training_sets, windows, lexicon)
     if state.is_main_process:
         _export(folder, projection, dense_head)
     return 0
@@ -142,6 +145,7 @@ def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], describe
         dense_schedule,
         NOUN_PHOTOS,
         regions.RegionBatchSizes(),
+        WindowSizes(),
         dense.DenseBatchSizes(),
     )
     if not arguments.smoke:
@@ -153,7 +157,8 @@ def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], describe
         projection_schedule=replace(config.projection_schedule, **short),
         dense_schedule=replace(config.dense_schedule, **short),
         region_sizes=regions.RegionBatchSizes(16, 8, 50),
-        window_sizes=dense.DenseBatchSizes(windows=2, side=128, places=200, distractors=50),
+        window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
+        place_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
     )
 
 
@@ -209,12 +214,16 @@ def _train_projection_head(
 
 
 def _train_dense_head(
-    config: HeadsConfig, folder: RunFolder, training_sets: Sequence[LabelledSet], tower: ImageTower, lexicon: Lexicon
+    config: HeadsConfig,
+    folder: RunFolder,
+    training_sets: Sequence[LabelledSet],
+    windows: WindowFeatures,
+    lexicon: Lexicon,
 ) -> TrainedHead:
     """Train the dense head on labelled photos."""
     stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
     return TrainedHead(
-        *dense.train_dense_head(training_sets, lexicon, tower, config.window_sizes, config.dense_schedule, stage)
+        *dense.train_dense_head(training_sets, lexicon, windows, config.place_sizes, config.dense_schedule, stage)
     )
 
 

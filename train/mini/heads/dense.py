@@ -1,14 +1,13 @@
 """Training of the dense head: the embedding of every place of a photo against the word of its class.
 
-Windows of labelled photos at random scales. Places are drawn evenly over classes; the embedding of a place must be
-nearer to its word than to the other words of its set, to ImageNet's names, and to "none of these", a vector that is
-learned from pixels of background and not used at inference.
+Windows of labelled photos at random scales (`windows`). Places are drawn evenly over classes; the embedding of a place
+must be nearer to its word than to the other words of its set, to ImageNet's names, and to "none of these", a vector
+that is learned from pixels of background and not used at inference.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,11 +19,8 @@ from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.sampling import Batch, SetSampler
 from train.common.schedule import Schedule
-from train.mini import views
+from train.mini.heads.windows import WindowFeatures
 from train.mini.lexicon import Lexicon
-
-STRIDE = 4
-"""Stride of the head's output in pixels."""
 
 _UNLABELLED = -1
 
@@ -35,19 +31,14 @@ class DenseBatchSizes:
 
     Attributes:
         windows: number of windows.
-        side: side of a window in pixels.
         places: number of places that are drawn in each window.
         distractors: number of ImageNet names that are negatives.
     """
 
-    windows: int = 12
-    side: int = 352
-    places: int = 1500
+    windows: int = 8
+    places: int = 1000
     distractors: int = 200
 
-
-SCALES = (400, 720)
-"""Smallest and largest longest side of the scaled photos in pixels; the demo's is 512."""
 
 _MEAN_BATCHES = 10
 
@@ -55,7 +46,7 @@ _MEAN_BATCHES = 10
 def train_dense_head(
     training_sets: Sequence[LabelledSet],
     lexicon: Lexicon,
-    tower: ImageTower,
+    windows: WindowFeatures,
     sizes: DenseBatchSizes,
     schedule: Schedule,
     folder: RunFolder,
@@ -65,7 +56,7 @@ def train_dense_head(
     Args:
         training_sets: the photos.
         lexicon: text embeddings of their words.
-        tower: the frozen image tower.
+        windows: windows of these photos, and of others perhaps.
         sizes: how much is drawn in a step.
         schedule: how long and how fast to train; its seed also initialises the head.
         folder: holds the state of the training and the log.
@@ -73,7 +64,7 @@ def train_dense_head(
     Returns:
         The head, the scale of its logits, and the mean of its embeddings of windows, float32 (384,).
     """
-    batches = DenseBatches(training_sets, lexicon, tower, sizes)
+    batches = DenseBatches(training_sets, lexicon, windows, sizes)
     torch.manual_seed(schedule.seed)
     training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
     fit(training, batches, schedule, folder, title="dense head")
@@ -95,14 +86,14 @@ class DenseBatches:
     Args:
         sources: the sets.
         lexicon: text embeddings of their words.
-        tower: the frozen image tower.
+        windows: windows of the photos.
         sizes: the size of a batch.
     """
 
     def __init__(
-        self, sources: Sequence[LabelledSet], lexicon: Lexicon, tower: ImageTower, sizes: DenseBatchSizes
+        self, sources: Sequence[LabelledSet], lexicon: Lexicon, windows: WindowFeatures, sizes: DenseBatchSizes
     ) -> None:
-        self._sources, self._lexicon, self._tower, self._sizes = sources, lexicon, tower, sizes
+        self._sources, self._lexicon, self._windows, self._sizes = sources, lexicon, windows, sizes
         self._sampler = SetSampler([len(source.dataset) for source in sources], [len(s.names) for s in sources])
         none = len(lexicon.words)
         # For each set: the lexicon's row of each label, and the words, "none of these" among them, that are labelled.
@@ -114,19 +105,18 @@ class DenseBatches:
     def __call__(self, generator: torch.Generator) -> Batch:
         sizes = self._sizes
         sets = self._sampler.draw_sets(sizes.windows, generator)
-        pixels, places, words = [], [], []
+        windows, places, words = [], [], []
         for window_number, set_number in enumerate(sets):
-            window, rows = self._window(set_number, generator)
+            maps, rows = self._window(set_number, generator)
             drawn = _draw_places(rows, sizes.places, generator)
-            pixels.append(window)
+            windows.append(maps)
             places.append(drawn + window_number * rows.numel())
             words.append(rows.flatten()[drawn])
         set_of_place = torch.tensor(sets).repeat_interleave(torch.tensor([len(drawn) for drawn in places]))
         distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: sizes.distractors]
-        with torch.inference_mode():
-            maps = self._tower.pyramid(torch.cat(pixels))
+        levels = map(torch.cat, zip(*windows, strict=True))
         return {
-            **{f"stride {stride}": level.clone() for stride, level in zip(ImageTower.STRIDES, maps, strict=True)},
+            **{f"stride {stride}": level for stride, level in zip(ImageTower.STRIDES, levels, strict=True)},
             "places": torch.cat(places),
             "words": torch.cat(words),
             "texts": self._lexicon.draw(generator),
@@ -134,13 +124,12 @@ class DenseBatches:
             "excluded": self._excluded(torch.cat(words), set_of_place, distractors),
         }
 
-    def _window(self, set_number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A window, (1, 3, S, S), and the rows of the words of its places, int64 (S / STRIDE, S / STRIDE)."""
+    def _window(self, set_number: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+        """The image tower's maps of a window, and the rows of the words of its places, int64 (h, w)."""
         source = self._sources[set_number]
         sample = source.dataset.samples[self._sampler.draw_photo(set_number, generator)]
-        window, labels = views.random_window(*source.load(sample), self._sizes.side, SCALES, generator)
-        centres = torch.from_numpy(labels[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int64))
-        return window, self._rows[set_number][centres]
+        maps, labels = self._windows.draw(source, sample, generator)
+        return maps, self._rows[set_number][labels]
 
     def _excluded(self, words: Tensor, set_of_place: Tensor, distractors: Tensor) -> Tensor:
         """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not label, and similar names."""

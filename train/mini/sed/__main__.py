@@ -33,6 +33,7 @@ from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini.conversion import half_precision
 from train.mini.heads import dense
+from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.sed import batches, cross_fitting, initialisation
 from train.mini.sed.multi_scale_views import MultiScaleViews
@@ -54,6 +55,7 @@ class SEDMiniConfig:
 
     photos: dict[str, int]
     head_schedule: Schedule
+    window_sizes: WindowSizes
     head_sizes: dense.DenseBatchSizes
     schedule: Schedule
     sizes: batches.BatchSizes
@@ -70,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.mini.sed", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--windows", type=Path, metavar="DIR", help="folder of the windows of `train.mini.heads` (default: OUT/windows)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
     parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
@@ -84,9 +89,15 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
         print(folder.text())
     words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(command.device_of(state)), restricted=False)
-    tower = ImageTower(command.device_of(state))
+    with state.main_process_first():
+        windows = WindowFeatures(
+            labelled,
+            ImageTower(command.device_of(state)),
+            config.window_sizes,
+            arguments.windows or folder.path / "windows",
+        )
     heads_path = cross_fitting.train_out_of_fold_heads(
-        labelled, lexicon, tower, config.head_sizes, config.head_schedule, folder
+        labelled, lexicon, windows, config.head_sizes, config.head_schedule, folder
     )
     vlm = MiniModel(command.device_of(state), heads_path)
     decoder_sets = cross_fitting.split_half(labelled, head=False)
@@ -113,14 +124,17 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
 
 def _config(arguments: argparse.Namespace, photos: dict[str, int]) -> SEDMiniConfig:
     schedules = [replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (HEAD, DECODER)]
-    config = SEDMiniConfig(photos, schedules[0], dense.DenseBatchSizes(), schedules[1], batches.BatchSizes())
+    config = SEDMiniConfig(
+        photos, schedules[0], WindowSizes(), dense.DenseBatchSizes(), schedules[1], batches.BatchSizes()
+    )
     if not arguments.smoke:
         return config
     short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
     return replace(
         config,
         head_schedule=replace(config.head_schedule, **short),
-        head_sizes=dense.DenseBatchSizes(windows=2, side=128, places=200, distractors=50),
+        window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
+        head_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
         schedule=replace(config.schedule, **short),
         sizes=batches.BatchSizes(views=1, words=(2, 4), distractors=1),
     )

@@ -15,12 +15,12 @@ from pathlib import Path
 from safetensors.torch import save
 
 from ovseg_demo.models.mini.heads import Heads
-from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights.loading import load_for_inference
 from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini.heads import dense
+from train.mini.heads.windows import WindowFeatures
 from train.mini.lexicon import Lexicon
 
 FILE = "mini-heads.safetensors"
@@ -51,7 +51,7 @@ def split_half(labelled: Sequence[LabelledSet], head: bool) -> list[LabelledSet]
 def train_out_of_fold_heads(
     labelled: Sequence[LabelledSet],
     lexicon: Lexicon,
-    tower: ImageTower,
+    windows: WindowFeatures,
     sizes: dense.DenseBatchSizes,
     schedule: Schedule,
     folder: RunFolder,
@@ -61,7 +61,7 @@ def train_out_of_fold_heads(
     Args:
         labelled: the sets; the half of their photos for the head is used.
         lexicon: text embeddings of the training classes.
-        tower: the frozen image tower.
+        windows: windows of the photos.
         sizes: how much is drawn in a step.
         schedule: how long and how fast the head is trained.
         folder: folder of the run; the file is in its subfolder "head".
@@ -73,7 +73,7 @@ def train_out_of_fold_heads(
     path = stage.path / FILE
     if not path.exists():
         head, scale, mean = dense.train_dense_head(
-            split_half(labelled, head=True), lexicon, tower, sizes, schedule, stage
+            split_half(labelled, head=True), lexicon, windows, sizes, schedule, stage
         )
         heads = load_for_inference(Heads(), "mini-heads")
         heads.get_submodule("dense").load_state_dict(head.state_dict())
