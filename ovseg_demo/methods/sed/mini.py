@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ovseg_demo.methods.sed.decoder import Decoder, DecoderSizes
 from ovseg_demo.methods.sed.method import SED
 from ovseg_demo.methods.sed.optimised_decoder import OptimisedDecoder
-from ovseg_demo.models.mini.model import IMAGE_SIDE, DenseFeatures, MiniModel, preprocess
+from ovseg_demo.models.mini.model import IMAGE_SIDE, DenseFeatures, MiniModel, preprocess, resize_grid
 from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights.loading import load_for_inference
 
@@ -86,9 +86,7 @@ def _resize_dense(features: DenseFeatures, size: tuple[int, int]) -> DenseFeatur
 
     Logits are linear in the embeddings, so this equals resizing the logits of every text.
     """
-    dense = features.dense.float().movedim(-1, 0)[None]
-    resized = F.interpolate(dense, size, mode="bilinear", antialias=True)[0].movedim(0, -1)
-    return replace(features, dense=resized.half().contiguous(), maps=())
+    return replace(features, dense=resize_grid(features.dense.float(), size).half(), maps=())
 
 
 class MiniCostMaps:

@@ -19,7 +19,7 @@ from ovseg_demo.methods.tagclip.training_info import read_training_info
 from ovseg_demo.methods.tagclip.windows import ImageEmbeddings, WindowedPhoto
 from ovseg_demo.models.mini.anchors import ANCHORS
 from ovseg_demo.models.mini.heads import Mix, doubled, lateral
-from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
+from ovseg_demo.models.mini.model import DenseFeatures, MiniModel, preprocess
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.proposals.base import Report
 from ovseg_demo.weights import catalogue
@@ -112,7 +112,7 @@ class MiniWindowEncoder:
     @torch.inference_mode()
     def embed_image(self, image: np.ndarray, report: Report) -> WindowedPhoto:
         """A photo, uint8 (H, W, 3), RGB, as one embedded window; `report` is not called."""
-        return embed_as_one_window(self._model.embed_image(image), self._adapter)
+        return embed_as_one_window(self._model.embed_pixels(preprocess(image)), self._adapter)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ to every other text. checkpoints/MODEL_CARD.md has the formula and the measureme
 import torch
 from torch import Tensor
 
+from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights import loading
 
 ANCHORS = 1275
@@ -43,6 +44,11 @@ class Anchors:
     def weights(self, classes: Tensor) -> Tensor:
         """Weights (N, A) of the anchors in each region's regression, from class logits (N, 1000)."""
         return anchor_scores(classes, self._evidence) @ self._smoother
+
+    def weights_of_map(self, tower: ImageTower, last: Tensor) -> Tensor:
+        """Weights of the anchors at every place, (B, A, h, w), of the image tower's maps at stride 32, (B, C, h, w)."""
+        weights = self.weights(tower.class_logits(last.movedim(1, -1).flatten(0, 2)))
+        return weights.unflatten(0, (len(last), *last.shape[2:])).movedim(-1, 1)
 
     def logits(self, weights: Tensor, texts: Tensor) -> Tensor:
         """Logits (N, K): the regressions with weights (N, A), evaluated at unit text embeddings (K, D) and scaled."""

@@ -30,6 +30,13 @@ CROP_SIDE = 224
 IMAGE_SIDE = 512
 """Longest side, in pixels, to which photos are resized for dense features."""
 
+OTHER_SIDES = (256, 768)
+"""Longest sides at which photos are read a second and a third time: the small one shows the scene, the large one small
+things. The mean of the three readings is better than each of them; a mirrored fourth one added nothing."""
+
+PLACES_SHARE = 0.5
+"""Share of the places under a region's mask in the region's logits; the rest is the share of its crop."""
+
 DENSE_CALIBRATION = Calibration(0.618, 0.667, 0.8, 5.14, 1.11, -1.47, True)
 REGION_CALIBRATION = Calibration(0.671, 1.03, 3.23, 4.42, 0.993, -1.77, True)
 """Fitted by `train.mini.calibration` on photos that the heads were not trained on."""
@@ -37,6 +44,8 @@ REGION_CALIBRATION = Calibration(0.671, 1.03, 3.23, 4.42, 0.993, -1.77, True)
 _BATCH = 8  # crops at once on a CPU: their maps stay in the last cache
 _GPU_BATCH = 64
 _COARSEST = ImageTower.STRIDES[-1]
+_FINE_IN_COARSE = _COARSEST // ImageTower.STRIDES[0]
+_MASKS = 32  # masks at once, as float32 at the size of the photo
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,14 @@ class DenseFeatures:
     def nbytes(self) -> int:
         """Bytes of all features in memory."""
         return sum(tensor.nbytes for tensor in (self.anchors, self.dense, *self.maps))
+
+    def resized(self, size: tuple[int, int]) -> "DenseFeatures":
+        """The embeddings on a grid of `size` (8h, 8w), the anchors on one of (h, w), and no maps.
+
+        Logits are linear in both, so this equals resizing the logits of every text.
+        """
+        coarse = size[0] // _FINE_IN_COARSE, size[1] // _FINE_IN_COARSE
+        return DenseFeatures(resize_grid(self.anchors, coarse), resize_grid(self.dense.float(), size).half(), ())
 
 
 class MiniModel:
@@ -84,7 +101,10 @@ class MiniModel:
 
     @torch.inference_mode()
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
-        """Weights of the anchors and embeddings of the projection head, float32 (N, A + 384).
+        """Weights of the anchors and embeddings by the heads, float32 (N, A + 384).
+
+        Both are means of what the masked crop of a region says and what the places of the photo under its mask say:
+        logits are linear in them. The crop shows details, the places have seen the surroundings.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -104,7 +124,8 @@ class MiniModel:
                 report(done / len(proposals))
         features = torch.cat(pooled)
         weights = self._anchors.weights(self._image_tower.class_logits(features))
-        return torch.cat([weights, self._heads.region_embeddings(features)], 1)
+        of_crops = torch.cat([weights, self._heads.region_embeddings(features)], 1)
+        return of_crops.lerp(mean_under_masks(self.embed_image(image), proposals), PLACES_SHARE)
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
         """Logits (N, K) of regions (N, A + 384) and texts (K, 384): the anchors' regression plus the head's product."""
@@ -113,8 +134,14 @@ class MiniModel:
         return self._anchors.logits(weights, texts) + embedded @ texts.T
 
     def embed_image(self, image: np.ndarray) -> DenseFeatures:
-        """Dense features of a photo, uint8 (H, W, 3), RGB, resized by `preprocess`."""
-        return self.embed_pixels(preprocess(image))
+        """Dense features of a photo, uint8 (H, W, 3), RGB: the mean of readings at three sizes, maps of IMAGE_SIDE."""
+        middle, *others = (self.embed_pixels(preprocess(image, side)) for side in (IMAGE_SIDE, *OTHER_SIDES))
+        readings = [middle, *(other.resized(middle.dense.shape[:2]) for other in others)]
+        return DenseFeatures(
+            torch.stack([reading.anchors for reading in readings]).mean(0),
+            torch.stack([reading.dense.float() for reading in readings]).mean(0).half(),
+            middle.maps,
+        )
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: Tensor) -> DenseFeatures:
@@ -134,8 +161,7 @@ class MiniModel:
     @torch.inference_mode()
     def anchor_weights(self, last: Tensor) -> Tensor:
         """Weights of the anchors (B, A, h, w) of the image tower's maps at stride 32, (B, 1280, h, w)."""
-        weights = self._anchors.weights(self._image_tower.class_logits(last.movedim(1, -1).flatten(0, 2)))
-        return weights.unflatten(0, (len(last), *last.shape[2:])).movedim(-1, 1)
+        return self._anchors.weights_of_map(self._image_tower, last)
 
     @torch.inference_mode()
     def anchor_logits(self, features: DenseFeatures, texts: Tensor) -> Tensor:
@@ -149,6 +175,31 @@ class MiniModel:
         fine = (features.dense.float() @ texts.to(self._device).T).movedim(-1, 0)
         coarse = self.anchor_logits(features, texts)
         return fine + F.interpolate(coarse[None], fine.shape[1:], mode="bilinear")[0]
+
+
+def mean_under_masks(features: DenseFeatures, proposals: MaskProposals) -> Tensor:
+    """The mean of dense features under each of N masks of the photo, float32 (N, A + D).
+
+    Args:
+        features: anchors (h, w, A) and embeddings (8h, 8w, D).
+        proposals: N masks; the mean under an empty mask is zero.
+    """
+    dense = features.dense.float().flatten(0, 1)
+    means = [dense.new_empty(0, features.anchors.shape[-1] + dense.shape[1])]
+    for start in range(0, len(proposals), _MASKS):
+        masks = np.stack([proposals.mask(index) for index in range(start, min(start + _MASKS, len(proposals)))])
+        pixels = torch.from_numpy(masks).to(dense.device, torch.float32)
+        fine = F.adaptive_avg_pool2d(pixels, features.dense.shape[:2])
+        coarse = F.avg_pool2d(fine, _FINE_IN_COARSE)
+        fine, coarse = (F.normalize(share.flatten(1), p=1, dim=1) for share in (fine, coarse))
+        means.append(torch.cat([coarse @ features.anchors.flatten(0, 1), fine @ dense], 1))
+    return torch.cat(means)
+
+
+def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """A grid of vectors, float32 (h, w, D), resized to `size`, with the mean of vectors that are closer together."""
+    channels = grid.movedim(-1, 0)[None]
+    return F.interpolate(channels, size, mode="bilinear", antialias=True)[0].movedim(0, -1).contiguous()
 
 
 def preprocess(image: np.ndarray, longest: int = IMAGE_SIDE) -> Tensor:

@@ -55,7 +55,7 @@ def test_a_photo_is_one_window_of_its_own_shape(adapter):
     class VLM:
         name = "mini"
 
-        def embed_image(self, image):
+        def embed_pixels(self, pixels):
             anchors, coarse, fine = (each[0] for each in maps())
             levels = tuple(each.half() for each in (coarse, fine, torch.zeros(24, 16, 24)))
             return DenseFeatures(anchors.movedim(0, -1), torch.zeros(16, 24, TEXTS), levels)

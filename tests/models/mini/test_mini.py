@@ -11,7 +11,7 @@ from PIL import Image
 from ovseg_demo.methods.background_words import background_words
 from ovseg_demo.methods.known import log_odds
 from ovseg_demo.models.mini.anchors import anchor_scores
-from ovseg_demo.models.mini.model import MiniModel, preprocess
+from ovseg_demo.models.mini.model import PLACES_SHARE, DenseFeatures, MiniModel, mean_under_masks, preprocess
 from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.models.region_crops import masked_crops
 from ovseg_demo.proposals.base import MaskProposals
@@ -123,18 +123,18 @@ def test_regions_do_not_depend_on_their_batch(mini):
     torch.testing.assert_close(together[17:], alone, atol=1e-3, rtol=1e-3)
 
 
-def test_regions_without_masks_are_those_of_their_crops_alone(mini):
-    """The crop of an empty mask is all mean colour."""
+def test_an_empty_mask_has_its_crop_alone(mini):
+    """The crop of an empty mask is all mean colour, and no place lies under the mask."""
     masks = np.zeros((2, 40, 60), bool)
     masks[1, :20] = True
     empty, half = embedded(mini, noise(40, 60), MaskProposals.from_masks(masks, np.ones(2)))
     with torch.inference_mode():
-        alone = mini._heads.region_embeddings(mini._image_tower.pooled(torch.zeros(1, 3, 224, 224)))[0]
-    torch.testing.assert_close(empty[-384:], alone, atol=1e-3, rtol=1e-3)
+        crop = mini._heads.region_embeddings(mini._image_tower.pooled(torch.zeros(1, 3, 224, 224)))[0]
+    torch.testing.assert_close(empty[-384:], (1 - PLACES_SHARE) * crop, atol=1e-3, rtol=1e-3)
     assert half.isfinite().all()
 
 
-def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
+def test_logits_of_a_region_are_those_of_its_crop_and_of_its_places(mini):
     image, words = photo("pizza"), ["pizza", "bus", "a table"]
     mask = np.zeros(image.shape[:2], bool)
     mask[100:300, 200:500] = True
@@ -145,10 +145,44 @@ def test_logits_are_those_of_the_anchors_and_of_the_projection_head(mini):
         features = mini._image_tower.pooled(crop)
         anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.class_logits(features)), texts)
         heads = mini._heads.region_embeddings(features) @ texts.T
+        places = mini.logits(mean_under_masks(mini.embed_image(image), proposals), texts)
     logits = mini.logits(embedded(mini, image, proposals), texts)
-    torch.testing.assert_close(logits, anchors + heads, atol=1e-3, rtol=1e-3)
-    assert anchors.abs().max() > 0.1
-    assert heads.abs().max() > 0.1
+    expected = (1 - PLACES_SHARE) * (anchors + heads) + PLACES_SHARE * places
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+    assert min(part.abs().max() for part in (anchors, heads, places)) > 0.1
+
+
+def test_the_places_of_a_region_are_weighted_by_what_its_mask_covers():
+    """Two of the four columns of places are under the mask, and one more by half."""
+    generator = torch.Generator().manual_seed(0)
+    anchors, dense = torch.randn(1, 2, 3, generator=generator), torch.randn(8, 16, 5, generator=generator).half()
+    masks = np.zeros((3, 32, 64), bool)
+    masks[0, :, :10] = True
+    masks[1] = True
+    found = mean_under_masks(DenseFeatures(anchors, dense, ()), MaskProposals.from_masks(masks, np.ones(3)))
+    weights = torch.tensor([1, 1, 0.5] + [0] * 13)
+    torch.testing.assert_close(found[0, 3:], (dense.float().mean(0) * weights[:, None]).sum(0) / 2.5)
+    torch.testing.assert_close(found[0, :3], anchors[0, 0])
+    torch.testing.assert_close(found[1], torch.cat([anchors.mean((0, 1)), dense.float().mean((0, 1))]))
+    assert (found[2] == 0).all()
+
+
+def test_a_photo_is_read_at_three_sizes(mini):
+    image, texts = photo("pizza"), mini.embed_texts(["pizza", "bus", "sky"])
+    read = mini.embed_image(image)
+    size = read.dense.shape[:2]
+    parts = [
+        torch.nn.functional.interpolate(
+            torch.einsum("hwd,kd->khw", mini.embed_pixels(preprocess(image, side)).dense.float(), texts)[None],
+            size,
+            mode="bilinear",
+            antialias=True,
+        )[0]
+        for side in (512, 256, 768)
+    ]
+    whole = torch.einsum("hwd,kd->khw", read.dense.float(), texts)
+    torch.testing.assert_close(whole, torch.stack(parts).mean(0), atol=2e-2, rtol=0)
+    assert (whole - parts[0]).abs().max() > 0.3
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@ import pytest
 import torch
 from PIL import Image
 
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import DenseHead
 from tests.helpers.mini_data import CHANNELS, KEYS, VOC, Colours, spelling, two_halves, write_labelled_set
 from train.common import image_sets
-from train.mini.heads.dense import DenseBatches, DenseBatchSizes, DenseTraining
-from train.mini.heads.windows import STRIDE, WindowFeatures, WindowSizes
+from train.mini.heads.dense import DenseBatches, DenseBatchSizes, DenseTraining, _interpolated
+from train.mini.heads.windows import MAPS, STRIDE, WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.lexicon import drop_restricted as kept_from
 
+ANCHORS = Anchors("cpu")
 SIZES = DenseBatchSizes(windows=4, places=30, distractors=20)
 WINDOWS = WindowSizes(side=64, longest=(400, 720), of_photo=(4, 8))
 PLACES = (64 // STRIDE) ** 2
@@ -19,7 +21,7 @@ PLACES = (64 // STRIDE) ** 2
 def data(folder, restricted: bool = False, sizes: DenseBatchSizes = SIZES) -> DenseBatches:
     found, _ = image_sets.find_sets(folder)
     lexicon = Lexicon([name for source in found for name in source.names if name != "background"], spelling, False)
-    windows = WindowFeatures(found, Colours(), WINDOWS, folder / "windows")
+    windows = WindowFeatures(found, Colours(), ANCHORS, WINDOWS, folder / "windows")
     found = [kept_from(source) for source in found] if restricted else found
     return DenseBatches(found, lexicon, windows, sizes)
 
@@ -109,7 +111,7 @@ def test_windows_where_nothing_is_taught_change_nothing(tmp_path):
     write_labelled_set(tmp_path / "a_train", ["road", "sky"], {KEYS[0]: two_halves(255, 255, (300, 300))})
     batch = drawn(data(tmp_path))
     assert len(batch["places"]) == len(batch["words"]) == len(batch["excluded"]) == 0
-    training = DenseTraining(DenseHead(CHANNELS, 384, 16))
+    training = DenseTraining(DenseHead(CHANNELS, 384, 16), ANCHORS)
     loss = training(batch)["places"]
     assert loss.item() == 0
     loss.backward()
@@ -118,7 +120,7 @@ def test_windows_where_nothing_is_taught_change_nothing(tmp_path):
 
 def test_training_lowers_the_loss(two):
     torch.manual_seed(0)
-    made, training = data(two), DenseTraining(DenseHead(CHANNELS, 384, 16))
+    made, training = data(two), DenseTraining(DenseHead(CHANNELS, 384, 16), ANCHORS)
     batches = [drawn(made, seed) for seed in range(3)]
     optimizer = torch.optim.AdamW(training.parameters(), 3e-3)
     before = training(batches[0])["places"].item()
@@ -130,11 +132,36 @@ def test_training_lowers_the_loss(two):
 
 
 def test_windows_are_embedded_as_if_each_were_alone(two):
-    batch, training = drawn(data(two)), DenseTraining(DenseHead(CHANNELS, 384, 16))
+    batch, training = drawn(data(two)), DenseTraining(DenseHead(CHANNELS, 384, 16), ANCHORS)
     every = batch | {"places": torch.arange(4 * PLACES)}
     together = training.embed_places(every)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(4 * PLACES))
-    alone = {name: level[2:3] for name, level in batch.items() if name.startswith("stride")}
+    alone = {name: level[2:3] for name, level in batch.items() if name in MAPS}
     torch.testing.assert_close(
         training.embed_places(alone | {"places": torch.arange(PLACES)}), together[2 * PLACES : 3 * PLACES]
     )
+
+
+def test_logits_of_the_anchors_are_interpolated_as_in_the_demo():
+    maps = torch.randn(3, 5, 4, 6)
+    fine = torch.nn.functional.interpolate(maps, (32, 48), mode="bilinear").movedim(1, -1).flatten(0, 2)
+    places = torch.randint(3 * 32 * 48, (200,))
+    torch.testing.assert_close(_interpolated(maps, (32, 48), places), fine[places], atol=1e-5, rtol=1e-5)
+
+
+def test_the_head_is_taught_what_the_anchors_do_not_know(two):
+    """Where the anchors alone are sure of the right word, the loss is small whatever the head says."""
+    made = data(two)
+    batch = drawn(made)
+    training = DenseTraining(DenseHead(CHANNELS, 384, 16), ANCHORS)
+    before = training(batch)["places"]
+    texts, weights = batch["texts"], batch["anchors"]
+    wanted = torch.zeros(len(weights), *weights.shape[2:], len(texts))
+    for place, word in zip(batch["places"].tolist(), batch["words"].tolist(), strict=True):
+        window, row, column = place // PLACES, place % PLACES // 16, place % 16
+        if word < len(texts):
+            wanted[window, row // 8, column // 8, word] = 40
+    kernel = ANCHORS.logits(torch.eye(weights.shape[1]), texts)  # (A, W)
+    solved = torch.linalg.lstsq(kernel.T, wanted.flatten(0, 2).T).solution.T
+    sure = batch | {"anchors": solved.unflatten(0, wanted.shape[:3]).movedim(-1, 1)}
+    assert training(sure)["places"] < before

@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import HIDDEN, Heads, ProjectionHead
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.proposals.sam import mobile_sam
@@ -44,7 +45,7 @@ from train.mini.lexicon import Lexicon, drop_restricted
 from train.mini.noun_matching import NOUNS, NounMatcher
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
-DENSE = Schedule(steps=800, learning_rate=1e-3, save_every=50)
+DENSE = Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50)
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5
@@ -122,7 +123,9 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         targets, captions = _region_targets(config, labelled, training_sets, described, towers, feature_folder)
-        windows = WindowFeatures(labelled, towers[0], config.window_sizes, feature_folder.path / "windows")
+        windows = WindowFeatures(
+            labelled, towers[0], Anchors(towers[0].device), config.window_sizes, feature_folder.path / "windows"
+        )
     lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
     batches = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
     projection = _train_projection_head(config, folder, batches, lexicon)

@@ -2,7 +2,8 @@
 
 Windows of labelled photos at random scales (`windows`). Places are drawn evenly over classes; the embedding of a place
 must be nearer to its word than to the other words of its set, to ImageNet's names, and to "none of these", a vector
-that is learned from pixels of background and not used at inference.
+that is learned from pixels of background and not used at inference. As in the demo, the logits of the anchors are added
+to those of the head: so the head learns what the anchors do not know, and no more.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import WIDTH, DenseHead
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from train.common.image_sets import LabelledSet
@@ -19,7 +21,7 @@ from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.sampling import Batch, SetSampler
 from train.common.schedule import Schedule
-from train.mini.heads.windows import WindowFeatures
+from train.mini.heads.windows import MAPS, WindowFeatures
 from train.mini.lexicon import Lexicon
 
 _UNLABELLED = -1
@@ -66,7 +68,7 @@ def train_dense_head(
     """
     batches = DenseBatches(training_sets, lexicon, windows, sizes)
     torch.manual_seed(schedule.seed)
-    training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH))
+    training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH), windows.anchors)
     fit(training, batches, schedule, folder, title="dense head")
     generator = torch.Generator().manual_seed(schedule.seed)
     with torch.inference_mode():
@@ -78,7 +80,7 @@ def train_dense_head(
 class DenseBatches:
     """A `BatchSampler` of windows of labelled photos; sets are drawn by `SetSampler`.
 
-    A batch has "stride S", the maps of the image tower at each of its strides, (B, C, h, w); of the P drawn places
+    A batch has the maps of B windows by their names in MAPS, (B, C, h, w); of the P drawn places
     "places", flat indices into the B windows, int64 (P,), and "words", rows of the right words, int64 (P,); "texts" (W,
     384) and "distractors" (M, 384), unit vectors; and "excluded", bool (P, W + 1 + M), the words, "none of these" and
     the distractors that are no negatives of a place.
@@ -114,9 +116,8 @@ class DenseBatches:
             words.append(rows.flatten()[drawn])
         set_of_place = torch.tensor(sets).repeat_interleave(torch.tensor([len(drawn) for drawn in places]))
         distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: sizes.distractors]
-        levels = map(torch.cat, zip(*windows, strict=True))
         return {
-            **{f"stride {stride}": level for stride, level in zip(ImageTower.STRIDES, levels, strict=True)},
+            **{name: torch.cat([maps[name] for maps in windows]) for name in MAPS},
             "places": torch.cat(places),
             "words": torch.cat(words),
             "texts": self._lexicon.draw(generator),
@@ -124,8 +125,8 @@ class DenseBatches:
             "excluded": self._excluded(torch.cat(words), set_of_place, distractors),
         }
 
-    def _window(self, set_number: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
-        """The image tower's maps of a window, and the rows of the words of its places, int64 (h, w)."""
+    def _window(self, set_number: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """The maps of a window, and the rows of the words of its places, int64 (h, w)."""
         source = self._sources[set_number]
         sample = source.dataset.samples[self._sampler.draw_photo(set_number, generator)]
         maps, labels = self._windows.draw(source, sample, generator)
@@ -145,11 +146,13 @@ class DenseTraining(nn.Module):
 
     Args:
         head: the head that is trained.
+        anchors: the untrained half of the mini model, whose logits are added.
     """
 
-    def __init__(self, head: DenseHead) -> None:
+    def __init__(self, head: DenseHead, anchors: Anchors) -> None:
         super().__init__()
         self.head = head
+        self._anchors = anchors
         self.none = nn.Parameter(0.05 * torch.randn(head.texts))
         self.scale = nn.Parameter(torch.tensor(2.3))
 
@@ -159,7 +162,20 @@ class DenseTraining(nn.Module):
         logits = self.scale.exp() * self.embed_places(batch) @ texts.T
         if not len(logits):  # no place in these windows has a label
             return {"places": logits.sum()}
+        logits = logits + self._anchor_logits(batch)
         return {"places": F.cross_entropy(logits.masked_fill(batch["excluded"], -1e4), batch["words"])}
+
+    @torch.no_grad()
+    def _anchor_logits(self, batch: Batch) -> Tensor:
+        """The anchors' logits of the drawn places, (P, W + 1 + M), zero for "none of these"."""
+        weights, words = batch["anchors"], len(batch["texts"])
+        logits = self._anchors.logits(
+            weights.movedim(1, -1).flatten(0, 2), torch.cat([batch["texts"], batch["distractors"]])
+        )
+        maps = logits.unflatten(0, (len(weights), *weights.shape[2:])).movedim(-1, 1)
+        fine = batch[MAPS[0]].shape[2:]
+        at_places = _interpolated(maps, fine, batch["places"])
+        return torch.cat([at_places[:, :words], at_places.new_zeros(len(at_places), 1), at_places[:, words:]], 1)
 
     def embed_places(self, batch: Batch) -> Tensor:
         """Unit vectors (P, 384) of the drawn places of a batch of `DenseBatches`."""
@@ -167,6 +183,28 @@ class DenseTraining(nn.Module):
         levels = [batch[f"stride {stride}"].split(2) for stride in ImageTower.STRIDES]
         maps = torch.cat([self.head.maps(list(windows)) for windows in zip(*levels, strict=True)])
         return self.head.embed(maps.movedim(1, -1).flatten(0, 2)[batch["places"]])
+
+
+def _interpolated(maps: Tensor, size: tuple[int, int], places: Tensor) -> Tensor:
+    """Values (P, K) of maps (B, K, h, w) at some places, as if the maps were interpolated bilinearly to a finer grid.
+
+    Args:
+        maps: the maps.
+        size: (H, W) of the finer grid.
+        places: flat indices into the B finer grids, int64 (P,).
+    """
+    height, width = size
+    window, row, column = places // (height * width), places // width % height, places % width
+    values = maps.new_empty(len(places), maps.shape[1])
+    # The centres of the finer grid's cells, in the coordinates of `grid_sample`, which run from -1 to 1.
+    centres = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], 1)
+    for number in window.unique().tolist():
+        chosen = window == number
+        sampled = F.grid_sample(
+            maps[number : number + 1], centres[chosen][None, None], padding_mode="border", align_corners=False
+        )
+        values[chosen] = sampled[0, :, 0].T
+    return values
 
 
 def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:

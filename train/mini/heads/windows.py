@@ -1,7 +1,7 @@
-"""Windows of labelled photos and what the frozen image tower says of them, in files (`train.common.feature_cache`).
+"""Windows of labelled photos and what the frozen half of the mini model says of them, in files, one a window.
 
-The tower takes most of the time of a training step, and it is frozen: so a fixed number of windows of each photo is
-encoded once, each at a random scale, and every run on the same photos reads them.
+The image tower takes most of the time of a training step, and it is frozen: so a fixed number of windows of each photo
+is encoded once, each at a random scale, and every run on the same photos reads them.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.datasets.base import Sample
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.towers import ImageTower
 from train.common.feature_cache import FeatureCache
 from train.common.image_sets import LabelledSet
@@ -24,7 +25,8 @@ from train.mini import views
 STRIDE = ImageTower.STRIDES[0]
 """Distance of the labelled places in pixels."""
 
-_MAPS = tuple(f"stride {stride}" for stride in ImageTower.STRIDES)
+MAPS = (*(f"stride {stride}" for stride in ImageTower.STRIDES), "anchors")
+"""Names of the maps of a window: the image tower's at each stride, and the weights of the anchors at the last one."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ class WindowFeatures:
     A window depends on the name of its set, the key of its photo and its number alone. So a part of the photos, such as
     one half or those of a restricted run, finds its windows among those of all photos.
 
+    Attributes:
+        anchors: the untrained half of the mini model.
+
     Args:
         labelled: the sets.
         tower: the frozen image tower.
+        anchors: see the attribute.
         sizes: which windows are cut.
         path: folder of the files.
 
@@ -65,17 +71,20 @@ class WindowFeatures:
         TrainingError: when a file cannot be written, or the folder holds other windows.
     """
 
-    def __init__(self, labelled: Sequence[LabelledSet], tower: ImageTower, sizes: WindowSizes, path: Path) -> None:
+    def __init__(
+        self, labelled: Sequence[LabelledSet], tower: ImageTower, anchors: Anchors, sizes: WindowSizes, path: Path
+    ) -> None:
+        self.anchors, self._tower, self._sizes = anchors, tower, sizes
         photos = {source.name: len(source.dataset) for source in labelled}
-        self._cache = FeatureCache(RunFolder(path, {"photos": photos, **asdict(sizes)}), ("labels", *_MAPS))
+        self._cache = FeatureCache(RunFolder(path, {"photos": photos, **asdict(sizes)}), ("labels", *MAPS))
         self._counts = {source.name: sizes.count(len(source.dataset)) for source in labelled}
         for source in labelled:
             for sample in tqdm(source.dataset, desc=f"windows of {source.name}", unit="photo", disable=None):
                 names = [_file_name(source.name, sample.key, number) for number in range(self._counts[source.name])]
                 if missing := [name for name in names if name not in self._cache]:
-                    self._store(source, sample, missing, tower, sizes)
+                    self._store(source, sample, missing)
 
-    def draw(self, source: LabelledSet, sample: Sample, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+    def draw(self, source: LabelledSet, sample: Sample, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         """One of the windows of a photo, mirrored half of the time.
 
         Args:
@@ -84,31 +93,31 @@ class WindowFeatures:
             generator: source of all randomness.
 
         Returns:
-            The image tower's maps, float32 (1, C, side / s, side / s) for each of its strides s, and the labels of the
-            places at stride 4, int64 (side / 4, side / 4), class indices or IGNORE. The maps of a mirrored window are
-            the mirrored maps, which are nearly the same.
+            The MAPS by name, float32 (1, C, side / s, side / s) at stride s, and the labels of the places at stride 4,
+            int64 (side / 4, side / 4), class indices or IGNORE. The maps of a mirrored window are the mirrored maps,
+            which are nearly the same.
 
         Raises:
             TrainingError: when the file of the window is missing or damaged.
         """
         number = int(torch.randint(self._counts[source.name], (), generator=generator))
         stored = self._cache.load(_file_name(source.name, sample.key, number))
-        maps, labels = [stored[name].float()[None] for name in _MAPS], stored["labels"].long()
+        maps, labels = {name: stored[name].float()[None] for name in MAPS}, stored["labels"].long()
         if torch.rand((), generator=generator) < 0.5:
-            return [level.flip(3) for level in maps], labels.flip(1)
+            return {name: level.flip(3) for name, level in maps.items()}, labels.flip(1)
         return maps, labels
 
-    def _store(
-        self, source: LabelledSet, sample: Sample, names: Sequence[str], tower: ImageTower, sizes: WindowSizes
-    ) -> None:
+    @torch.inference_mode()
+    def _store(self, source: LabelledSet, sample: Sample, names: Sequence[str]) -> None:
         image, labels = source.load(sample)
         for name in names:
             generator = torch.Generator().manual_seed(_seed(name))
-            pixels, cut = views.random_window(image, labels, sizes.side, sizes.longest, generator)
-            with torch.inference_mode():
-                maps = [level[0].half().cpu().contiguous() for level in tower.pyramid(pixels)]
+            pixels, cut = views.random_window(image, labels, self._sizes.side, self._sizes.longest, generator)
+            pyramid = self._tower.pyramid(pixels)
+            weights = self.anchors.weights_of_map(self._tower, pyramid[-1])
+            maps = [level[0].half().cpu().contiguous() for level in (*pyramid, weights)]
             centres = torch.from_numpy(cut[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16))
-            self._cache.store(name, {"labels": centres, **dict(zip(_MAPS, maps, strict=True))})
+            self._cache.store(name, {"labels": centres, **dict(zip(MAPS, maps, strict=True))})
 
 
 def _file_name(set_name: str, key: str, number: int) -> str:

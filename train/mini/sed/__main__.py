@@ -23,6 +23,7 @@ from safetensors.torch import save
 
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.mini import DECODER_SIZES, MiniCostMaps
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.model import MiniModel
 from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.weights.catalogue import sha256_of
@@ -93,6 +94,7 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
         windows = WindowFeatures(
             labelled,
             ImageTower(command.device_of(state)),
+            Anchors(command.device_of(state)),
             config.window_sizes,
             arguments.windows or folder.path / "windows",
         )

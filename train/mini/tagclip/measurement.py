@@ -13,7 +13,7 @@ from eval.datasets.base import Dataset
 from eval.metrics import GROUND_TRUTH, Confusion, ratio
 from ovseg_demo.methods.tagclip.mini import MiniTagCLIPModel, embed_as_one_window
 from ovseg_demo.methods.tagclip.scores import SEEN_PENALTY, ScoreRule, class_scores, trusty_map
-from ovseg_demo.models.mini.model import DenseFeatures, MiniModel
+from ovseg_demo.models.mini.model import DenseFeatures, MiniModel, preprocess
 from ovseg_demo.result import resize_labels
 from train.common.image_sets import open_photo
 
@@ -91,7 +91,7 @@ def measure_models(
     is_seen = np.array(seen)
     counts = {key: SegmentationCounts({title: Confusion(len(seen)) for title in WEIGHTINGS}) for key in models}
     for sample in tqdm(dataset, desc=f"measuring on {dataset.name}", unit="photo", disable=None):
-        photo = vlm.embed_image(open_photo(sample.image).pixels)
+        photo = vlm.embed_pixels(preprocess(open_photo(sample.image).pixels))
         labels = dataset.load_labels(sample)
         for key, model in models.items():
             for title, scores in _score(model, photo, texts, tuple(seen)):

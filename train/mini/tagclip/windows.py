@@ -69,6 +69,5 @@ class WindowFeatures:
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         _, fine, coarse, last = self._tower.pyramid(pixels)
-        weights = self._anchors.weights(self._tower.class_logits(last.movedim(1, -1).flatten(0, 2)))
-        anchors = weights.unflatten(0, (len(pixels), *last.shape[2:])).movedim(-1, 1)
+        anchors = self._anchors.weights_of_map(self._tower, last)
         return [level.half().cpu().contiguous() for level in (anchors, coarse, fine)]
