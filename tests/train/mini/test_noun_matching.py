@@ -10,7 +10,8 @@ from ovseg_demo.proposals.base import MaskProposals
 from tests.helpers.mini_data import shrunk
 from train.common.image_sets import DescribedSet
 from train.mini import views
-from train.mini.noun_matching import NOUNS, NounMatcher
+from train.mini.noun_matching import NounMatcher
+from train.mini.nouns import NOUNS
 
 
 class Halves:
@@ -45,7 +46,7 @@ def pizzas(tmp_path) -> Path:
 
 
 def found(matcher: NounMatcher, *captions: str) -> list[str]:
-    return [NOUNS[row] for row in matcher.nouns(captions)]
+    return [NOUNS[row] for row in matcher.finder.agreed(captions)]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_photos_with_the_rarest_nouns_come_first(matcher):
     texts = [("a dog",), ("a dog",), ("a dog and a pizza",), ("words",), ("a zebra",), ("a dog",)]
     source = DescribedSet("any", tuple(Path(f"{i}.jpg") for i in range(6)), texts, False)
     for count, numbers in ((0, []), (1, [2]), (2, [2, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 4, 5])):
-        chosen = matcher.rarest(source, count)
+        chosen = matcher.finder.rarest(source, count)
         assert chosen.photos == tuple(source.photos[i] for i in numbers)
         assert chosen.texts == tuple(texts[i] for i in numbers)
 

@@ -14,8 +14,8 @@ from ovseg_demo.methods.sed.mini import DECODER_SIZES, MultiScaleFeatures
 from ovseg_demo.models.mini.model import DenseFeatures
 from tests.helpers.mini_data import KEYS
 from train.common import image_sets
+from train.mini.cross_fitting import in_head_half, split_half
 from train.mini.sed import __main__ as command
-from train.mini.sed.cross_fitting import in_head_half, split_half
 from train.mini.sed.multi_scale_views import labels_at_stride, mirror
 
 pytestmark = pytest.mark.usefixtures("remembered_texts")

@@ -4,8 +4,9 @@
     torchrun --nproc_per_node 2 -m train.mini.heads --data DIR ...         several
     python -m train.mini.heads --data DIR --out runs/smoke --smoke         everything on a few photos, in a minute
 
-Three stages, each of which goes on where it was interrupted: features of the frozen image tower, the projection head,
-the dense head. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
+Stages, each of which goes on where it was interrupted: features of the frozen image tower, the projection head, and the
+dense head in two rounds, of which the second has pseudo-labels for captioned and tagged photos by the head of the
+first. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
 
 With --restricted no region or photo is named by a word that measures the open vocabulary, although captions may have
 such words: see `train.mini.lexicon.RESTRICTED`. The features do not depend on this option, so a second run may share
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ovseg_demo.models.mini.anchors import Anchors
@@ -40,12 +41,19 @@ from train.common.schedule import Schedule
 from train.mini import views
 from train.mini.conversion import half_precision
 from train.mini.heads import dense, features, regions
+from train.mini.heads.pseudo_labels import DescribedWindows, PseudoLabelRule
+from train.mini.heads.self_training import DensePhotos, TrainedHead, train_in_rounds
 from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon, drop_restricted
-from train.mini.noun_matching import NOUNS, NounMatcher
+from train.mini.noun_matching import NounMatcher
+from train.mini.nouns import NOUNS
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
-DENSE = Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50)
+DENSE = (
+    Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50),
+    Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50),
+)
+"""One schedule a round."""
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5
@@ -66,26 +74,12 @@ class HeadsConfig:
     restricted: bool
     photos: dict[str, int]
     projection_schedule: Schedule
-    dense_schedule: Schedule
+    dense_schedules: tuple[Schedule, ...]
+    rule: PseudoLabelRule
     noun_photos: int
     region_sizes: regions.RegionBatchSizes
     window_sizes: WindowSizes
     place_sizes: dense.DenseBatchSizes
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """A trained head.
-
-    Attributes:
-        head: in evaluation mode.
-        scale: the logit scale of training, a factor on cosines.
-        mean: the mean of the head's embeddings of training photos, float32 (384,).
-    """
-
-    head: nn.Module
-    scale: float
-    mean: Tensor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,14 +117,11 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         targets, captions = _region_targets(config, labelled, training_sets, described, towers, feature_folder)
-        windows = WindowFeatures(
-            labelled, towers[0], Anchors(towers[0].device), config.window_sizes, feature_folder.path / "windows"
-        )
+        photos = _dense_photos(config, labelled, training_sets, described, towers[0], feature_folder.path)
     lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
     batches = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
     projection = _train_projection_head(config, folder, batches, lexicon)
-    lexicon = Lexicon(_words(training_sets, described), towers[1], config.restricted)
-    dense_head = _train_dense_head(config, folder, training_sets, windows, lexicon)
+    dense_head = train_in_rounds(photos, towers[1], config.place_sizes, config.rule, config.dense_schedules, folder)
     if state.is_main_process:
         _export(folder, projection, dense_head)
     return 0
@@ -138,14 +129,15 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
 
 def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
     photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
-    projection, dense_schedule = (
-        replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (PROJECTION, DENSE)
+    projection, *rounds = (
+        replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (PROJECTION, *DENSE)
     )
     config = HeadsConfig(
         arguments.restricted,
         photos,
         projection,
-        dense_schedule,
+        tuple(rounds),
+        PseudoLabelRule(),
         NOUN_PHOTOS,
         regions.RegionBatchSizes(),
         WindowSizes(),
@@ -158,7 +150,8 @@ def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], describe
         config,
         noun_photos=2,
         projection_schedule=replace(config.projection_schedule, **short),
-        dense_schedule=replace(config.dense_schedule, **short),
+        dense_schedules=tuple(replace(schedule, **short) for schedule in config.dense_schedules),
+        rule=PseudoLabelRule(told=0, unsaid=0),
         region_sizes=regions.RegionBatchSizes(16, 8, 50),
         window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
         place_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
@@ -216,27 +209,26 @@ def _train_projection_head(
     return TrainedHead(head, training.word_scale.exp().item(), _mean_embedding(head, batches.features))
 
 
-def _train_dense_head(
+def _dense_photos(
     config: HeadsConfig,
-    folder: RunFolder,
-    training_sets: Sequence[LabelledSet],
-    windows: WindowFeatures,
-    lexicon: Lexicon,
-) -> TrainedHead:
-    """Train the dense head on labelled photos."""
-    stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
-    return TrainedHead(
-        *dense.train_dense_head(training_sets, lexicon, windows, config.place_sizes, config.dense_schedule, stage)
-    )
+    labelled: list[LabelledSet],
+    training_sets: list[LabelledSet],
+    described: list[DescribedSet],
+    tower: ImageTower,
+    feature_path: Path,
+) -> DensePhotos:
+    """What the dense head learns from; the windows are of all labelled photos, for a restricted run too."""
+    anchors, sizes = Anchors(tower.device), config.window_sizes
+    windows = WindowFeatures(labelled, tower, anchors, sizes, feature_path / "windows")
+    pseudo_labelled = DescribedWindows(described, tower, anchors, sizes.side, feature_path / "described-windows")
+    return DensePhotos(training_sets, windows, pseudo_labelled, _words(training_sets, described), config.restricted)
 
 
 def _export(folder: RunFolder, projection: TrainedHead, dense_head: TrainedHead) -> None:
     """Write OUT/mini-heads.safetensors and print its line for the catalogue."""
     heads = Heads()
     for name, trained, weight in (("projection", projection, PROJECTION_WEIGHT), ("dense", dense_head, 1.0)):
-        getattr(heads, name).load_state_dict(trained.head.state_dict())
-        getattr(heads, f"{name}_mean").copy_(trained.mean)
-        getattr(heads, f"{name}_scale").fill_(weight * trained.scale)
+        trained.copy_to(heads, name, weight)
     name = "mini-heads.safetensors"
     folder.replace(name, lambda file: file.write(save(half_precision(heads.state_dict()))))
     path = folder.path / name

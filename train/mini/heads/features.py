@@ -87,7 +87,7 @@ def encode_matched_nouns(
         DatasetError: when a photo cannot be read.
         TrainingError: when the file is damaged or cannot be written.
     """
-    rarest = matcher.rarest(source, count)
+    rarest = matcher.finder.rarest(source, count)
     return _cached(folder, f"{source.name}-nouns", matcher.matches(rarest), len(rarest.photos), tower)
 
 

@@ -4,10 +4,9 @@
     torchrun --nproc_per_node 2 -m train.mini.mrovseg --data DIR ...          several
     python -m train.mini.mrovseg --data DIR --out runs/smoke --smoke          everything on a few photos, in a minute
 
-DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Sets that the bundled
-dense head was trained on are left out too: on its training photos the head is far better than on others, and a model
-that reads it there would trust it too much (`train.mini.sed.cross_fitting` has the numbers). Both stages, the features
-of the photos and the training, are resumed where they were interrupted. `ovseg_demo.methods.mrovseg.mini` loads
+DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
+which is resumed where it was interrupted: an out-of-fold dense head (`train.mini.cross_fitting`), the features of
+photos that did not train this head, and the training. `ovseg_demo.methods.mrovseg.mini` loads
 OUT/mrovseg-mini.safetensors.
 """
 
@@ -21,19 +20,23 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save
 
-from eval.datasets.base import DatasetError
 from ovseg_demo.methods.mrovseg.mini import LONGEST
 from ovseg_demo.methods.mrovseg.mini_model import MiniMROVSegModel
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import Heads
 from ovseg_demo.models.mini.model import MiniModel
-from ovseg_demo.models.mini.towers import TextTower
+from ovseg_demo.models.mini.towers import ImageTower, TextTower
 from ovseg_demo.weights.loading import load_for_inference
 from train.common import command, image_sets
+from train.common.image_sets import LabelledSet
 from train.common.labelled_batches import training_class_names
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
+from train.mini import cross_fitting
 from train.mini.conversion import half_precision
+from train.mini.heads.dense import DenseBatchSizes
+from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.mrovseg.batches import BatchSizes, ViewBatches
 from train.mini.mrovseg.training import MROVSegMiniTraining
@@ -41,8 +44,7 @@ from train.mini.mrovseg.two_resolution_views import TwoResolutionViews
 from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "mrovseg-mini.safetensors"
-HEAD_SETS = frozenset(("camvid_train", "clothing_train", "coco_train", "voc_train"))
-"""Sets with masks that the bundled dense head was trained on."""
+HEAD = Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50)
 PHOTOS = 80
 """At most so many photos of each set, for time; the first by name."""
 SCHEDULE = Schedule(steps=500, learning_rate=4e-4, warmup=50, averaging=0.99, save_every=50)
@@ -57,6 +59,9 @@ class MROVSegMiniConfig:
     """Everything that decides the weights, except the share of the interpolation."""
 
     photos: dict[str, int]
+    head_schedule: Schedule
+    window_sizes: WindowSizes
+    head_sizes: DenseBatchSizes
     schedule: Schedule
     sizes: BatchSizes
     longest: tuple[int, int]
@@ -72,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.mini.mrovseg", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--windows", type=Path, metavar="DIR", help="folder of the windows of `train.mini.heads` (default: OUT/windows)"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help=f"default: {SCHEDULE.steps}")
     parser.add_argument("--share", type=float, default=SHARE, metavar="S", help="of the trained weights; %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -81,10 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, state: PartialState) -> int:
-    labelled = image_sets.labelled_sets(arguments.data, SMOKE_PHOTOS if arguments.smoke else PHOTOS)
-    labelled = [source for source in labelled if source.name not in HEAD_SETS]
-    if not labelled:
-        raise DatasetError(f"{arguments.data} holds no labelled set that the bundled dense head was not trained on.")
+    labelled, _ = image_sets.find_sets(arguments.data, SMOKE_PHOTOS if arguments.smoke else None)
     config = _config(arguments, {source.name: len(source.dataset) for source in labelled})
     folder = RunFolder(arguments.out, asdict(config))
     if state.is_main_process:
@@ -92,15 +97,27 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     device = command.device_of(state)
     words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(device), restricted=False)
+    with state.main_process_first():
+        windows = WindowFeatures(
+            labelled,
+            ImageTower(device),
+            Anchors(device),
+            config.window_sizes,
+            arguments.windows or folder.path / "windows",
+        )
+    heads = cross_fitting.train_out_of_fold_heads(
+        labelled, lexicon, windows, config.head_sizes, config.head_schedule, folder
+    )
+    others = [_first_photos(source) for source in cross_fitting.split_half(labelled, head=False)]
     torch.manual_seed(config.schedule.seed)
     model = MiniMROVSegModel()
-    start_from_dense_head(model, load_for_inference(Heads(), "mini-heads"))
+    start_from_dense_head(model, load_for_inference(Heads(), heads))
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     with state.main_process_first():
         views_folder = RunFolder(folder.path / "views", {"photos": config.photos, "longest": config.longest})
-        views = TwoResolutionViews(labelled, MiniModel(device), model.dense.to(device), config.longest, views_folder)
+        views = TwoResolutionViews(others, MiniModel(device), model.dense.to(device), config.longest, views_folder)
     trained = fit(
-        MROVSegMiniTraining(model), ViewBatches(labelled, views, lexicon, config.sizes), config.schedule, folder, RATES
+        MROVSegMiniTraining(model), ViewBatches(others, views, lexicon, config.sizes), config.schedule, folder, RATES
     )
     if state.is_main_process:
         weights = interpolate_weights(initial, trained.model.state_dict(), arguments.share)
@@ -118,11 +135,24 @@ def start_from_dense_head(model: MiniMROVSegModel, heads: Heads) -> None:
 
 def _config(arguments: argparse.Namespace, photos: dict[str, int]) -> MROVSegMiniConfig:
     schedule = SCHEDULE if arguments.steps is None else SCHEDULE.shortened(arguments.steps)
-    schedule = replace(schedule, seed=arguments.seed, precision=arguments.precision)
+    head, schedule = (replace(each, seed=arguments.seed, precision=arguments.precision) for each in (HEAD, schedule))
     if not arguments.smoke:
-        return MROVSegMiniConfig(photos, schedule, BatchSizes(), LONGEST)
-    short = replace(schedule, steps=4, warmup=1, save_every=2, log_every=2)
-    return MROVSegMiniConfig(photos, short, BatchSizes(photos=2, distractors=5), longest=(64, 96))
+        return MROVSegMiniConfig(photos, head, WindowSizes(), DenseBatchSizes(), schedule, BatchSizes(), LONGEST)
+    short = {"steps": 4, "warmup": 1, "save_every": 2, "log_every": 2}
+    return MROVSegMiniConfig(
+        photos,
+        replace(head, **short),
+        WindowSizes(side=128, of_photo=(1, 2)),
+        DenseBatchSizes(windows=2, places=200, distractors=50),
+        replace(schedule, **short),
+        BatchSizes(photos=2, distractors=5),
+        longest=(64, 96),
+    )
+
+
+def _first_photos(source: LabelledSet) -> LabelledSet:
+    """The first PHOTOS photos of a set, by name."""
+    return replace(source, dataset=replace(source.dataset, samples=source.dataset.samples[:PHOTOS]))
 
 
 if __name__ == "__main__":

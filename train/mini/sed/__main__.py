@@ -5,7 +5,7 @@
     python -m train.mini.sed --data DIR --out runs/smoke --smoke             everything on a few photos, in a minute
 
 DIR holds folders NAME_train with images/, masks/ and classes.json; held-out photos are left out. Three stages, each of
-which is resumed where it was interrupted: an out-of-fold dense head (`train.mini.sed.cross_fitting`), the features of
+which is resumed where it was interrupted: an out-of-fold dense head (`train.mini.cross_fitting`), the features of
 the photos that did not train this head, and the decoder. `ovseg_demo.methods.sed.mini` loads OUT/sed-mini.safetensors;
 its line for the catalogue is printed at the end.
 """
@@ -32,17 +32,18 @@ from train.common.labelled_batches import training_class_names
 from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
+from train.mini import cross_fitting
 from train.mini.conversion import half_precision
 from train.mini.heads import dense
 from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
-from train.mini.sed import batches, cross_fitting, initialisation
+from train.mini.sed import batches, initialisation
 from train.mini.sed.multi_scale_views import MultiScaleViews
 from train.mini.sed.training import SEDMiniTraining
 from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "sed-mini.safetensors"
-HEAD = Schedule(steps=400, learning_rate=1e-3, save_every=25)
+HEAD = Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50)
 DECODER = Schedule(steps=2000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
 SHARE = 0.4
 """Weight of the trained decoder in the interpolation with the decoder before training."""

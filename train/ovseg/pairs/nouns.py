@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from train.mini.noun_matching import NOUNS
+from train.mini.nouns import NOUNS
 from train.ovseg.pairs.optional_libraries import import_optional
 
 if TYPE_CHECKING:
