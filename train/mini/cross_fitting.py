@@ -20,7 +20,6 @@ from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini.heads import dense
-from train.mini.heads.self_training import TrainedHead
 from train.mini.heads.windows import WindowFeatures
 from train.mini.lexicon import Lexicon
 
@@ -73,9 +72,7 @@ def train_out_of_fold_heads(
     stage = RunFolder(folder.path / "head", asdict(schedule))
     path = stage.path / FILE
     if not path.exists():
-        trained = TrainedHead(
-            *dense.train_dense_head(split_half(labelled, head=True), lexicon, windows, sizes, schedule, stage)
-        )
+        trained = dense.train_dense_head(split_half(labelled, head=True), lexicon, windows, sizes, schedule, stage)
         heads = load_for_inference(Heads(), "mini-heads")
         trained.copy_to(heads, "dense")
         stage.replace(FILE, lambda file: file.write(save(heads.state_dict())))

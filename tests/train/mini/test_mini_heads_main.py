@@ -40,29 +40,17 @@ def shared(whole: Path) -> tuple[str, str]:
 
 def test_a_run_leaves_its_configuration_logs_and_weights(whole):
     files = sorted(
-        str(path.relative_to(whole))
-        for path in whole.rglob("*")
-        if path.is_file() and not path.parent.name.endswith("windows")
+        str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file() and path.parent.name != "windows"
     )
-    described = ["scene_train", "told_train"]
     made = ["scene_train", "street_train", "told_train", "told_train-nouns", "voc_train"]
-    stages = [
-        f"{stage}/{file}"
-        for stage in ("dense-1", "dense-2", "projection")
-        for file in ("config.json", "log.csv", "state.pt")
-    ]
+    stages = [f"{stage}/{file}" for stage in ("dense", "projection") for file in ("config.json", "log.csv", "state.pt")]
     features = [f"features/{name}.safetensors" for name in made]
-    pseudo_labels = [
-        f"pseudo-labels-2/{file}" for file in ("config.json", *(f"{name}.safetensors" for name in described))
-    ]
-    assert files == sorted(
-        ["config.json", *stages, *pseudo_labels, "features/config.json", *features, "mini-heads.safetensors"]
-    )
+    assert files == sorted(["config.json", *stages, "features/config.json", *features, "mini-heads.safetensors"])
     config = json.loads((whole / "config.json").read_text())
     assert config["photos"] == {"scene_train": 2, "street_train": 2, "told_train": 3, "voc_train": 3}
     assert config["restricted"] is False
-    assert config["dense_schedules"][1]["steps"] == config["projection_schedule"]["steps"] == 6
-    for stage, losses in (("projection", ["words", "captions", "distillation"]), ("dense-2", ["places"])):
+    assert config["dense_schedule"]["steps"] == config["projection_schedule"]["steps"] == 6
+    for stage, losses in (("projection", ["words", "captions", "distillation"]), ("dense", ["places"])):
         head, *lines = (whole / stage / "log.csv").read_text().splitlines()
         assert head.split(",") == ["step", "seconds", "learning_rate", "loss", *losses]
         assert [line.split(",")[0] for line in lines] == ["2", "4", "6"]

@@ -4,9 +4,8 @@
     torchrun --nproc_per_node 2 -m train.mini.heads --data DIR ...         several
     python -m train.mini.heads --data DIR --out runs/smoke --smoke         everything on a few photos, in a minute
 
-Stages, each of which goes on where it was interrupted: features of the frozen image tower, the projection head, and the
-dense head in two rounds, of which the second has pseudo-labels for captioned and tagged photos by the head of the
-first. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
+Three stages, each of which goes on where it was interrupted: features of the frozen image tower, the projection head,
+the dense head. OUT/mini-heads.safetensors is what the demo loads; the line for its catalogue is printed at the end.
 
 With --restricted no region or photo is named by a word that measures the open vocabulary, although captions may have
 such words: see `train.mini.lexicon.RESTRICTED`. The features do not depend on this option, so a second run may share
@@ -41,19 +40,13 @@ from train.common.schedule import Schedule
 from train.mini import views
 from train.mini.conversion import half_precision
 from train.mini.heads import dense, features, regions
-from train.mini.heads.pseudo_labels import DescribedWindows, PseudoLabelRule
-from train.mini.heads.self_training import DensePhotos, TrainedHead, train_in_rounds
+from train.mini.heads.trained_head import TrainedHead
 from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon, drop_restricted
-from train.mini.noun_matching import NounMatcher
-from train.mini.nouns import NOUNS
+from train.mini.noun_matching import NOUNS, NounMatcher
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
-DENSE = (
-    Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50),
-    Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50),
-)
-"""One schedule a round."""
+DENSE = Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50)
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5
@@ -74,8 +67,7 @@ class HeadsConfig:
     restricted: bool
     photos: dict[str, int]
     projection_schedule: Schedule
-    dense_schedules: tuple[Schedule, ...]
-    rule: PseudoLabelRule
+    dense_schedule: Schedule
     noun_photos: int
     region_sizes: regions.RegionBatchSizes
     window_sizes: WindowSizes
@@ -117,11 +109,14 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     training_sets = [drop_restricted(source) for source in labelled] if config.restricted else labelled
     with state.main_process_first():
         targets, captions = _region_targets(config, labelled, training_sets, described, towers, feature_folder)
-        photos = _dense_photos(config, labelled, training_sets, described, towers[0], feature_folder.path)
+        windows = WindowFeatures(
+            labelled, towers[0], Anchors(towers[0].device), config.window_sizes, feature_folder.path / "windows"
+        )
     lexicon = Lexicon([word for target in targets for word in target.words], towers[1], config.restricted)
     batches = regions.RegionBatches(targets, captions, lexicon, config.region_sizes)
     projection = _train_projection_head(config, folder, batches, lexicon)
-    dense_head = train_in_rounds(photos, towers[1], config.place_sizes, config.rule, config.dense_schedules, folder)
+    lexicon = Lexicon(_words(training_sets, described), towers[1], config.restricted)
+    dense_head = _train_dense_head(config, folder, training_sets, windows, lexicon)
     if state.is_main_process:
         _export(folder, projection, dense_head)
     return 0
@@ -129,15 +124,14 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
 
 def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], described: list[DescribedSet]) -> HeadsConfig:
     photos = {s.name: len(s.dataset) for s in labelled} | {s.name: len(s.photos) for s in described}
-    projection, *rounds = (
-        replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (PROJECTION, *DENSE)
+    projection, dense_schedule = (
+        replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (PROJECTION, DENSE)
     )
     config = HeadsConfig(
         arguments.restricted,
         photos,
         projection,
-        tuple(rounds),
-        PseudoLabelRule(),
+        dense_schedule,
         NOUN_PHOTOS,
         regions.RegionBatchSizes(),
         WindowSizes(),
@@ -150,8 +144,7 @@ def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], describe
         config,
         noun_photos=2,
         projection_schedule=replace(config.projection_schedule, **short),
-        dense_schedules=tuple(replace(schedule, **short) for schedule in config.dense_schedules),
-        rule=PseudoLabelRule(told=0, unsaid=0),
+        dense_schedule=replace(config.dense_schedule, **short),
         region_sizes=regions.RegionBatchSizes(16, 8, 50),
         window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
         place_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
@@ -209,19 +202,16 @@ def _train_projection_head(
     return TrainedHead(head, training.word_scale.exp().item(), _mean_embedding(head, batches.features))
 
 
-def _dense_photos(
+def _train_dense_head(
     config: HeadsConfig,
-    labelled: list[LabelledSet],
-    training_sets: list[LabelledSet],
-    described: list[DescribedSet],
-    tower: ImageTower,
-    feature_path: Path,
-) -> DensePhotos:
-    """What the dense head learns from; the windows are of all labelled photos, for a restricted run too."""
-    anchors, sizes = Anchors(tower.device), config.window_sizes
-    windows = WindowFeatures(labelled, tower, anchors, sizes, feature_path / "windows")
-    pseudo_labelled = DescribedWindows(described, tower, anchors, sizes.side, feature_path / "described-windows")
-    return DensePhotos(training_sets, windows, pseudo_labelled, _words(training_sets, described), config.restricted)
+    folder: RunFolder,
+    training_sets: Sequence[LabelledSet],
+    windows: WindowFeatures,
+    lexicon: Lexicon,
+) -> TrainedHead:
+    """Train the dense head on labelled photos."""
+    stage = RunFolder(folder.path / "dense", asdict(config.dense_schedule))
+    return dense.train_dense_head(training_sets, lexicon, windows, config.place_sizes, config.dense_schedule, stage)
 
 
 def _export(folder: RunFolder, projection: TrainedHead, dense_head: TrainedHead) -> None:

@@ -21,7 +21,7 @@ from train.common.loop import fit
 from train.common.run_folder import RunFolder
 from train.common.sampling import Batch, SetSampler
 from train.common.schedule import Schedule
-from train.mini.heads.pseudo_labels import PseudoLabels
+from train.mini.heads.trained_head import TrainedHead
 from train.mini.heads.windows import MAPS, WindowFeatures
 from train.mini.lexicon import Lexicon
 
@@ -43,9 +43,6 @@ class DenseBatchSizes:
     distractors: int = 200
 
 
-PSEUDO_SHARE = 0.3
-"""Share of windows with pseudo-labels."""
-
 _MEAN_BATCHES = 10
 
 
@@ -56,8 +53,7 @@ def train_dense_head(
     sizes: DenseBatchSizes,
     schedule: Schedule,
     folder: RunFolder,
-    pseudo_labels: PseudoLabels | None = None,
-) -> tuple[DenseHead, float, Tensor]:
+) -> TrainedHead:
     """Train a dense head on labelled photos.
 
     Args:
@@ -67,12 +63,11 @@ def train_dense_head(
         sizes: how much is drawn in a step.
         schedule: how long and how fast to train; its seed also initialises the head.
         folder: holds the state of the training and the log.
-        pseudo_labels: pseudo-labels of other photos, whose words are in the lexicon.
 
     Returns:
-        The head, the scale of its logits, and the mean of its embeddings of windows, float32 (384,).
+        The head, with the mean of its embeddings of windows.
     """
-    batches = DenseBatches(training_sets, lexicon, windows, sizes, pseudo_labels)
+    batches = DenseBatches(training_sets, lexicon, windows, sizes)
     torch.manual_seed(schedule.seed)
     training = DenseTraining(DenseHead(ImageTower.CHANNELS, TextTower.WIDTH, WIDTH), windows.anchors)
     fit(training, batches, schedule, folder, title="dense head")
@@ -80,13 +75,11 @@ def train_dense_head(
     with torch.inference_mode():
         embeddings = (training.embed_places(batches(generator)) for _ in range(_MEAN_BATCHES))
         mean = torch.stack([places.mean(0) for places in embeddings if len(places)]).mean(0)
-    return training.head, training.scale.exp().item(), mean
+    return TrainedHead(training.head, training.scale.exp().item(), mean)
 
 
 class DenseBatches:
     """A `BatchSampler` of windows of labelled photos; sets are drawn by `SetSampler`.
-
-    With pseudo-labels, PSEUDO_SHARE of the windows are of the photos that have these.
 
     A batch has the maps of B windows by their names in MAPS, (B, C, h, w); of the P drawn places
     "places", flat indices into the B windows, int64 (P,), and "words", rows of the right words, int64 (P,); "texts" (W,
@@ -98,19 +91,12 @@ class DenseBatches:
         lexicon: text embeddings of their words.
         windows: windows of the photos.
         sizes: the size of a batch.
-        pseudo_labels: pseudo-labels of other photos.
     """
 
     def __init__(
-        self,
-        sources: Sequence[LabelledSet],
-        lexicon: Lexicon,
-        windows: WindowFeatures,
-        sizes: DenseBatchSizes,
-        pseudo_labels: PseudoLabels | None = None,
+        self, sources: Sequence[LabelledSet], lexicon: Lexicon, windows: WindowFeatures, sizes: DenseBatchSizes
     ) -> None:
         self._sources, self._lexicon, self._windows, self._sizes = sources, lexicon, windows, sizes
-        self._pseudo_labels = pseudo_labels
         self._sampler = SetSampler([len(source.dataset) for source in sources], [len(s.names) for s in sources])
         none = len(lexicon.words)
         # For each set: the lexicon's row of each label, and the words, "none of these" among them, that are labelled.
@@ -121,14 +107,15 @@ class DenseBatches:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         sizes = self._sizes
-        windows, places, words, candidates = [], [], [], []
-        for window_number, set_number in enumerate(self._sampler.draw_sets(sizes.windows, generator)):
-            maps, rows, told_apart = self._window(set_number, generator)
+        sets = self._sampler.draw_sets(sizes.windows, generator)
+        windows, places, words = [], [], []
+        for window_number, set_number in enumerate(sets):
+            maps, rows = self._window(set_number, generator)
             drawn = _draw_places(rows, sizes.places, generator)
             windows.append(maps)
             places.append(drawn + window_number * rows.numel())
             words.append(rows.flatten()[drawn])
-            candidates.append(told_apart.expand(len(drawn), -1))
+        set_of_place = torch.tensor(sets).repeat_interleave(torch.tensor([len(drawn) for drawn in places]))
         distractors = torch.randperm(len(self._lexicon.imagenet), generator=generator)[: sizes.distractors]
         return {
             **{name: torch.cat([maps[name] for maps in windows]) for name in MAPS},
@@ -136,26 +123,23 @@ class DenseBatches:
             "words": torch.cat(words),
             "texts": self._lexicon.draw(generator),
             "distractors": self._lexicon.imagenet[distractors],
-            "excluded": self._excluded(torch.cat(words), torch.cat(candidates), distractors),
+            "excluded": self._excluded(torch.cat(words), set_of_place, distractors),
         }
 
-    def _window(self, set_number: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The maps of a window, the rows of the words of its places, int64 (h, w), and the words that these rows are
-        told apart from, "none of these" last, bool (W + 1,)."""
-        if self._pseudo_labels and torch.rand((), generator=generator) < PSEUDO_SHARE:
-            return self._pseudo_labels.draw(self._lexicon, generator)
+    def _window(self, set_number: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """The maps of a window, and the rows of the words of its places, int64 (h, w)."""
         source = self._sources[set_number]
         sample = source.dataset.samples[self._sampler.draw_photo(set_number, generator)]
         maps, labels = self._windows.draw(source, sample, generator)
-        return maps, self._rows[set_number][labels], self._distinguished[set_number]
+        return maps, self._rows[set_number][labels]
 
-    def _excluded(self, words: Tensor, candidates: Tensor, distractors: Tensor) -> Tensor:
-        """What is no negative, bool (P, W + 1 + M): words that are not told apart from a place's, and similar names."""
+    def _excluded(self, words: Tensor, set_of_place: Tensor, distractors: Tensor) -> Tensor:
+        """Candidates that are no negatives, bool (P, W + 1 + M): words the set does not label, and similar names."""
         none = len(self._lexicon.words)
         is_none = words == none
         similar = self._lexicon.not_negatives(words.clamp(max=none - 1), distractors)
         similar[is_none] = True  # background may show anything that ImageNet knows
-        return torch.cat([~candidates, similar[:, none:]], 1)
+        return torch.cat([~self._distinguished[set_of_place], similar[:, none:]], 1)
 
 
 class DenseTraining(nn.Module):
