@@ -32,7 +32,8 @@ IMAGE_SIDE = 512
 
 OTHER_SIDES = (256, 768)
 """Longest sides at which photos are read a second and a third time: the small one shows the scene, the large one small
-things. The mean of the three readings is better than each of them; a mirrored fourth one added nothing."""
+things. The mean of the readings is better than one of them; a mirrored one adds next to nothing (see the model card).
+"""
 
 PLACES_SHARE = 0.5
 """Share of the places under a region's mask in the region's logits; the rest is the share of its crop."""
@@ -125,7 +126,8 @@ class MiniModel:
         features = torch.cat(pooled)
         weights = self._anchors.weights(self._image_tower.class_logits(features))
         of_crops = torch.cat([weights, self._heads.region_embeddings(features)], 1)
-        return of_crops.lerp(mean_under_masks(self.embed_image(image), proposals), PLACES_SHARE)
+        of_places = mean_under_masks(self.embed_pixels(preprocess(image)), proposals)  # other sizes add nothing here
+        return of_crops.lerp(of_places, PLACES_SHARE)
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
         """Logits (N, K) of regions (N, A + 384) and texts (K, 384): the anchors' regression plus the head's product."""
@@ -136,7 +138,8 @@ class MiniModel:
     def embed_image(self, image: np.ndarray) -> DenseFeatures:
         """Dense features of a photo, uint8 (H, W, 3), RGB: the mean of readings at three sizes, maps of IMAGE_SIDE."""
         middle, *others = (self.embed_pixels(preprocess(image, side)) for side in (IMAGE_SIDE, *OTHER_SIDES))
-        readings = [middle, *(other.resized(middle.dense.shape[:2]) for other in others)]
+        height, width = middle.dense.shape[:2]
+        readings = [middle, *(other.resized((height, width)) for other in others)]
         return DenseFeatures(
             torch.stack([reading.anchors for reading in readings]).mean(0),
             torch.stack([reading.dense.float() for reading in readings]).mean(0).half(),
@@ -184,12 +187,13 @@ def mean_under_masks(features: DenseFeatures, proposals: MaskProposals) -> Tenso
         features: anchors (h, w, A) and embeddings (8h, 8w, D).
         proposals: N masks; the mean under an empty mask is zero.
     """
+    height, width = features.dense.shape[:2]
     dense = features.dense.float().flatten(0, 1)
     means = [dense.new_empty(0, features.anchors.shape[-1] + dense.shape[1])]
     for start in range(0, len(proposals), _MASKS):
         masks = np.stack([proposals.mask(index) for index in range(start, min(start + _MASKS, len(proposals)))])
         pixels = torch.from_numpy(masks).to(dense.device, torch.float32)
-        fine = F.adaptive_avg_pool2d(pixels, features.dense.shape[:2])
+        fine = F.adaptive_avg_pool2d(pixels, (height, width))
         coarse = F.avg_pool2d(fine, _FINE_IN_COARSE)
         fine, coarse = (F.normalize(share.flatten(1), p=1, dim=1) for share in (fine, coarse))
         means.append(torch.cat([coarse @ features.anchors.flatten(0, 1), fine @ dense], 1))

@@ -145,7 +145,7 @@ def test_logits_of_a_region_are_those_of_its_crop_and_of_its_places(mini):
         features = mini._image_tower.pooled(crop)
         anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.class_logits(features)), texts)
         heads = mini._heads.region_embeddings(features) @ texts.T
-        places = mini.logits(mean_under_masks(mini.embed_image(image), proposals), texts)
+        places = mini.logits(mean_under_masks(mini.embed_pixels(preprocess(image)), proposals), texts)
     logits = mini.logits(embedded(mini, image, proposals), texts)
     expected = (1 - PLACES_SHARE) * (anchors + heads) + PLACES_SHARE * places
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)

@@ -46,7 +46,7 @@ from train.mini.lexicon import Lexicon, drop_restricted
 from train.mini.noun_matching import NOUNS, NounMatcher
 
 PROJECTION = Schedule(steps=900, learning_rate=1e-3, save_every=100)
-DENSE = Schedule(steps=2000, learning_rate=1e-3, averaging=0.995, save_every=50)
+DENSE = Schedule(steps=2500, learning_rate=1e-3, averaging=0.995, save_every=50)
 DROPOUT = 0.3
 
 PROJECTION_WEIGHT = 0.5

@@ -192,20 +192,13 @@ def _interpolated(maps: Tensor, size: tuple[int, int], places: Tensor) -> Tensor
     Args:
         maps: the maps.
         size: (H, W) of the finer grid.
-        places: flat indices into the B finer grids, int64 (P,).
+        places: flat indices into the B finer grids, in ascending order of the grids, int64 (P,).
     """
-    height, width = size
-    window, row, column = places // (height * width), places // width % height, places % width
-    values = maps.new_empty(len(places), maps.shape[1])
-    # The centres of the finer grid's cells, in the coordinates of `grid_sample`, which run from -1 to 1.
-    centres = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], 1)
-    for number in window.unique().tolist():
-        chosen = window == number
-        sampled = F.grid_sample(
-            maps[number : number + 1], centres[chosen][None, None], padding_mode="border", align_corners=False
-        )
-        values[chosen] = sampled[0, :, 0].T
-    return values
+    # Interpolation is linear: one row a place of the finer grid, one column a place of the coarse one.
+    coarse = torch.eye(maps[0, 0].numel(), device=maps.device).unflatten(1, maps.shape[2:])
+    matrix = F.interpolate(coarse[None], size, mode="bilinear")[0].flatten(1).T
+    window, place = places // len(matrix), places % len(matrix)
+    return torch.cat([matrix[place[window == number]] @ grid.flatten(1).T for number, grid in enumerate(maps)])
 
 
 def _rows(source: LabelledSet, lexicon: Lexicon, none: int) -> Tensor:
