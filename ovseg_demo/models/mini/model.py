@@ -36,10 +36,11 @@ things. The mean of the readings is better than one of them; a mirrored one adds
 """
 
 PLACES_SHARE = 0.5
-"""Share of the places under a region's mask in the region's logits; the rest is the share of its crop."""
+"""Share of the places under a small region's mask in the region's logits; the rest is the share of its crop. It falls
+with the square of the region's area to zero for the whole photo, whose crop shows all that its places have seen."""
 
-DENSE_CALIBRATION = Calibration(0.618, 0.667, 0.8, 5.14, 1.11, -1.47, True)
-REGION_CALIBRATION = Calibration(0.671, 1.03, 3.23, 4.42, 0.993, -1.77, True)
+DENSE_CALIBRATION = Calibration(0.784, 0.802, 0.881, 5.77, 0.992, -1.25, True)
+REGION_CALIBRATION = Calibration(1.17, 1.4, 2.54, 4.77, 0.865, -1.49, True)
 """Fitted by `train.mini.calibration` on photos that the heads were not trained on."""
 
 _BATCH = 8  # crops at once on a CPU: their maps stay in the last cache
@@ -104,8 +105,9 @@ class MiniModel:
     def embed_regions(self, image: np.ndarray, proposals: MaskProposals, report: Report) -> Tensor:
         """Weights of the anchors and embeddings by the heads, float32 (N, A + 384).
 
-        Both are means of what the masked crop of a region says and what the places of the photo under its mask say:
-        logits are linear in them. The crop shows details, the places have seen the surroundings.
+        Both are means of what the masked crop of a region says and what the places of the photo under its mask say,
+        weighted by PLACES_SHARE: logits are linear in them. The crop shows details, the places have seen the
+        surroundings.
 
         Args:
             image: uint8 (H, W, 3), RGB.
@@ -126,8 +128,9 @@ class MiniModel:
         features = torch.cat(pooled)
         weights = self._anchors.weights(self._image_tower.class_logits(features))
         of_crops = torch.cat([weights, self._heads.region_embeddings(features)], 1)
-        of_places = mean_under_masks(self.embed_pixels(preprocess(image)), proposals)  # other sizes add nothing here
-        return of_crops.lerp(of_places, PLACES_SHARE)
+        # Other sizes add nothing to the places of a region.
+        of_places, areas = mean_under_masks(self.embed_pixels(preprocess(image)), proposals)
+        return of_crops.lerp(of_places, PLACES_SHARE * (1 - areas[:, None] ** 2))
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
         """Logits (N, K) of regions (N, A + 384) and texts (K, 384): the anchors' regression plus the head's product."""
@@ -180,24 +183,28 @@ class MiniModel:
         return fine + F.interpolate(coarse[None], fine.shape[1:], mode="bilinear")[0]
 
 
-def mean_under_masks(features: DenseFeatures, proposals: MaskProposals) -> Tensor:
-    """The mean of dense features under each of N masks of the photo, float32 (N, A + D).
+def mean_under_masks(features: DenseFeatures, proposals: MaskProposals) -> tuple[Tensor, Tensor]:
+    """The mean of dense features under each of N masks of the photo, and the areas of the masks.
 
     Args:
         features: anchors (h, w, A) and embeddings (8h, 8w, D).
         proposals: N masks; the mean under an empty mask is zero.
+
+    Returns:
+        The means, float32 (N, A + D), and the areas as shares of the photo, float32 (N,).
     """
     height, width = features.dense.shape[:2]
     dense = features.dense.float().flatten(0, 1)
-    means = [dense.new_empty(0, features.anchors.shape[-1] + dense.shape[1])]
+    means, areas = [dense.new_empty(0, features.anchors.shape[-1] + dense.shape[1])], [dense.new_empty(0)]
     for start in range(0, len(proposals), _MASKS):
         masks = np.stack([proposals.mask(index) for index in range(start, min(start + _MASKS, len(proposals)))])
         pixels = torch.from_numpy(masks).to(dense.device, torch.float32)
         fine = F.adaptive_avg_pool2d(pixels, (height, width))
         coarse = F.avg_pool2d(fine, _FINE_IN_COARSE)
+        areas.append(pixels.mean((1, 2)))
         fine, coarse = (F.normalize(share.flatten(1), p=1, dim=1) for share in (fine, coarse))
         means.append(torch.cat([coarse @ features.anchors.flatten(0, 1), fine @ dense], 1))
-    return torch.cat(means)
+    return torch.cat(means), torch.cat(areas)
 
 
 def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:

@@ -145,9 +145,12 @@ def test_logits_of_a_region_are_those_of_its_crop_and_of_its_places(mini):
         features = mini._image_tower.pooled(crop)
         anchors = mini._anchors.logits(mini._anchors.weights(mini._image_tower.class_logits(features)), texts)
         heads = mini._heads.region_embeddings(features) @ texts.T
-        places = mini.logits(mean_under_masks(mini.embed_pixels(preprocess(image)), proposals), texts)
+        means, (area,) = mean_under_masks(mini.embed_pixels(preprocess(image)), proposals)
+        places = mini.logits(means, texts)
     logits = mini.logits(embedded(mini, image, proposals), texts)
-    expected = (1 - PLACES_SHARE) * (anchors + heads) + PLACES_SHARE * places
+    assert area == pytest.approx(mask.mean(), abs=1e-6)
+    share = PLACES_SHARE * (1 - area**2)
+    expected = (1 - share) * (anchors + heads) + share * places
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
     assert min(part.abs().max() for part in (anchors, heads, places)) > 0.1
 
@@ -159,12 +162,22 @@ def test_the_places_of_a_region_are_weighted_by_what_its_mask_covers():
     masks = np.zeros((3, 32, 64), bool)
     masks[0, :, :10] = True
     masks[1] = True
-    found = mean_under_masks(DenseFeatures(anchors, dense, ()), MaskProposals.from_masks(masks, np.ones(3)))
+    found, areas = mean_under_masks(DenseFeatures(anchors, dense, ()), MaskProposals.from_masks(masks, np.ones(3)))
+    torch.testing.assert_close(areas, torch.tensor([10 / 64, 1, 0]))
     weights = torch.tensor([1, 1, 0.5] + [0] * 13)
     torch.testing.assert_close(found[0, 3:], (dense.float().mean(0) * weights[:, None]).sum(0) / 2.5)
     torch.testing.assert_close(found[0, :3], anchors[0, 0])
     torch.testing.assert_close(found[1], torch.cat([anchors.mean((0, 1)), dense.float().mean((0, 1))]))
     assert (found[2] == 0).all()
+
+
+def test_the_whole_photo_is_its_crop_alone(mini):
+    image = photo("pizza")
+    whole = MaskProposals.from_masks(np.ones((1, *image.shape[:2]), bool), np.ones(1))
+    [crop] = masked_crops(image, whole, size=224, mean=(127,) * 3, std=(128,) * 3, batch_size=1, antialias=True)
+    with torch.inference_mode():
+        expected = mini._heads.region_embeddings(mini._image_tower.pooled(crop))
+    torch.testing.assert_close(embedded(mini, image, whole)[:, -384:], expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_photo_is_read_at_three_sizes(mini):
