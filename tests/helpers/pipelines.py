@@ -266,7 +266,7 @@ PIPELINES = {
         ("--smoke",),
         (mini_mrovseg.FILE,),
         NO_SETS,
-        ((("--seed", "3"), "seed"),),
+        ((("--seed", "3"), "(out_of_fold was"),),
         (*_at_least(0, "seed"), *_at_least(1, "steps")),
         fitting=(mini_mrovseg,),
         record=("file", mini_mrovseg.FILE),

@@ -7,23 +7,59 @@ are split in two: a head of the same kind is trained on one half, and the decode
 other half, as in stacked generalisation (Wolpert 1992). Only training needs this head; the demo uses the bundled one.
 """
 
+import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from accelerate import PartialState
 from safetensors.torch import save
 
+from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import Heads
+from ovseg_demo.models.mini.towers import ImageTower
 from ovseg_demo.weights.loading import load_for_inference
+from train.common import command
 from train.common.image_sets import LabelledSet
 from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini.heads import dense
-from train.mini.heads.windows import WindowFeatures
+from train.mini.heads.windows import SMOKE_WINDOWS, WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 
 FILE = "mini-heads.safetensors"
+SCHEDULE = Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50)
+
+
+@dataclass(frozen=True)
+class OutOfFoldRecipe:
+    """How an out-of-fold dense head is trained.
+
+    Attributes:
+        schedule: how long and how fast.
+        windows: which windows are cut from the photos.
+        places: how much is drawn in a step.
+    """
+
+    schedule: Schedule
+    windows: WindowSizes
+    places: dense.DenseBatchSizes
+
+
+def recipe_of(seed: int, precision: str, smoke: bool) -> OutOfFoldRecipe:
+    """The recipe of an out-of-fold head of a run.
+
+    Args:
+        seed: of the run.
+        precision: of the run.
+        smoke: whether a few small windows and steps are enough, to see that all of it runs.
+    """
+    schedule = replace(SCHEDULE, seed=seed, precision=precision)
+    if not smoke:
+        return OutOfFoldRecipe(schedule, WindowSizes(), dense.DenseBatchSizes())
+    short = replace(schedule, steps=6, warmup=2, save_every=2, log_every=2)
+    return OutOfFoldRecipe(short, SMOKE_WINDOWS, dense.SMOKE_BATCH)
 
 
 def in_head_half(key: str) -> bool:
@@ -48,31 +84,45 @@ def split_half(labelled: Sequence[LabelledSet], head: bool) -> list[LabelledSet]
     return [source for source in kept if len(source.dataset)]
 
 
+def add_windows_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --windows, the folder of windows that the heads' own training has encoded."""
+    parser.add_argument(
+        "--windows", type=Path, metavar="DIR", help="folder of the windows of `train.mini.heads` (default: OUT/windows)"
+    )
+
+
 def train_out_of_fold_heads(
     labelled: Sequence[LabelledSet],
     lexicon: Lexicon,
-    windows: WindowFeatures,
-    sizes: dense.DenseBatchSizes,
-    schedule: Schedule,
+    recipe: OutOfFoldRecipe,
     folder: RunFolder,
+    windows_path: Path | None,
+    state: PartialState,
 ) -> Path:
     """The path of a file of heads whose dense head is out-of-fold; the head is trained where the file is missing.
 
     Args:
         labelled: the sets; the half of their photos for the head is used.
         lexicon: text embeddings of the training classes.
-        windows: windows of the photos.
-        sizes: how much is drawn in a step.
-        schedule: how long and how fast the head is trained.
+        recipe: how the head is trained.
         folder: folder of the run; the file is in its subfolder "head".
+        windows_path: folder of the windows; None for the subfolder "windows".
+        state: the processes, of which the main one encodes the windows.
 
     Raises:
         TrainingError: see `fit`.
     """
-    stage = RunFolder(folder.path / "head", asdict(schedule))
+    stage = RunFolder(folder.path / "head", asdict(recipe.schedule))
     path = stage.path / FILE
     if not path.exists():
-        trained = dense.train_dense_head(split_half(labelled, head=True), lexicon, windows, sizes, schedule, stage)
+        device = command.device_of(state)
+        with state.main_process_first():
+            windows = WindowFeatures(
+                labelled, ImageTower(device), Anchors(device), recipe.windows, windows_path or folder.path / "windows"
+            )
+        trained = dense.train_dense_head(
+            split_half(labelled, head=True), lexicon, windows, recipe.places, recipe.schedule, stage
+        )
         heads = load_for_inference(Heads(), "mini-heads")
         trained.copy_to(heads, "dense")
         stage.replace(FILE, lambda file: file.write(save(heads.state_dict())))

@@ -130,7 +130,8 @@ class MiniModel:
         of_crops = torch.cat([weights, self._heads.region_embeddings(features)], 1)
         # Other sizes add nothing to the places of a region.
         of_places, areas = mean_under_masks(self.embed_pixels(preprocess(image)), proposals)
-        return of_crops.lerp(of_places, PLACES_SHARE * (1 - areas[:, None] ** 2))
+        shares = torch.where(areas > 0, PLACES_SHARE * (1 - areas**2), 0)  # no place lies under an empty mask
+        return of_crops.lerp(of_places, shares[:, None])
 
     def logits(self, regions: Tensor, texts: Tensor) -> Tensor:
         """Logits (N, K) of regions (N, A + 384) and texts (K, 384): the anchors' regression plus the head's product."""

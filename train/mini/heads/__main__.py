@@ -41,7 +41,7 @@ from train.mini import views
 from train.mini.conversion import half_precision
 from train.mini.heads import dense, features, regions
 from train.mini.heads.trained_head import TrainedHead
-from train.mini.heads.windows import WindowFeatures, WindowSizes
+from train.mini.heads.windows import SMOKE_WINDOWS, WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon, drop_restricted
 from train.mini.noun_matching import NOUNS, NounMatcher
 
@@ -146,8 +146,8 @@ def _config(arguments: argparse.Namespace, labelled: list[LabelledSet], describe
         projection_schedule=replace(config.projection_schedule, **short),
         dense_schedule=replace(config.dense_schedule, **short),
         region_sizes=regions.RegionBatchSizes(16, 8, 50),
-        window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
-        place_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
+        window_sizes=SMOKE_WINDOWS,
+        place_sizes=dense.SMOKE_BATCH,
     )
 
 

@@ -43,6 +43,8 @@ class DenseBatchSizes:
     distractors: int = 200
 
 
+SMOKE_BATCH = DenseBatchSizes(windows=2, places=200, distractors=50)
+
 _MEAN_BATCHES = 10
 
 

@@ -50,6 +50,9 @@ class WindowSizes:
         return min(max(self.of_set // photos, self.of_photo[0]), self.of_photo[1])
 
 
+SMOKE_WINDOWS = WindowSizes(side=128, of_photo=(1, 2))
+
+
 class WindowFeatures:
     """Windows of the photos of labelled sets, in a file each; only missing files are computed.
 
@@ -110,37 +113,16 @@ class WindowFeatures:
     def _store(self, source: LabelledSet, sample: Sample, names: Sequence[str]) -> None:
         image, labels = source.load(sample)
         for name in names:
-            side, longest = self._sizes.side, self._sizes.longest
-            self._cache.store(name, encode_window(image, labels, side, longest, name, self._tower, self.anchors))
+            self._cache.store(name, self._encode(image, labels, torch.Generator().manual_seed(_seed(name))))
 
-
-@torch.inference_mode()
-def encode_window(
-    image: np.ndarray,
-    labels: np.ndarray,
-    side: int,
-    longest: tuple[int, int],
-    name: str,
-    tower: ImageTower,
-    anchors: Anchors,
-) -> dict[str, Tensor]:
-    """The MAPS of a random window in half precision, and "labels", its labels at stride 4.
-
-    Args:
-        image: uint8 (H, W, 3), RGB.
-        labels: int32 (H, W).
-        side: side of the window in pixels.
-        longest: smallest and largest longest side of the scaled photo.
-        name: decides which window is cut.
-        tower: the frozen image tower.
-        anchors: the untrained half of the mini model.
-    """
-    generator = torch.Generator().manual_seed(_seed(name))
-    pixels, cut = views.random_window(image, labels, side, longest, generator)
-    pyramid = tower.pyramid(pixels)
-    maps = [level[0].half().cpu().contiguous() for level in (*pyramid, anchors.weights_of_map(tower, pyramid[-1]))]
-    centres = torch.from_numpy(cut[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16))
-    return {"labels": centres, **dict(zip(MAPS, maps, strict=True))}
+    @torch.inference_mode()
+    def _encode(self, image: np.ndarray, labels: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        """The MAPS of a random window in half precision, and "labels", its labels at stride 4."""
+        pixels, cut = views.random_window(image, labels, self._sizes.side, self._sizes.longest, generator)
+        pyramid = self._tower.pyramid(pixels)
+        levels = *pyramid, self.anchors.weights_of_map(self._tower, pyramid[-1])
+        maps = {name: level[0].half().cpu().contiguous() for name, level in zip(MAPS, levels, strict=True)}
+        return {"labels": torch.from_numpy(cut[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].astype(np.int16)), **maps}
 
 
 def _file_name(set_name: str, key: str, number: int) -> str:

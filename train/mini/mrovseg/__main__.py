@@ -22,10 +22,9 @@ from safetensors.torch import save
 
 from ovseg_demo.methods.mrovseg.mini import LONGEST
 from ovseg_demo.methods.mrovseg.mini_model import MiniMROVSegModel
-from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.heads import Heads
 from ovseg_demo.models.mini.model import MiniModel
-from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from ovseg_demo.models.mini.towers import TextTower
 from ovseg_demo.weights.loading import load_for_inference
 from train.common import command, image_sets
 from train.common.image_sets import LabelledSet
@@ -35,8 +34,6 @@ from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini import cross_fitting
 from train.mini.conversion import half_precision
-from train.mini.heads.dense import DenseBatchSizes
-from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.mrovseg.batches import BatchSizes, ViewBatches
 from train.mini.mrovseg.training import MROVSegMiniTraining
@@ -44,7 +41,6 @@ from train.mini.mrovseg.two_resolution_views import TwoResolutionViews
 from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "mrovseg-mini.safetensors"
-HEAD = Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50)
 PHOTOS = 80
 """At most so many photos of each set, for time; the first by name."""
 SCHEDULE = Schedule(steps=500, learning_rate=4e-4, warmup=50, averaging=0.99, save_every=50)
@@ -59,9 +55,7 @@ class MROVSegMiniConfig:
     """Everything that decides the weights, except the share of the interpolation."""
 
     photos: dict[str, int]
-    head_schedule: Schedule
-    window_sizes: WindowSizes
-    head_sizes: DenseBatchSizes
+    out_of_fold: cross_fitting.OutOfFoldRecipe
     schedule: Schedule
     sizes: BatchSizes
     longest: tuple[int, int]
@@ -77,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.mini.mrovseg", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--windows", type=Path, metavar="DIR", help="folder of the windows of `train.mini.heads` (default: OUT/windows)"
-    )
+    cross_fitting.add_windows_argument(parser)
     parser.add_argument("--steps", type=int, metavar="N", help=f"default: {SCHEDULE.steps}")
     parser.add_argument("--share", type=float, default=SHARE, metavar="S", help="of the trained weights; %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -97,16 +89,8 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
     device = command.device_of(state)
     words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(device), restricted=False)
-    with state.main_process_first():
-        windows = WindowFeatures(
-            labelled,
-            ImageTower(device),
-            Anchors(device),
-            config.window_sizes,
-            arguments.windows or folder.path / "windows",
-        )
     heads = cross_fitting.train_out_of_fold_heads(
-        labelled, lexicon, windows, config.head_sizes, config.head_schedule, folder
+        labelled, lexicon, config.out_of_fold, folder, arguments.windows, state
     )
     others = [_first_photos(source) for source in cross_fitting.split_half(labelled, head=False)]
     torch.manual_seed(config.schedule.seed)
@@ -135,19 +119,12 @@ def start_from_dense_head(model: MiniMROVSegModel, heads: Heads) -> None:
 
 def _config(arguments: argparse.Namespace, photos: dict[str, int]) -> MROVSegMiniConfig:
     schedule = SCHEDULE if arguments.steps is None else SCHEDULE.shortened(arguments.steps)
-    head, schedule = (replace(each, seed=arguments.seed, precision=arguments.precision) for each in (HEAD, schedule))
+    schedule = replace(schedule, seed=arguments.seed, precision=arguments.precision)
+    out_of_fold = cross_fitting.recipe_of(arguments.seed, arguments.precision, arguments.smoke)
     if not arguments.smoke:
-        return MROVSegMiniConfig(photos, head, WindowSizes(), DenseBatchSizes(), schedule, BatchSizes(), LONGEST)
-    short = {"steps": 4, "warmup": 1, "save_every": 2, "log_every": 2}
-    return MROVSegMiniConfig(
-        photos,
-        replace(head, **short),
-        WindowSizes(side=128, of_photo=(1, 2)),
-        DenseBatchSizes(windows=2, places=200, distractors=50),
-        replace(schedule, **short),
-        BatchSizes(photos=2, distractors=5),
-        longest=(64, 96),
-    )
+        return MROVSegMiniConfig(photos, out_of_fold, schedule, BatchSizes(), LONGEST)
+    short = replace(schedule, steps=4, warmup=1, save_every=2, log_every=2)
+    return MROVSegMiniConfig(photos, out_of_fold, short, BatchSizes(photos=2, distractors=5), longest=(64, 96))
 
 
 def _first_photos(source: LabelledSet) -> LabelledSet:

@@ -23,9 +23,8 @@ from safetensors.torch import save
 
 from ovseg_demo.methods.sed.decoder import Decoder
 from ovseg_demo.methods.sed.mini import DECODER_SIZES, MiniCostMaps
-from ovseg_demo.models.mini.anchors import Anchors
 from ovseg_demo.models.mini.model import MiniModel
-from ovseg_demo.models.mini.towers import ImageTower, TextTower
+from ovseg_demo.models.mini.towers import TextTower
 from ovseg_demo.weights.catalogue import sha256_of
 from train.common import command, image_sets
 from train.common.labelled_batches import training_class_names
@@ -34,8 +33,6 @@ from train.common.run_folder import RunFolder
 from train.common.schedule import Schedule
 from train.mini import cross_fitting
 from train.mini.conversion import half_precision
-from train.mini.heads import dense
-from train.mini.heads.windows import WindowFeatures, WindowSizes
 from train.mini.lexicon import Lexicon
 from train.mini.sed import batches, initialisation
 from train.mini.sed.multi_scale_views import MultiScaleViews
@@ -43,7 +40,6 @@ from train.mini.sed.training import SEDMiniTraining
 from train.mini.weight_interpolation import interpolate_weights
 
 FILE = "sed-mini.safetensors"
-HEAD = Schedule(steps=800, learning_rate=1e-3, averaging=0.995, save_every=50)
 DECODER = Schedule(steps=2000, learning_rate=4e-4, warmup=100, averaging=0.995, save_every=50)
 SHARE = 0.4
 """Weight of the trained decoder in the interpolation with the decoder before training."""
@@ -56,9 +52,7 @@ class SEDMiniConfig:
     """Everything that decides the weights."""
 
     photos: dict[str, int]
-    head_schedule: Schedule
-    window_sizes: WindowSizes
-    head_sizes: dense.DenseBatchSizes
+    out_of_fold: cross_fitting.OutOfFoldRecipe
     schedule: Schedule
     sizes: batches.BatchSizes
     share: float = SHARE
@@ -74,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.mini.sed", description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the sets, folders NAME_train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--windows", type=Path, metavar="DIR", help="folder of the windows of `train.mini.heads` (default: OUT/windows)"
-    )
+    cross_fitting.add_windows_argument(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="default: no (float32)")
     parser.add_argument("--smoke", action="store_true", help="a few photos and steps, to see that all of it runs")
@@ -91,16 +83,8 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
         print(folder.text())
     words = [name for source in labelled for name in training_class_names(source)]
     lexicon = Lexicon(words, TextTower(command.device_of(state)), restricted=False)
-    with state.main_process_first():
-        windows = WindowFeatures(
-            labelled,
-            ImageTower(command.device_of(state)),
-            Anchors(command.device_of(state)),
-            config.window_sizes,
-            arguments.windows or folder.path / "windows",
-        )
     heads_path = cross_fitting.train_out_of_fold_heads(
-        labelled, lexicon, windows, config.head_sizes, config.head_schedule, folder
+        labelled, lexicon, config.out_of_fold, folder, arguments.windows, state
     )
     vlm = MiniModel(command.device_of(state), heads_path)
     decoder_sets = cross_fitting.split_half(labelled, head=False)
@@ -126,21 +110,12 @@ def _run(arguments: argparse.Namespace, state: PartialState) -> int:
 
 
 def _config(arguments: argparse.Namespace, photos: dict[str, int]) -> SEDMiniConfig:
-    schedules = [replace(schedule, seed=arguments.seed, precision=arguments.precision) for schedule in (HEAD, DECODER)]
-    config = SEDMiniConfig(
-        photos, schedules[0], WindowSizes(), dense.DenseBatchSizes(), schedules[1], batches.BatchSizes()
-    )
+    out_of_fold = cross_fitting.recipe_of(arguments.seed, arguments.precision, arguments.smoke)
+    schedule = replace(DECODER, seed=arguments.seed, precision=arguments.precision)
     if not arguments.smoke:
-        return config
-    short = {"steps": 6, "warmup": 2, "save_every": 2, "log_every": 2}
-    return replace(
-        config,
-        head_schedule=replace(config.head_schedule, **short),
-        window_sizes=WindowSizes(side=128, of_photo=(1, 2)),
-        head_sizes=dense.DenseBatchSizes(windows=2, places=200, distractors=50),
-        schedule=replace(config.schedule, **short),
-        sizes=batches.BatchSizes(views=1, words=(2, 4), distractors=1),
-    )
+        return SEDMiniConfig(photos, out_of_fold, schedule, batches.BatchSizes())
+    short = replace(schedule, steps=6, warmup=2, save_every=2, log_every=2)
+    return SEDMiniConfig(photos, out_of_fold, short, batches.BatchSizes(views=1, words=(2, 4), distractors=1))
 
 
 if __name__ == "__main__":
